@@ -1,0 +1,264 @@
+//! What is kept, and what is promised of it.
+//!
+//! * What was acknowledged is durable and survives a power cut. What was not may be there or not, never half.
+//! * A [`Change`] is atomic: its writes and its log entries, all or none. Concurrent changes share a sync.
+//! * A conditional write has one winner: the loser's change is [`StoreError::Conflict`] and left nothing.
+//! * A failed sync is fatal: [`StoreError::Fatal`] from then on, for everyone, until the process starts anew.
+//! * Corruption is an error that names the record, never a panic, never another record's bytes, never silence.
+//!
+//! One conformance suite (`conformance`) holds every engine to them.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::domain::{
+    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, Record, SubjectRef, TenantId, Timestamp, Token,
+    VaultIdentity,
+};
+
+/// Something to write; each is conditional, and a condition that does not hold is a conflict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// A new record; its token must not be there.
+    Insert(Record),
+    /// A changed record; the row there must have revision `record.revision - 1`.
+    Replace(Record),
+    /// A new key; its (tenant, purpose, version) must not be there.
+    InsertKey(KeyRecord),
+    /// A changed key; the row there must have revision `key.revision - 1`.
+    ReplaceKey(KeyRecord),
+    /// What was answered under an idempotency key; none that is unexpired at `remembered.at` may be there.
+    Remember(Remembered),
+}
+
+/// An answered write, so that its repetition gets the same answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remembered {
+    /// Keyed hash of principal, tenant and idempotency key.
+    pub key: [u8; 32],
+    /// Keyed hash of the request, to tell a repetition from a conflict.
+    pub request: [u8; 32],
+    /// The tokens answered, item by item; `None` for a refused item.
+    pub tokens: Vec<Option<Token>>,
+    /// When it was written.
+    pub at: Timestamp,
+    /// When it may be forgotten.
+    pub expires: Timestamp,
+}
+
+/// An atomic change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// In order; at most one for each row.
+    pub writes: Vec<Write>,
+    /// Log entries, in order, each at most [`MAX_ENTRY`] bytes; they get consecutive sequence numbers.
+    pub entries: Vec<Bytes>,
+}
+
+/// The most an entry may have, so that it fits a C2SP entry bundle.
+pub const MAX_ENTRY: usize = 65_535;
+
+/// A durable change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// Sequence number of the change's first entry (the log's size, if it had none).
+    pub first_sequence: u64,
+}
+
+/// What is kept under a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lookup {
+    /// The record.
+    Found(Box<Record>),
+    /// Nothing.
+    Missing,
+    /// A row that is not what was written.
+    Corrupt,
+}
+
+/// The place of a tile of the log's tree (C2SP tlog-tiles): level and index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TileId {
+    /// 0 is the level of the leaves' hashes.
+    pub level: u8,
+    /// From the left.
+    pub index: u64,
+}
+
+/// A row of an index over the log: `key` is the audit layer's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Posting {
+    /// What is looked up; at most 255 bytes.
+    pub key: Vec<u8>,
+    /// An entry it stands in.
+    pub sequence: u64,
+}
+
+/// What follows from the log's entries and can be made again from them: one atomic write, ordered after the
+/// entries it is made of, not synced by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Derived {
+    /// Entries before this are covered by all derived rows. Never goes back.
+    pub upto: u64,
+    /// Whole tiles (256 hashes, 8192 bytes each).
+    pub tiles: Vec<(TileId, Bytes)>,
+    /// Index rows.
+    pub postings: Vec<Posting>,
+    /// The newest signed checkpoint (its text), and its size.
+    pub checkpoint: Option<(u64, String)>,
+}
+
+/// How far the derived rows go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DerivedState {
+    /// As in [`Derived`].
+    pub upto: u64,
+    /// The newest signed checkpoint and its size.
+    pub checkpoint: Option<(u64, String)>,
+}
+
+/// Why the store did not do it. None names a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The condition of `writes[write]` did not hold; nothing was written.
+    #[error("condition of write {write} does not hold")]
+    Conflict {
+        /// Which.
+        write: usize,
+    },
+    /// Not now; nothing was written, or it is not known whether (`maybe`).
+    #[error("store not available: {why}")]
+    Unavailable {
+        /// For the operator.
+        why: String,
+    },
+    /// Durability is gone: a sync failed, now or before. The process must stop serving.
+    #[error("store failed for good: {why}")]
+    Fatal {
+        /// For the operator.
+        why: String,
+    },
+    /// A row is not what was written.
+    #[error("corrupt {what}")]
+    Corrupt {
+        /// Which row: its kind and its name.
+        what: String,
+    },
+    /// The store belongs to another vault, or to another version of the software.
+    #[error("wrong store: {why}")]
+    Foreign {
+        /// For the operator.
+        why: String,
+    },
+}
+
+/// An engine. All calls may be made from any number of tasks.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Name of the engine, for people: `fjall`, `sled`, `memory`.
+    fn engine(&self) -> &'static str;
+
+    /// Which vault this store is of; `None` before [`Store::found`].
+    async fn identity(&self) -> Result<Option<VaultIdentity>, StoreError>;
+
+    /// Makes it the store of a vault, durably. [`StoreError::Foreign`] if it is of another one.
+    async fn found(&self, identity: &VaultIdentity) -> Result<(), StoreError>;
+
+    /// Writes a change. When it returns `Ok`, the change is durable.
+    ///
+    /// Dropping the future does not undo it: the change may still be written.
+    async fn commit(&self, change: Change) -> Result<Committed, StoreError>;
+
+    /// Records by token, in the order asked for.
+    async fn records(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError>;
+
+    /// At most `limit` tokens whose record has this index, in order of their bytes.
+    async fn find(
+        &self,
+        tenant: &TenantId,
+        class: &ClassName,
+        index: BlindIndex,
+        limit: usize,
+    ) -> Result<Vec<Token>, StoreError>;
+
+    /// Tokens of a subject that still hold a value, in order of their bytes, past `after`, at most `limit`.
+    async fn tokens_of_subject(
+        &self,
+        tenant: &TenantId,
+        subject: SubjectRef,
+        after: Option<Token>,
+        limit: usize,
+    ) -> Result<Vec<Token>, StoreError>;
+
+    /// Tokens whose record is sealed under a key, in order of their bytes, past `after`, at most `limit`.
+    async fn tokens_of_key(
+        &self,
+        key: KeyId,
+        after: Option<Token>,
+        limit: usize,
+    ) -> Result<Vec<Token>, StoreError>;
+
+    /// All versions of a key, oldest first. `tenant` is `None` for the vault's own keys.
+    async fn keys(
+        &self,
+        tenant: Option<&TenantId>,
+        purpose: KeyPurpose,
+    ) -> Result<Vec<KeyRecord>, StoreError>;
+
+    /// A key by its id.
+    async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError>;
+
+    /// What was answered under an idempotency key, expired or not.
+    async fn remembered(&self, key: &[u8; 32]) -> Result<Option<Remembered>, StoreError>;
+
+    /// Forgets at most `limit` answers that expired before `now`; how many it forgot.
+    async fn forget(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError>;
+
+    /// How many entries the log has. All before it are durable.
+    async fn log_size(&self) -> Result<u64, StoreError>;
+
+    /// Entries from `start`, in order: at least one if there is one, then as many as fit `max_entries` and
+    /// `max_bytes`.
+    async fn entries(
+        &self,
+        start: u64,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Bytes>, StoreError>;
+
+    /// Writes derived rows.
+    async fn derive(&self, derived: Derived) -> Result<(), StoreError>;
+
+    /// How far derived rows go.
+    async fn derived(&self) -> Result<DerivedState, StoreError>;
+
+    /// A whole tile.
+    async fn tile(&self, id: TileId) -> Result<Option<Bytes>, StoreError>;
+
+    /// Sequences under an index key within `from..until`, at most `limit`, oldest or newest first.
+    async fn postings(
+        &self,
+        key: &[u8],
+        from: u64,
+        until: u64,
+        newest_first: bool,
+        limit: usize,
+    ) -> Result<Vec<u64>, StoreError>;
+
+    /// Bytes on disk, records and log entries, for metrics; approximate.
+    async fn stats(&self) -> Result<Stats, StoreError>;
+
+    /// Ends the engine after what was accepted is durable. Calls after it are `Unavailable`.
+    async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// Approximate figures of a store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+    /// Records, erased ones included.
+    pub records: u64,
+    /// Log entries.
+    pub entries: u64,
+}
