@@ -1,17 +1,20 @@
-//! STUB contract, to be replaced: locked memory for keys, wiping allocator, process hardening.
+//! Memory that keys and values may lie in: the one crate of phi-vault with unsafe code.
+//!
+//! * [`LockedKey`]: 32 bytes of key in pages that are never swapped, dumped or inherited, wiped when dropped.
+//! * [`WipingAllocator`]: overwrites heap memory before it is freed, so that a value that went through a buffer
+//!   of the network stack does not outlive its request.
+//! * [`harden`]: no debugger, no core file, no new privileges for this process.
+//!
+//! What it does not do: keys that an algorithm copies to registers or its stack are out of its reach, and nothing
+//! here holds against the kernel or the hypervisor.
 
-/// 32 bytes of key material in locked memory.
-pub struct LockedKey(Box<[u8; 32]>);
+mod allocator;
+mod harden;
+mod key;
+mod pages;
+mod pool;
 
-impl LockedKey {
-    /// Makes a key by filling its place in locked memory; a failed fill leaves nothing.
-    pub fn fill<E>(fill: impl FnOnce(&mut [u8; 32]) -> Result<(), E>) -> Result<Self, E> {
-        let mut b = Box::new([0; 32]);
-        fill(&mut b)?;
-        Ok(Self(b))
-    }
-    /// The key bytes.
-    pub fn expose(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
+pub use allocator::WipingAllocator;
+pub use harden::{HardenError, harden};
+pub use key::{LockedKey, RandomKeyError};
+pub use pool::{LockedMemoryError, Protection, allow_unlocked, protection};
