@@ -15,6 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // What holds PHI gets a Debug of its own in lib.rs, which tells nothing.
     tonic_prost_build::configure()
         .bytes(".")
+        // Sorted, so that a log entry has one encoding.
+        .btree_map(".")
         .skip_debug([
             ".vault.v1.Value",
             ".vault.v1.SubjectId",

@@ -3,11 +3,19 @@
 //! * [`token`]: the public names of records, parsed and checked offline.
 //! * [`purpose`]: purposes of use.
 //! * [`tree`], [`tile`], [`note`], [`checkpoint`]: the log as a Merkle tree (RFC 6962), its tiles and its signed
-//!   checkpoints (C2SP), and [`verify`], which checks an exported log with only the public key.
+//!   checkpoints (C2SP).
+//! * [`export`] writes a log as files; [`verify`] checks such files with only the public key.
 //!
-//! Pure: no I/O but [`verify`]'s reading of files, no async, no secrets but the log's signing key in [`note`].
+//! Pure: no I/O but the files of [`export`] and [`verify`], no async, no secret but the log's signing key in
+//! [`note`].
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 pub mod environment;
+pub mod export;
+pub mod note;
 pub mod purpose;
+pub mod tile;
 pub mod token;
+pub mod tree;
+pub mod verify;
