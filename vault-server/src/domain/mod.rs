@@ -1,5 +1,6 @@
 //! The words of the vault as types. No I/O, no async, no serialization of secrets.
 
+pub mod class;
 pub mod id;
 pub mod index;
 pub mod key;

@@ -54,4 +54,12 @@ impl Record {
             Body::Erased { .. } => None,
         }
     }
+
+    /// Length of the sealed bytes; 0 once erased.
+    pub fn sealed_len(&self) -> usize {
+        match &self.body {
+            Body::Sealed { bytes, .. } => bytes.0.len(),
+            Body::Erased { .. } => 0,
+        }
+    }
 }
