@@ -1,7 +1,20 @@
 //! Wrap and unwrap of the vault's keys under keys that never leave a KMS.
 
+pub mod aws;
+pub mod breaker;
+pub mod local;
+pub mod retry;
+pub mod ring;
+pub mod root_key;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use aws::AwsKms;
+pub use local::LocalKms;
+pub use ring::WrappingKeys;
+
 use async_trait::async_trait;
-use vault_mem::LockedKey;
+use vault_mem::{LockedKey, LockedMemoryError};
 
 use crate::domain::{KeyId, KeyPurpose, TenantId, VaultIdentity, WrappedKey};
 
@@ -54,6 +67,18 @@ pub enum KmsError {
         /// The KMS key.
         wrapping_key: String,
     },
+    /// No locked memory for the key: a fault of this process, not of the KMS.
+    #[error("no locked memory for a key")]
+    LockedMemory,
+    /// The operating system gave no randomness.
+    #[error("no randomness from the operating system")]
+    Random,
+}
+
+impl From<LockedMemoryError> for KmsError {
+    fn from(_: LockedMemoryError) -> Self {
+        Self::LockedMemory
+    }
 }
 
 /// One key of one KMS.

@@ -1,0 +1,254 @@
+//! Several KMS keys, as a rule in several regions, that each wrap every key of the vault.
+//!
+//! * A new key is wrapped by all of them, or it is not made: a region whose wrap is missing could not open last
+//!   night's backup. And each wrap is opened once before the key is handed out: what is sealed under a key that no
+//!   KMS opens again would be lost without anyone noticing.
+//! * A wrap is opened by the first that can, in the configured order; each gets a bounded time, so a region that
+//!   hangs delays an open, but does not prevent it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{join_all, try_join_all};
+use subtle::ConstantTimeEq;
+use tokio::time::timeout;
+use vault_mem::LockedKey;
+
+use super::{KeyContext, Kms, KmsError};
+use crate::domain::WrappedKey;
+
+/// Longest wait for one KMS key, before the next one is asked.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+/// The configured KMS keys, in order of preference.
+#[derive(Clone)]
+pub struct WrappingKeys {
+    keys: Arc<[Arc<dyn Kms>]>,
+    patience: Duration,
+}
+
+impl WrappingKeys {
+    /// The first makes new keys; all wrap them; all are asked, in order, to open one.
+    pub fn new(keys: Vec<Arc<dyn Kms>>) -> Self {
+        Self { keys: keys.into(), patience: PATIENCE }
+    }
+
+    /// Another bound on the wait for one KMS key.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Full names of the KMS keys.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|key| key.wrapping_key())
+    }
+
+    /// A new key from the first that makes one, wrapped by all, in their order. Fails unless every one wrapped it.
+    pub async fn generate(&self, context: &KeyContext) -> Result<(LockedKey, Vec<WrappedKey>), KmsError> {
+        let mut failures = Vec::new();
+        for (maker, kms) in self.keys.iter().enumerate() {
+            match self.bounded(kms.generate(context)).await {
+                Ok((key, first)) => {
+                    let wraps = self.wrap_by_others(maker, first, &key, context).await?;
+                    self.prove(&wraps, &key, context).await?;
+                    return Ok((key, wraps));
+                }
+                Err(error) => failures.push(note(kms.as_ref(), "make a key", error)),
+            }
+        }
+        Err(worth_retrying_first(failures))
+    }
+
+    /// Opens a key by whichever of its wraps can be opened.
+    ///
+    /// When none can: `Unavailable` if any of them may later, else `Refused` if any was, else `Invalid`.
+    pub async fn unwrap(&self, wraps: &[WrappedKey], context: &KeyContext) -> Result<LockedKey, KmsError> {
+        let mut failures = Vec::new();
+        for kms in self.keys.iter() {
+            for wrapped in wraps.iter().filter(|wrapped| wrapped.wrapping_key == kms.wrapping_key()) {
+                match self.bounded(kms.unwrap(wrapped, context)).await {
+                    Ok(key) => return Ok(key),
+                    Err(error) => failures.push(note(kms.as_ref(), "open a key", error)),
+                }
+            }
+        }
+        Err(worth_retrying_first(failures))
+    }
+
+    /// Whether keys can be opened: one KMS key that answers is enough. Those that do not are logged.
+    pub async fn probe(&self) -> Result<(), KmsError> {
+        let answers = join_all(self.keys.iter().map(|kms| self.bounded(kms.probe()))).await;
+        let mut failures = Vec::new();
+        let mut answered = false;
+        for (kms, answer) in self.keys.iter().zip(answers) {
+            match answer {
+                Ok(()) => answered = true,
+                Err(error) => failures.push(note(kms.as_ref(), "answer", error)),
+            }
+        }
+        if answered { Ok(()) } else { Err(worth_retrying_first(failures)) }
+    }
+
+    async fn wrap_by_others(
+        &self,
+        maker: usize,
+        first: WrappedKey,
+        key: &LockedKey,
+        context: &KeyContext,
+    ) -> Result<Vec<WrappedKey>, KmsError> {
+        let others = self.keys.iter().enumerate().filter(|(at, _)| *at != maker);
+        let mut wraps = try_join_all(others.map(|(_, kms)| self.bounded(kms.wrap(key, context)))).await?;
+        wraps.insert(maker, first);
+        Ok(wraps)
+    }
+
+    async fn prove(
+        &self,
+        wraps: &[WrappedKey],
+        key: &LockedKey,
+        context: &KeyContext,
+    ) -> Result<(), KmsError> {
+        let proofs = self.keys.iter().zip(wraps).map(async |(kms, wrapped)| {
+            let opened = self.bounded(kms.unwrap(wrapped, context)).await?;
+            // Exposed: compared, in constant time.
+            if opened.expose().ct_eq(key.expose()).into() {
+                Ok(())
+            } else {
+                Err(KmsError::Invalid { wrapping_key: kms.wrapping_key().to_owned() })
+            }
+        });
+        try_join_all(proofs).await.map(|_| ())
+    }
+
+    async fn bounded<T>(&self, call: impl Future<Output = Result<T, KmsError>>) -> Result<T, KmsError> {
+        let late = KmsError::Unavailable { why: "no answer in time".to_owned() };
+        timeout(self.patience, call).await.unwrap_or(Err(late))
+    }
+}
+
+/// Tells the operator: a caller may never notice, as another KMS key serves it.
+fn note(kms: &dyn Kms, what: &str, error: KmsError) -> KmsError {
+    tracing::warn!(wrapping_key = kms.wrapping_key(), %error, "a KMS key did not {what}");
+    error
+}
+
+/// The failure to report for all.
+fn worth_retrying_first(failures: Vec<KmsError>) -> KmsError {
+    let rank = |error: &KmsError| match error {
+        KmsError::Unavailable { .. } => 0,
+        KmsError::LockedMemory | KmsError::Random => 1,
+        KmsError::Refused { .. } => 2,
+        KmsError::Invalid { .. } => 3,
+    };
+    failures.into_iter().min_by_key(rank).unwrap_or_else(|| KmsError::Refused {
+        wrapping_key: "-".to_owned(),
+        why: "no configured KMS key has a wrap of this key".to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Environment, KeyId, KeyPurpose, VaultId, VaultIdentity};
+    use crate::kms::testing::{Mood, TestKms};
+
+    fn context() -> KeyContext {
+        KeyContext {
+            identity: VaultIdentity {
+                vault: VaultId::from_bytes([1; 16]),
+                environment: Environment::parse("qa").unwrap(),
+            },
+            tenant: None,
+            purpose: KeyPurpose::LogSigning,
+            key_id: KeyId::from_bytes([2; 16]),
+        }
+    }
+
+    fn two() -> (Arc<TestKms>, Arc<TestKms>, WrappingKeys) {
+        let (east, west) = (TestKms::new("east"), TestKms::new("west"));
+        let keys = WrappingKeys::new(vec![east.clone(), west.clone()]);
+        (east, west, keys)
+    }
+
+    #[tokio::test]
+    async fn a_new_key_is_wrapped_by_every_kms_key_and_opens_by_each_alone() {
+        let (east, west, keys) = two();
+        let (key, wraps) = keys.generate(&context()).await.unwrap();
+        assert_eq!(wraps.iter().map(|w| w.wrapping_key.as_str()).collect::<Vec<_>>(), ["east", "west"]);
+        for (down, up) in [(&east, &west), (&west, &east)] {
+            up.set(Mood::Answers);
+            for mood in [Mood::Unavailable, Mood::Refuses, Mood::Invalid] {
+                down.set(mood);
+                assert!(keys.unwrap(&wraps, &context()).await.unwrap().expose() == key.expose(), "{mood:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn no_key_is_made_unless_every_kms_key_wraps_it() {
+        for mood in [Mood::Unavailable, Mood::Refuses] {
+            for down in 0..2 {
+                let (east, west, keys) = two();
+                [east, west][down].set(mood);
+                assert!(keys.generate(&context()).await.is_err(), "{mood:?} {down}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_whose_wrap_does_not_open_to_it_is_never_handed_out() {
+        for corrupt in 0..2 {
+            let (east, west, keys) = two();
+            [&east, &west][corrupt].set(Mood::Corrupts);
+            let name = ["east", "west"][corrupt].to_owned();
+            let error = keys.generate(&context()).await.err();
+            assert_eq!(error, Some(KmsError::Invalid { wrapping_key: name }));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kms_key_that_hangs_delays_an_open_by_a_bounded_time() {
+        let (east, _west, keys) = two();
+        let (key, wraps) = keys.generate(&context()).await.unwrap();
+        east.set(Mood::Hangs);
+        let begin = tokio::time::Instant::now();
+        assert!(keys.unwrap(&wraps, &context()).await.unwrap().expose() == key.expose());
+        assert_eq!(begin.elapsed(), PATIENCE);
+    }
+
+    #[tokio::test]
+    async fn what_may_work_later_is_reported_before_what_never_will() {
+        let (east, west, keys) = two();
+        let (_, wraps) = keys.generate(&context()).await.unwrap();
+        let said = async |a, b| {
+            east.set(a);
+            west.set(b);
+            keys.unwrap(&wraps, &context()).await.err().unwrap()
+        };
+        assert!(matches!(said(Mood::Invalid, Mood::Unavailable).await, KmsError::Unavailable { .. }));
+        assert!(matches!(said(Mood::Refuses, Mood::Unavailable).await, KmsError::Unavailable { .. }));
+        assert!(matches!(said(Mood::Invalid, Mood::Refuses).await, KmsError::Refused { .. }));
+        assert!(matches!(said(Mood::Invalid, Mood::Invalid).await, KmsError::Invalid { .. }));
+    }
+
+    #[tokio::test]
+    async fn a_wrap_is_only_ever_given_to_the_kms_key_that_made_it() {
+        let (_, _, keys) = two();
+        let (_, mut wraps) = keys.generate(&context()).await.unwrap();
+        for wrap in &mut wraps {
+            wrap.wrapping_key = "north".to_owned();
+        }
+        assert!(matches!(keys.unwrap(&wraps, &context()).await, Err(KmsError::Refused { .. })));
+    }
+
+    #[tokio::test]
+    async fn the_probe_fails_only_when_no_kms_key_answers() {
+        let (east, west, keys) = two();
+        east.set(Mood::Unavailable);
+        assert!(keys.probe().await.is_ok());
+        west.set(Mood::Refuses);
+        assert!(keys.probe().await.is_err());
+    }
+}
