@@ -8,6 +8,15 @@
 //!
 //! One conformance suite (`conformance`) holds every engine to them.
 
+pub mod embedded;
+pub mod memory;
+
+mod keys;
+mod row;
+
+#[cfg(test)]
+mod conformance;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -261,4 +270,9 @@ pub struct Stats {
     pub records: u64,
     /// Log entries.
     pub entries: u64,
+}
+
+/// The error that names a row. Keys hold ids, tokens and keyed hashes only: all are safe to log.
+fn corrupt(space: keys::Space, key: &[u8]) -> StoreError {
+    StoreError::Corrupt { what: format!("{} {}", space.name(), hex::encode(key)) }
 }

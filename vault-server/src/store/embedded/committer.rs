@@ -1,0 +1,370 @@
+//! The one thread that writes. It takes whatever changes wait, checks their conditions, numbers their entries,
+//! applies them as one batch of the engine with one sync, and only then answers all of them. While it syncs,
+//! the next batch gathers in the queue; nothing waits on purpose.
+//!
+//! * A change that is about a row which the batch at hand already changes goes into the next batch, so that a
+//!   condition is always checked against what is durable: there is no second picture of the store in memory.
+//! * A change whose condition does not hold adds no row and takes no sequence.
+//! * The first failed apply or sync ends it: that batch and all that follow are [`StoreError::Fatal`]. Nothing
+//!   is tried again: after a failed sync nobody knows which pages the disk has.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+
+use crate::domain::{Record, Timestamp};
+use crate::store::embedded::engine::{Engine, Rows};
+use crate::store::embedded::prepare::{Condition, Prepared, RowId};
+use crate::store::keys::{self, Space};
+use crate::store::{Committed, StoreError, corrupt, row};
+
+/// What the committer is asked for.
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// A change.
+    Commit(Prepared),
+    /// To forget these answers: those of them that still expire at that time.
+    Forget(Vec<(Timestamp, [u8; 32])>),
+    /// To put rows, the identity's among them, if that is not there.
+    Found(Rows),
+}
+
+/// A task and who waits for it.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) task: Task,
+    pub(crate) waiting: Waiting,
+}
+
+/// Who waits for a task.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) answer: oneshot::Sender<Result<Done, StoreError>>,
+    /// Room in the queue; given back with the answer.
+    pub(crate) _room: OwnedSemaphorePermit,
+}
+
+/// What was done, durably.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Done {
+    Committed(Committed),
+    Forgotten(usize),
+    Founded,
+}
+
+/// How large a batch gets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BatchLimits {
+    pub(crate) tasks: usize,
+    pub(crate) bytes: usize,
+}
+
+/// What the committer tells the store's readers.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// The batch that is being applied, or was last. Set before its first row can be seen.
+    pub(crate) started: AtomicU64,
+    /// Durable log entries.
+    pub(crate) log_size: AtomicU64,
+    /// Durable records.
+    pub(crate) records: AtomicU64,
+    /// Why there is no durability any more.
+    pub(crate) fatal: OnceLock<String>,
+}
+
+impl Progress {
+    /// The error from now on, if there is one.
+    pub(crate) fn fatal(&self) -> Option<StoreError> {
+        self.fatal.get().map(|why| StoreError::Fatal { why: why.clone() })
+    }
+}
+
+/// The thread's state. The engine is let go before `durable`, whose end tells that the thread has ended.
+pub(crate) struct Committer<E: Engine> {
+    engine: Arc<E>,
+    progress: Arc<Progress>,
+    limits: BatchLimits,
+    batch: Batch,
+    durable: watch::Sender<u64>,
+}
+
+/// What gathers.
+#[derive(Debug, Default)]
+struct Batch {
+    number: u64,
+    /// Rows that its tasks are about, and which task.
+    touched: HashMap<RowId, usize>,
+    parts: Vec<Rows>,
+    /// Rows that only the committer can make: numbered entries, removals. They come after the others.
+    own: Rows,
+    bytes: usize,
+    done: Vec<(Waiting, Done)>,
+    log_size: u64,
+    records: u64,
+}
+
+/// Why a task is not in the batch.
+enum NotNow {
+    /// Another task of the batch is about the same row.
+    Later,
+    Refused(StoreError),
+}
+
+/// What a task adds to the batch's own rows.
+#[derive(Default)]
+struct Effects {
+    removals: Vec<(Space, Vec<u8>)>,
+    new_records: u64,
+    forgotten: usize,
+}
+
+impl<E: Engine> Committer<E> {
+    /// `durable` becomes the number of each batch once it is durable, and `u64::MAX` when none will be.
+    pub(crate) fn new(
+        engine: Arc<E>,
+        progress: Arc<Progress>,
+        durable: watch::Sender<u64>,
+        limits: BatchLimits,
+    ) -> Self {
+        let batch = Batch {
+            log_size: progress.log_size.load(Ordering::SeqCst),
+            records: progress.records.load(Ordering::SeqCst),
+            ..Batch::default()
+        };
+        Self { engine, progress, limits, batch, durable }
+    }
+
+    /// Works until the queue's last sender is gone and the queue is empty.
+    pub(crate) fn run(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut postponed = None;
+        while let Some(first) = postponed.take().or_else(|| queue.blocking_recv()) {
+            let mut next = Some(first);
+            while let Some(job) = next {
+                postponed = self.admit(job);
+                let full =
+                    self.batch.done.len() >= self.limits.tasks || self.batch.bytes >= self.limits.bytes;
+                next = if full || postponed.is_some() { None } else { queue.try_recv().ok() };
+            }
+            self.write();
+        }
+    }
+
+    /// Takes a job into the batch, or answers it, or gives it back to be the first of the next batch.
+    fn admit(&mut self, job: Job) -> Option<Job> {
+        if let Some(fatal) = self.progress.fatal() {
+            // Who gave up waiting does not hear it.
+            let _ = job.waiting.answer.send(Err(fatal));
+            return None;
+        }
+        let number = self.batch.done.len();
+        let verdict = self.check(number, &job.task);
+        if verdict.is_err() {
+            self.batch.touched.retain(|_, by| *by != number);
+        }
+        match verdict {
+            Ok(effects) => {
+                let done = self.batch.add(job.task, effects);
+                self.batch.done.push((job.waiting, done));
+                None
+            }
+            Err(NotNow::Later) => Some(job),
+            Err(NotNow::Refused(error)) => {
+                let _ = job.waiting.answer.send(Err(error));
+                None
+            }
+        }
+    }
+
+    fn check(&mut self, number: usize, task: &Task) -> Result<Effects, NotNow> {
+        let mut effects = Effects::default();
+        match task {
+            Task::Commit(change) => {
+                for (write, condition) in change.conditions.iter().enumerate() {
+                    for id in condition.rows().into_iter().flatten() {
+                        self.touch(id, number, write)?;
+                    }
+                    self.check_condition(condition, write, &mut effects)?;
+                }
+            }
+            Task::Forget(answers) => {
+                for (expires, key) in answers {
+                    self.touch(RowId::Remembered(*key), number, 0)?;
+                    self.check_forget(*expires, key, &mut effects)?;
+                }
+            }
+            Task::Found(_) => {
+                self.touch(RowId::Identity, number, 0)?;
+                if self.contains(Space::Meta, keys::meta::IDENTITY)? {
+                    return Err(conflict(0));
+                }
+            }
+        }
+        Ok(effects)
+    }
+
+    fn touch(&mut self, id: RowId, number: usize, write: usize) -> Result<(), NotNow> {
+        match self.batch.touched.entry(id) {
+            Entry::Vacant(entry) => {
+                entry.insert(number);
+                Ok(())
+            }
+            // Two writes of one change to one row: its first would be lost.
+            Entry::Occupied(entry) if *entry.get() == number => Err(conflict(write)),
+            Entry::Occupied(_) => Err(NotNow::Later),
+        }
+    }
+
+    fn check_condition(
+        &self,
+        condition: &Condition,
+        write: usize,
+        effects: &mut Effects,
+    ) -> Result<(), NotNow> {
+        match condition {
+            Condition::NewRecord(token) => {
+                effects.new_records += 1;
+                if self.contains(Space::Records, token)? { Err(conflict(write)) } else { Ok(()) }
+            }
+            Condition::NextRecord(record) => self.check_next_record(record, write, effects),
+            Condition::NewKey { place, id } => {
+                let there = self.contains(Space::Keys, place)? || self.contains(Space::KeyIds, id)?;
+                if there { Err(conflict(write)) } else { Ok(()) }
+            }
+            Condition::NextKey { place, id, revision } => {
+                let row = self.get(Space::Keys, place)?.ok_or_else(|| conflict(write))?;
+                let there = row::read_key(place, row.as_ref()).map_err(|_| refused(Space::Keys, place))?;
+                let follows = revision.checked_sub(1) == Some(there.revision) && there.id.as_bytes() == id;
+                if follows { Ok(()) } else { Err(conflict(write)) }
+            }
+            Condition::NewAnswer { key, at, expires } => {
+                let Some(row) = self.get(Space::Remembered, key)? else { return Ok(()) };
+                let there =
+                    row::read_remembered(key, row.as_ref()).map_err(|_| refused(Space::Remembered, key))?;
+                if there.expires > *at {
+                    return Err(conflict(write));
+                }
+                if there.expires != *expires {
+                    effects.removals.push((Space::Expiries, keys::expiry(there.expires, key).to_vec()));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn check_next_record(&self, next: &Record, write: usize, effects: &mut Effects) -> Result<(), NotNow> {
+        let token = next.token.as_bytes();
+        let row = self.get(Space::Records, token)?.ok_or_else(|| conflict(write))?;
+        let there = row::read_record(next.token, row.as_ref()).map_err(|_| refused(Space::Records, token))?;
+        if next.revision.checked_sub(1) != Some(there.revision) {
+            return Err(conflict(write));
+        }
+        let new_indexes = keys::indexes(next);
+        let gone = keys::indexes(&there).into_iter().filter(|index| !new_indexes.contains(index));
+        effects.removals.extend(gone.flatten());
+        Ok(())
+    }
+
+    fn check_forget(&self, expires: Timestamp, key: &[u8; 32], effects: &mut Effects) -> Result<(), NotNow> {
+        if let Some(row) = self.get(Space::Remembered, key)? {
+            let there =
+                row::read_remembered(key, row.as_ref()).map_err(|_| refused(Space::Remembered, key))?;
+            // Another answer since: it has an expiry of its own.
+            if there.expires != expires {
+                return Ok(());
+            }
+            effects.removals.push((Space::Remembered, key.to_vec()));
+            effects.forgotten += 1;
+        }
+        effects.removals.push((Space::Expiries, keys::expiry(expires, key).to_vec()));
+        Ok(())
+    }
+
+    fn contains(&self, space: Space, key: &[u8]) -> Result<bool, NotNow> {
+        self.engine.contains(space, key).map_err(|error| NotNow::Refused(error.into()))
+    }
+
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<E::Row>, NotNow> {
+        self.engine.get(space, key).map_err(|error| NotNow::Refused(error.into()))
+    }
+
+    /// Makes the batch durable, then answers.
+    fn write(&mut self) {
+        let batch = &mut self.batch;
+        if batch.done.is_empty() {
+            return;
+        }
+        if batch.records != self.progress.records.load(Ordering::SeqCst) {
+            batch.own.put(Space::Meta, keys::meta::RECORDS, &batch.records.to_be_bytes());
+        }
+        batch.parts.push(std::mem::take(&mut batch.own));
+        batch.number += 1;
+        let outcome = if batch.parts.iter().all(Rows::is_empty) {
+            Ok(())
+        } else {
+            self.progress.started.store(batch.number, Ordering::SeqCst);
+            self.engine.apply(&batch.parts, true)
+        };
+        let failure = outcome.err().map(|error| {
+            let why = self.progress.fatal.get_or_init(|| format!("a commit failed: {error}"));
+            StoreError::Fatal { why: why.clone() }
+        });
+        if failure.is_none() {
+            self.progress.log_size.store(batch.log_size, Ordering::SeqCst);
+            self.progress.records.store(batch.records, Ordering::SeqCst);
+        }
+        self.durable.send_replace(if failure.is_none() { batch.number } else { u64::MAX });
+        batch.parts.clear();
+        batch.touched.clear();
+        batch.bytes = 0;
+        for (waiting, done) in batch.done.drain(..) {
+            // Who gave up waiting does not hear it.
+            let _ = waiting.answer.send(failure.clone().map_or(Ok(done), Err));
+        }
+    }
+}
+
+impl<E: Engine> Drop for Committer<E> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.progress.fatal.get_or_init(|| "the engine panicked".to_owned());
+        }
+    }
+}
+
+impl Batch {
+    /// Adds an admitted task's rows.
+    fn add(&mut self, task: Task, effects: Effects) -> Done {
+        for (space, key) in effects.removals {
+            self.own.remove(space, &key);
+        }
+        match task {
+            Task::Commit(change) => {
+                let committed = Committed { first_sequence: self.log_size };
+                self.bytes += change.bytes();
+                for entry in &change.entries {
+                    self.own.put(Space::Log, &self.log_size.to_be_bytes(), entry);
+                    self.log_size += 1;
+                }
+                self.records += effects.new_records;
+                self.parts.push(change.rows);
+                Done::Committed(committed)
+            }
+            Task::Forget(_) => Done::Forgotten(effects.forgotten),
+            Task::Found(rows) => {
+                self.parts.push(rows);
+                Done::Founded
+            }
+        }
+    }
+}
+
+fn conflict(write: usize) -> NotNow {
+    NotNow::Refused(StoreError::Conflict { write })
+}
+
+fn refused(space: Space, key: &[u8]) -> NotNow {
+    NotNow::Refused(corrupt(space, key))
+}

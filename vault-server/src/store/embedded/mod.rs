@@ -1,0 +1,404 @@
+//! The embedded store: one process, one directory, no set-up.
+//!
+//! Writes go to one committer thread, which gives all who wait one sync (`committer`). Reads go to the engine at
+//! once and never wait for a lock of the store's.
+//!
+//! **What reads see.** Nothing that is not durable, whatever it is: an answer remembered, a key or a record that
+//! a power cut could take back must not be acted upon. fjall shows a batch only after its sync. sled shows it
+//! before: there a read that could have seen the batch at hand waits for that batch's sync before it answers.
+//! The log ends where its durable entries end. Only derived rows are shown at once: they can be made again.
+//!
+//! Engines stand behind `engine::Engine`, a trait of five calls; `directory` keeps the directory to one process.
+
+mod committer;
+mod derive;
+mod directory;
+mod engine;
+mod fjall;
+mod format;
+mod options;
+mod prepare;
+mod read;
+mod sled;
+
+#[cfg(test)]
+mod simulated;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwapOption;
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use self::committer::{BatchLimits, Committer, Done, Job, Progress, Task, Waiting};
+use self::directory::LockedDirectory;
+use self::engine::{Direction, Engine, Rows};
+pub use self::options::{EngineKind, StoreOptions};
+use self::prepare::Prepared;
+use crate::domain::{
+    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, SubjectRef, TenantId, Timestamp, Token,
+    VaultIdentity,
+};
+use crate::store::keys::{Space, meta};
+use crate::store::{
+    Change, Committed, Derived, DerivedState, Lookup, Remembered, Stats, Store, StoreError, TileId, row,
+};
+
+/// Opens the store in `dir`, makes it if there is none. Blocks; needs no runtime.
+///
+/// [`StoreError::Unavailable`] if another process has it open, [`StoreError::Foreign`] if another engine or
+/// another version of the software made it.
+pub fn open(kind: EngineKind, dir: &Path, options: StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
+    let directory = LockedDirectory::open(dir, kind)?;
+    let path = directory.engine();
+    Ok(match kind {
+        EngineKind::Fjall => {
+            let engine = fjall::FjallEngine::open(path, options.cache_bytes)?;
+            Arc::new(EmbeddedStore::start(kind.as_str(), engine, Some(directory), &options)?)
+        }
+        EngineKind::Sled => {
+            let engine = sled::SledEngine::open(path, options.cache_bytes, options.sled_explicit_sync)?;
+            Arc::new(EmbeddedStore::start(kind.as_str(), engine, Some(directory), &options)?)
+        }
+    })
+}
+
+/// A store over an engine.
+struct EmbeddedStore<E: Engine> {
+    name: &'static str,
+    /// `None` once closed.
+    opened: ArcSwapOption<Opened<E>>,
+    progress: Arc<Progress>,
+    durable: watch::Receiver<u64>,
+    queue: Mutex<Option<mpsc::Sender<Job>>>,
+    room: Arc<Semaphore>,
+    room_bytes: u32,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// One at a time writes derived rows.
+    deriving: Arc<Mutex<()>>,
+}
+
+/// The engine, and the lock that goes after it.
+struct Opened<E> {
+    engine: Arc<E>,
+    _directory: Option<LockedDirectory>,
+}
+
+/// How many batches may wait for the committer, in changes and in bytes. Who comes after that waits for room.
+const QUEUED_BATCHES: usize = 4;
+
+/// The most bytes that may wait.
+const MAX_ROOM: usize = 256 << 20;
+
+impl<E: Engine> EmbeddedStore<E> {
+    fn start(
+        name: &'static str,
+        engine: E,
+        directory: Option<LockedDirectory>,
+        options: &StoreOptions,
+    ) -> Result<Self, StoreError> {
+        format::check(&engine)?;
+        if let Some(directory) = &directory {
+            directory.sync().map_err(|error| StoreError::Unavailable { why: error.to_string() })?;
+        }
+        let progress = Arc::new(Progress::default());
+        progress.log_size.store(format::log_end(&engine)?, Ordering::SeqCst);
+        progress.records.store(read::number(&engine, meta::RECORDS)?.unwrap_or(0), Ordering::SeqCst);
+        let limits = BatchLimits { tasks: options.max_batch_changes, bytes: options.max_batch_bytes };
+        let engine = Arc::new(engine);
+        let room = options.max_batch_bytes.saturating_mul(QUEUED_BATCHES).clamp(1, MAX_ROOM);
+        let room_bytes = u32::try_from(room).expect("MAX_ROOM fits");
+        let (durable_sender, durable) = watch::channel(0);
+        let (sender, receiver) = mpsc::channel(options.max_batch_changes.max(1) * QUEUED_BATCHES);
+        let committer = Committer::new(Arc::clone(&engine), Arc::clone(&progress), durable_sender, limits);
+        let thread = std::thread::Builder::new()
+            .name("store-committer".to_owned())
+            .spawn(move || committer.run(receiver))
+            .map_err(|error| StoreError::Unavailable { why: format!("no thread: {error}") })?;
+        Ok(Self {
+            name,
+            opened: ArcSwapOption::from_pointee(Opened { engine, _directory: directory }),
+            progress,
+            durable,
+            queue: Mutex::new(Some(sender)),
+            room: Arc::new(Semaphore::new(room_bytes as usize)),
+            room_bytes,
+            thread: Mutex::new(Some(thread)),
+            deriving: Arc::default(),
+        })
+    }
+
+    /// The engine, unless durability is gone or the store is closed.
+    fn usable(&self) -> Result<Arc<Opened<E>>, StoreError> {
+        self.progress.fatal().map_or(Ok(()), Err)?;
+        self.opened.load_full().ok_or_else(closed)
+    }
+
+    /// Reads what is durable. What may take long goes to a thread that may block.
+    async fn read<R: Send + 'static>(
+        &self,
+        rows: usize,
+        read: impl FnOnce(&E) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let result = self.read_any(rows, read).await;
+        if E::VISIBLE_BEFORE_SYNC {
+            let started = self.progress.started.load(Ordering::SeqCst);
+            // An error means that the committer is gone: then `fatal` says why, or all it began is durable.
+            let _ = self.durable.clone().wait_for(|durable| *durable >= started).await;
+        }
+        self.progress.fatal().map_or(result, Err)
+    }
+
+    /// Reads what is there, durable or not.
+    async fn read_any<R: Send + 'static>(
+        &self,
+        rows: usize,
+        read: impl FnOnce(&E) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        /// About what takes as long as handing it to another thread.
+        const INLINE_ROWS: usize = 64;
+        let opened = self.usable()?;
+        if rows <= INLINE_ROWS {
+            return read(&opened.engine);
+        }
+        blocking(move || read(&opened.engine)).await
+    }
+
+    /// Hands a task to the committer and waits for its answer.
+    async fn ask(&self, task: Task, bytes: usize) -> Result<Done, StoreError> {
+        self.usable()?;
+        let queue = self.queue.lock().clone().ok_or_else(closed)?;
+        // What is larger than the queue takes all of it.
+        let room = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.room_bytes);
+        let room = Arc::clone(&self.room).acquire_many_owned(room).await.map_err(|_| closed())?;
+        let (answer, answered) = oneshot::channel();
+        let job = Job { task, waiting: Waiting { answer, _room: room } };
+        queue.send(job).await.map_err(|_| self.ended())?;
+        drop(queue);
+        answered.await.map_err(|_| self.ended())?
+    }
+
+    /// Why the committer does not answer.
+    fn ended(&self) -> StoreError {
+        let why = "the committer ended".to_owned();
+        self.progress.fatal().unwrap_or(StoreError::Fatal { why })
+    }
+
+    fn fail(&self, error: &engine::EngineError) -> StoreError {
+        let why = self.progress.fatal.get_or_init(|| format!("a write failed: {error}"));
+        StoreError::Fatal { why: why.clone() }
+    }
+}
+
+#[async_trait]
+impl<E: Engine> Store for EmbeddedStore<E> {
+    fn engine(&self) -> &'static str {
+        self.name
+    }
+
+    async fn identity(&self) -> Result<Option<VaultIdentity>, StoreError> {
+        self.read(1, |engine| read::identity(engine)).await
+    }
+
+    async fn found(&self, identity: &VaultIdentity) -> Result<(), StoreError> {
+        if self.identity().await?.is_none() {
+            let mut rows = Rows::default();
+            rows.put_with(Space::Meta, meta::IDENTITY, |out| row::write_identity(identity, out));
+            let bytes = rows.bytes();
+            match self.ask(Task::Found(rows), bytes).await {
+                // Somebody else was first: with the same identity, perhaps.
+                Ok(_) | Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let there = self.identity().await?;
+        if there.as_ref() == Some(identity) {
+            return Ok(());
+        }
+        Err(StoreError::Foreign { why: "it is the store of another vault".to_owned() })
+    }
+
+    async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
+        let change = Prepared::new(change)?;
+        let bytes = change.bytes();
+        match self.ask(Task::Commit(change), bytes).await? {
+            Done::Committed(committed) => Ok(committed),
+            Done::Forgotten(_) | Done::Founded => Err(mixed_up()),
+        }
+    }
+
+    async fn records(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {
+        let tokens = tokens.to_vec();
+        self.read(tokens.len(), move |engine| read::records(engine, &tokens)).await
+    }
+
+    async fn find(
+        &self,
+        tenant: &TenantId,
+        class: &ClassName,
+        index: BlindIndex,
+        limit: usize,
+    ) -> Result<Vec<Token>, StoreError> {
+        let (tenant, class) = (tenant.clone(), class.clone());
+        self.read(limit, move |engine| read::find(engine, &tenant, &class, index, limit)).await
+    }
+
+    async fn tokens_of_subject(
+        &self,
+        tenant: &TenantId,
+        subject: SubjectRef,
+        after: Option<Token>,
+        limit: usize,
+    ) -> Result<Vec<Token>, StoreError> {
+        let tenant = tenant.clone();
+        self.read(limit, move |engine| read::tokens_of_subject(engine, &tenant, subject, after, limit)).await
+    }
+
+    async fn tokens_of_key(
+        &self,
+        key: KeyId,
+        after: Option<Token>,
+        limit: usize,
+    ) -> Result<Vec<Token>, StoreError> {
+        self.read(limit, move |engine| read::tokens_of_key(engine, key, after, limit)).await
+    }
+
+    async fn keys(
+        &self,
+        tenant: Option<&TenantId>,
+        purpose: KeyPurpose,
+    ) -> Result<Vec<KeyRecord>, StoreError> {
+        let tenant = tenant.cloned();
+        self.read(1, move |engine| read::keys(engine, tenant.as_ref(), purpose)).await
+    }
+
+    async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        self.read(1, move |engine| read::key(engine, id)).await
+    }
+
+    async fn remembered(&self, key: &[u8; 32]) -> Result<Option<Remembered>, StoreError> {
+        let key = *key;
+        self.read(1, move |engine| read::remembered(engine, &key)).await
+    }
+
+    async fn forget(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        let expired = self.read(limit, move |engine| read::expired(engine, now, limit)).await?;
+        if expired.is_empty() {
+            return Ok(0);
+        }
+        let bytes = expired.len() * size_of::<(Timestamp, [u8; 32])>();
+        match self.ask(Task::Forget(expired), bytes).await? {
+            Done::Forgotten(count) => Ok(count),
+            Done::Committed(_) | Done::Founded => Err(mixed_up()),
+        }
+    }
+
+    async fn log_size(&self) -> Result<u64, StoreError> {
+        self.usable()?;
+        Ok(self.progress.log_size.load(Ordering::SeqCst))
+    }
+
+    async fn entries(
+        &self,
+        start: u64,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Bytes>, StoreError> {
+        let end = self.log_size().await?;
+        let rows = max_entries.min(usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX));
+        self.read_any(rows, move |engine| read::entries(engine, start, end, max_entries, max_bytes)).await
+    }
+
+    async fn derive(&self, derived: Derived) -> Result<(), StoreError> {
+        let opened = self.usable()?;
+        let deriving = Arc::clone(&self.deriving);
+        let written = blocking(move || {
+            let _one_at_a_time = deriving.lock();
+            let rows = derive::rows(&*opened.engine, &derived)?;
+            Ok(opened.engine.apply(&[rows], false))
+        });
+        written.await?.map_err(|error| self.fail(&error))
+    }
+
+    async fn derived(&self) -> Result<DerivedState, StoreError> {
+        self.read_any(1, |engine| read::derived(engine)).await
+    }
+
+    async fn tile(&self, id: TileId) -> Result<Option<Bytes>, StoreError> {
+        self.read_any(1, move |engine| read::tile(engine, id)).await
+    }
+
+    async fn postings(
+        &self,
+        key: &[u8],
+        from: u64,
+        until: u64,
+        newest_first: bool,
+        limit: usize,
+    ) -> Result<Vec<u64>, StoreError> {
+        let key = key.to_vec();
+        let direction = if newest_first { Direction::Backward } else { Direction::Forward };
+        self.read_any(limit, move |engine| read::postings(engine, &key, (from, until), direction, limit))
+            .await
+    }
+
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        let opened = self.usable()?;
+        let disk_bytes = blocking(move || Ok(opened.engine.disk_bytes()?)).await?;
+        Ok(Stats {
+            disk_bytes,
+            records: self.progress.records.load(Ordering::SeqCst),
+            entries: self.progress.log_size.load(Ordering::SeqCst),
+        })
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        drop(self.queue.lock().take());
+        // It fails when the committer has ended, which it does after the last task.
+        let mut durable = self.durable.clone();
+        while durable.changed().await.is_ok() {}
+        let opened = self.opened.swap(None);
+        blocking(move || {
+            drop(opened);
+            Ok(())
+        })
+        .await?;
+        self.progress.fatal().map_or(Ok(()), Err)
+    }
+}
+
+impl<E: Engine> Drop for EmbeddedStore<E> {
+    /// What was accepted becomes durable, and the directory is free, before it returns.
+    fn drop(&mut self) {
+        drop(self.queue.get_mut().take());
+        if let Some(thread) = self.thread.get_mut().take() {
+            // A panic in it is in `progress.fatal`, and nobody is left to be told.
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, StoreError> + Send + 'static,
+) -> Result<R, StoreError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        let why = if error.is_panic() { "the engine panicked" } else { "the runtime is stopping" };
+        Err(StoreError::Unavailable { why: why.to_owned() })
+    })
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable { why: "the store is closed".to_owned() }
+}
+
+/// The committer answers a task with that task's kind of answer.
+fn mixed_up() -> StoreError {
+    StoreError::Unavailable { why: "the committer answered another question".to_owned() }
+}

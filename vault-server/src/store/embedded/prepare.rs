@@ -1,0 +1,112 @@
+//! A change made ready for the committer by the task that asked for it, so that encoding and hashing use every
+//! core and the one committer only checks conditions and numbers entries.
+
+use bytes::Bytes;
+
+use crate::domain::{Record, Timestamp};
+use crate::store::embedded::engine::Rows;
+use crate::store::keys::{self, Space};
+use crate::store::{Change, MAX_ENTRY, StoreError, Write, row};
+
+/// A row that a condition is about. Two changes that name the same one do not share a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum RowId {
+    Record([u8; 16]),
+    Key(Box<[u8]>),
+    KeyId([u8; 16]),
+    Remembered([u8; 32]),
+    Identity,
+}
+
+/// What must hold before a write, and what follows from what is there.
+#[derive(Debug)]
+pub(crate) enum Condition {
+    /// No record has the token.
+    NewRecord([u8; 16]),
+    /// The record there has the revision before this one's; its index rows that this one has not, go.
+    NextRecord(Box<Record>),
+    /// There is no such key, by name nor by id.
+    NewKey { place: Box<[u8]>, id: [u8; 16] },
+    /// The key there has this id and the revision before this one.
+    NextKey { place: Box<[u8]>, id: [u8; 16], revision: u32 },
+    /// No answer is remembered that is unexpired at `at`; the index row of an expired one goes.
+    NewAnswer { key: [u8; 32], at: Timestamp, expires: Timestamp },
+}
+
+impl Condition {
+    /// The rows it is about.
+    pub(crate) fn rows(&self) -> [Option<RowId>; 2] {
+        match self {
+            Self::NewRecord(token) => [Some(RowId::Record(*token)), None],
+            Self::NextRecord(record) => [Some(RowId::Record(*record.token.as_bytes())), None],
+            Self::NewKey { place, id } | Self::NextKey { place, id, .. } => {
+                [Some(RowId::Key(place.clone())), Some(RowId::KeyId(*id))]
+            }
+            Self::NewAnswer { key, .. } => [Some(RowId::Remembered(*key)), None],
+        }
+    }
+}
+
+/// A change, encoded but for what only the committer knows.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// One for each write, in order.
+    pub(crate) conditions: Vec<Condition>,
+    /// What the writes put.
+    pub(crate) rows: Rows,
+    /// Entries, to be numbered.
+    pub(crate) entries: Vec<Bytes>,
+}
+
+impl Prepared {
+    /// Refuses entries that are too long.
+    pub(crate) fn new(change: Change) -> Result<Self, StoreError> {
+        if change.entries.iter().any(|entry| entry.len() > MAX_ENTRY) {
+            return Err(StoreError::Unavailable { why: "a log entry is too long".to_owned() });
+        }
+        let mut rows = Rows::default();
+        let conditions = change.writes.into_iter().map(|write| prepare(write, &mut rows)).collect();
+        Ok(Self { conditions, rows, entries: change.entries })
+    }
+
+    /// About how many bytes it holds in memory and writes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.rows.bytes() + self.entries.iter().map(Bytes::len).sum::<usize>()
+    }
+}
+
+fn prepare(write: Write, rows: &mut Rows) -> Condition {
+    match write {
+        Write::Insert(record) => {
+            put_record(&record, rows);
+            Condition::NewRecord(*record.token.as_bytes())
+        }
+        Write::Replace(record) => {
+            put_record(&record, rows);
+            Condition::NextRecord(Box::new(record))
+        }
+        Write::InsertKey(key) => {
+            let place = keys::key(key.tenant.as_ref(), key.purpose, key.version);
+            rows.put_with(Space::Keys, &place, |out| row::write_key(&key, out));
+            rows.put(Space::KeyIds, key.id.as_bytes(), &place);
+            Condition::NewKey { place: place.into(), id: *key.id.as_bytes() }
+        }
+        Write::ReplaceKey(key) => {
+            let place = keys::key(key.tenant.as_ref(), key.purpose, key.version);
+            rows.put_with(Space::Keys, &place, |out| row::write_key(&key, out));
+            Condition::NextKey { place: place.into(), id: *key.id.as_bytes(), revision: key.revision }
+        }
+        Write::Remember(answer) => {
+            rows.put_with(Space::Remembered, &answer.key, |out| row::write_remembered(&answer, out));
+            rows.put(Space::Expiries, &keys::expiry(answer.expires, &answer.key), &[]);
+            Condition::NewAnswer { key: answer.key, at: answer.at, expires: answer.expires }
+        }
+    }
+}
+
+fn put_record(record: &Record, rows: &mut Rows) {
+    rows.put_with(Space::Records, record.token.as_bytes(), |out| row::write_record(record, out));
+    for (space, key) in keys::indexes(record).into_iter().flatten() {
+        rows.put(space, &key, &[]);
+    }
+}

@@ -1,0 +1,264 @@
+//! Reads over an engine: keys and rows to the words of the domain, every row checked.
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use crate::domain::{
+    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, SubjectRef, TenantId, Timestamp, Token,
+    VaultIdentity,
+};
+use crate::store::embedded::engine::{Direction, Engine};
+use crate::store::keys::{self, Space, meta};
+use crate::store::row::{self, CHECKSUM};
+use crate::store::{DerivedState, Lookup, Remembered, StoreError, TileId, corrupt};
+
+pub(crate) fn identity(engine: &impl Engine) -> Result<Option<VaultIdentity>, StoreError> {
+    let key = meta::IDENTITY;
+    let content = content(engine, Space::Meta, key)?;
+    content.map(|content| row::read_identity(&content).map_err(|_| corrupt(Space::Meta, key))).transpose()
+}
+
+/// A number in [`Space::Meta`].
+pub(crate) fn number(engine: &impl Engine, key: &[u8]) -> Result<Option<u64>, StoreError> {
+    let content = content(engine, Space::Meta, key)?;
+    let number = |content: Bytes| content.as_ref().try_into().map(u64::from_be_bytes);
+    content.map(|content| number(content).map_err(|_| corrupt(Space::Meta, key))).transpose()
+}
+
+pub(crate) fn records(engine: &impl Engine, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {
+    let lookup = |token: &Token| {
+        let row = engine.get(Space::Records, token.as_bytes())?;
+        Ok(row.map_or(Lookup::Missing, |row| {
+            row::read_record(*token, row.as_ref())
+                .map_or(Lookup::Corrupt, |record| Lookup::Found(Box::new(record)))
+        }))
+    };
+    tokens.iter().map(lookup).collect()
+}
+
+pub(crate) fn find(
+    engine: &impl Engine,
+    tenant: &TenantId,
+    class: &ClassName,
+    index: BlindIndex,
+    limit: usize,
+) -> Result<Vec<Token>, StoreError> {
+    tokens(engine, Space::Indexes, &keys::index(tenant, class, index), None, limit)
+}
+
+pub(crate) fn tokens_of_subject(
+    engine: &impl Engine,
+    tenant: &TenantId,
+    subject: SubjectRef,
+    after: Option<Token>,
+    limit: usize,
+) -> Result<Vec<Token>, StoreError> {
+    tokens(engine, Space::Subjects, &keys::subject(tenant, subject), after, limit)
+}
+
+pub(crate) fn tokens_of_key(
+    engine: &impl Engine,
+    key: KeyId,
+    after: Option<Token>,
+    limit: usize,
+) -> Result<Vec<Token>, StoreError> {
+    tokens(engine, Space::SealedUnder, &keys::sealed_under(key), after, limit)
+}
+
+pub(crate) fn keys(
+    engine: &impl Engine,
+    tenant: Option<&TenantId>,
+    purpose: KeyPurpose,
+) -> Result<Vec<KeyRecord>, StoreError> {
+    let prefix = keys::keys(tenant, purpose);
+    let mut found = Vec::new();
+    scan(engine, Space::Keys, &prefix, &prefix, Direction::Forward, &mut |key, row| {
+        found.push(row::read_key(key, row).map_err(|_| corrupt(Space::Keys, key))?);
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
+}
+
+pub(crate) fn key(engine: &impl Engine, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
+    let Some(place) = content(engine, Space::KeyIds, id.as_bytes())? else { return Ok(None) };
+    let lost = || corrupt(Space::KeyIds, id.as_bytes());
+    let row = engine.get(Space::Keys, &place)?.ok_or_else(lost)?;
+    let key = row::read_key(&place, row.as_ref()).map_err(|_| corrupt(Space::Keys, &place))?;
+    if key.id == id { Ok(Some(key)) } else { Err(lost()) }
+}
+
+pub(crate) fn remembered(engine: &impl Engine, key: &[u8; 32]) -> Result<Option<Remembered>, StoreError> {
+    let read = |row: &[u8]| row::read_remembered(key, row).map_err(|_| corrupt(Space::Remembered, key));
+    engine.get(Space::Remembered, key)?.map(|row| read(row.as_ref())).transpose()
+}
+
+/// Answers that expired before `now`, at most `limit`, oldest first.
+pub(crate) fn expired(
+    engine: &impl Engine,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<(Timestamp, [u8; 32])>, StoreError> {
+    let mut found = Vec::new();
+    scan(engine, Space::Expiries, &[], &[], Direction::Forward, &mut |key, row| {
+        check(Space::Expiries, key, row)?;
+        let (expires, answer) = keys::parse_expiry(key).ok_or_else(|| corrupt(Space::Expiries, key))?;
+        if expires >= now || found.len() >= limit {
+            return Ok(ControlFlow::Break(()));
+        }
+        found.push((expires, answer));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
+}
+
+/// How many entries there are, durable or not.
+pub(crate) fn log_end(engine: &impl Engine) -> Result<u64, StoreError> {
+    let mut end = 0;
+    scan(engine, Space::Log, &[], &[], Direction::Backward, &mut |key, _| {
+        let last = key.try_into().map(u64::from_be_bytes).map_err(|_| corrupt(Space::Log, key))?;
+        end = last.checked_add(1).ok_or_else(|| corrupt(Space::Log, key))?;
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(end)
+}
+
+/// Entries of `start..end`: at least one if there is one, then as many as fit.
+pub(crate) fn entries(
+    engine: &impl Engine,
+    start: u64,
+    end: u64,
+    max_entries: usize,
+    max_bytes: usize,
+) -> Result<Vec<Bytes>, StoreError> {
+    let mut found: Vec<Bytes> = Vec::new();
+    if start >= end {
+        return Ok(found);
+    }
+    let (mut next, mut bytes) = (start, 0);
+    scan(engine, Space::Log, &[], &start.to_be_bytes(), Direction::Forward, &mut |key, row| {
+        let len = row.len().saturating_sub(CHECKSUM);
+        let full = !found.is_empty() && (found.len() >= max_entries || bytes + len > max_bytes);
+        if full || next >= end {
+            return Ok(ControlFlow::Break(()));
+        }
+        if key != next.to_be_bytes() {
+            return Err(corrupt(Space::Log, &next.to_be_bytes()));
+        }
+        found.push(Bytes::copy_from_slice(check(Space::Log, key, row)?));
+        bytes += len;
+        next += 1;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    // The log ends before `end`.
+    if found.is_empty() { Err(corrupt(Space::Log, &start.to_be_bytes())) } else { Ok(found) }
+}
+
+pub(crate) fn derived(engine: &impl Engine) -> Result<DerivedState, StoreError> {
+    let upto = number(engine, meta::DERIVED)?.unwrap_or(0);
+    let lost = || corrupt(Space::Meta, meta::CHECKPOINT);
+    let checkpoint = match content(engine, Space::Meta, meta::CHECKPOINT)? {
+        None => None,
+        Some(content) => {
+            let (size, text) = content.split_first_chunk().ok_or_else(lost)?;
+            let text = std::str::from_utf8(text).map_err(|_| lost())?;
+            Some((u64::from_be_bytes(*size), text.to_owned()))
+        }
+    };
+    Ok(DerivedState { upto, checkpoint })
+}
+
+pub(crate) fn tile(engine: &impl Engine, id: TileId) -> Result<Option<Bytes>, StoreError> {
+    content(engine, Space::Tiles, &keys::tile(id))
+}
+
+/// Sequences under an index key within `from..until`.
+pub(crate) fn postings(
+    engine: &impl Engine,
+    index_key: &[u8],
+    (from, until): (u64, u64),
+    direction: Direction,
+    limit: usize,
+) -> Result<Vec<u64>, StoreError> {
+    let mut found = Vec::new();
+    let Some(prefix) = keys::postings(index_key).filter(|_| from < until && limit > 0) else {
+        return Ok(found);
+    };
+    let first = [&prefix[..], &from.to_be_bytes()].concat();
+    let last = [&prefix[..], &until.to_be_bytes()].concat();
+    scan_range(engine, Space::Postings, (&first, Some(&last)), direction, &mut |key, row| {
+        check(Space::Postings, key, row)?;
+        found.push(keys::sequence_at_end(key).ok_or_else(|| corrupt(Space::Postings, key))?);
+        Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    Ok(found)
+}
+
+/// Tokens at the end of the keys that begin with `prefix`.
+fn tokens(
+    engine: &impl Engine,
+    space: Space,
+    prefix: &[u8],
+    after: Option<Token>,
+    limit: usize,
+) -> Result<Vec<Token>, StoreError> {
+    let mut found = Vec::new();
+    if limit == 0 {
+        return Ok(found);
+    }
+    let mut from = prefix.to_vec();
+    if let Some(after) = after {
+        from.extend_from_slice(after.as_bytes());
+        from.push(0);
+    }
+    scan(engine, space, prefix, &from, Direction::Forward, &mut |key, row| {
+        check(space, key, row)?;
+        let token = keys::token_at_end(key).filter(|_| key.len() == prefix.len() + 16);
+        found.push(token.ok_or_else(|| corrupt(space, key))?);
+        Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    Ok(found)
+}
+
+/// A row's content.
+fn content(engine: &impl Engine, space: Space, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    let Some(row) = engine.get(space, key)? else { return Ok(None) };
+    check(space, key, row.as_ref()).map(|content| Some(Bytes::copy_from_slice(content)))
+}
+
+fn check<'a>(space: Space, key: &[u8], row: &'a [u8]) -> Result<&'a [u8], StoreError> {
+    row::content(space, key, row).map_err(|_| corrupt(space, key))
+}
+
+/// Visits rows; an error ends the scan.
+type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>;
+
+/// Visits the rows whose key begins with `prefix`, from `from` on.
+fn scan(
+    engine: &impl Engine,
+    space: Space,
+    prefix: &[u8],
+    from: &[u8],
+    direction: Direction,
+    visit: Visit<'_>,
+) -> Result<(), StoreError> {
+    let until = keys::past_prefix(prefix);
+    scan_range(engine, space, (from, until.as_deref()), direction, visit)
+}
+
+fn scan_range(
+    engine: &impl Engine,
+    space: Space,
+    range: (&[u8], Option<&[u8]>),
+    direction: Direction,
+    visit: Visit<'_>,
+) -> Result<(), StoreError> {
+    let mut failed = None;
+    engine.scan(space, range, direction, &mut |key, row| {
+        visit(key, row).unwrap_or_else(|error| {
+            failed = Some(error);
+            ControlFlow::Break(())
+        })
+    })?;
+    failed.map_or(Ok(()), Err)
+}

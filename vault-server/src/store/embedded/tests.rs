@@ -1,0 +1,351 @@
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use super::format::FORMAT;
+use super::simulated::{Fault, SimulatedEngine};
+use super::*;
+use crate::domain::Record;
+use crate::store::Write;
+use crate::store::conformance::{Backend, change, conformance_tests, key_id, record, subject, tenant, token};
+
+impl Backend for (tempfile::TempDir, EngineKind) {
+    fn open(&self) -> Arc<dyn Store> {
+        open(self.1, self.0.path(), StoreOptions::default()).unwrap()
+    }
+}
+
+impl Backend for SimulatedEngine {
+    fn open(&self) -> Arc<dyn Store> {
+        Arc::new(start(self))
+    }
+}
+
+fn start(engine: &SimulatedEngine) -> EmbeddedStore<SimulatedEngine> {
+    EmbeddedStore::start("simulated", engine.clone(), None, &StoreOptions::default()).unwrap()
+}
+
+mod fjall_keeps {
+    use super::*;
+    conformance_tests!((tempfile::tempdir().unwrap(), EngineKind::Fjall));
+}
+
+mod sled_keeps {
+    use super::*;
+    conformance_tests!((tempfile::tempdir().unwrap(), EngineKind::Sled));
+}
+
+mod simulated_keeps {
+    use super::*;
+    conformance_tests!(SimulatedEngine::default());
+}
+
+mod directories {
+    use super::*;
+
+    #[test]
+    fn a_directory_in_use_is_refused_with_words() {
+        for kind in EngineKind::ALL {
+            let dir = tempfile::tempdir().unwrap();
+            let _store = open(kind, dir.path(), StoreOptions::default()).unwrap();
+            let second = open(kind, dir.path(), StoreOptions::default()).err();
+            let Some(StoreError::Unavailable { why }) = second else { panic!("{second:?}") };
+            assert!(why.contains("in use by another process"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_another_engine_is_foreign() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(EngineKind::Fjall, dir.path(), StoreOptions::default()).unwrap());
+        let other = open(EngineKind::Sled, dir.path(), StoreOptions::default()).err();
+        assert!(matches!(other, Some(StoreError::Foreign { .. })), "{other:?}");
+    }
+
+    #[test]
+    fn a_directory_is_for_its_owner_only() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("a").join("store");
+        drop(open(EngineKind::Fjall, &dir, StoreOptions::default()).unwrap());
+        for dir in [&dir, &dir.join("fjall")] {
+            assert_eq!(dir.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_free_after_close() {
+        for kind in EngineKind::ALL {
+            let dir = tempfile::tempdir().unwrap();
+            let store = open(kind, dir.path(), StoreOptions::default()).unwrap();
+            store.close().await.unwrap();
+            drop(open(kind, dir.path(), StoreOptions::default()).unwrap());
+        }
+    }
+}
+
+mod corruption {
+    use super::*;
+    use crate::store::keys;
+
+    async fn one_record() -> (SimulatedEngine, EmbeddedStore<SimulatedEngine>) {
+        let engine = SimulatedEngine::default();
+        let store = start(&engine);
+        store
+            .commit(change([Write::Insert(record(1)), Write::Insert(record(2))], &["a", "b"]))
+            .await
+            .unwrap();
+        (engine, store)
+    }
+
+    #[tokio::test]
+    async fn a_changed_record_is_corrupt_and_hides_no_other() {
+        let (engine, store) = one_record().await;
+        engine.flip(Space::Records, token(1).as_bytes(), 30);
+        let found = store.records(&[token(1), token(2)]).await.unwrap();
+        assert_eq!(found, [Lookup::Corrupt, Lookup::Found(Box::new(record(2)))]);
+    }
+
+    #[tokio::test]
+    async fn a_record_under_another_token_is_corrupt() {
+        let (engine, store) = one_record().await;
+        engine.copy(Space::Records, token(1).as_bytes(), token(3).as_bytes());
+        assert_eq!(store.records(&[token(3)]).await.unwrap(), [Lookup::Corrupt]);
+    }
+
+    #[tokio::test]
+    async fn a_corrupt_record_cannot_be_replaced_and_is_named() {
+        let (engine, store) = one_record().await;
+        engine.flip(Space::Records, token(1).as_bytes(), 0);
+        let next = Record { revision: 1, ..record(1) };
+        let refused = store.commit(change([Write::Replace(next)], &["c"])).await;
+        let what = format!("record {}", hex::encode(token(1).as_bytes()));
+        assert_eq!(refused, Err(StoreError::Corrupt { what }));
+        assert_eq!(store.log_size().await, Ok(2));
+    }
+
+    #[tokio::test]
+    async fn a_changed_index_row_is_named() {
+        let (engine, store) = one_record().await;
+        let key = [&keys::subject(&tenant("st-mary"), subject(1))[..], token(1).as_bytes()].concat();
+        engine.flip(Space::Subjects, &key, 0);
+        let found = store.tokens_of_subject(&tenant("st-mary"), subject(1), None, 9).await;
+        assert_eq!(found, Err(StoreError::Corrupt { what: format!("subject-index {}", hex::encode(key)) }));
+        let key = [&keys::sealed_under(key_id(1))[..], token(1).as_bytes()].concat();
+        engine.flip(Space::SealedUnder, &key, 0);
+        assert!(matches!(store.tokens_of_key(key_id(1), None, 9).await, Err(StoreError::Corrupt { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_changed_or_missing_log_entry_is_named() {
+        let (engine, store) = one_record().await;
+        let corrupt = |sequence: u64| {
+            let what = format!("log-entry {}", hex::encode(sequence.to_be_bytes()));
+            Err(StoreError::Corrupt { what })
+        };
+        engine.flip(Space::Log, &1_u64.to_be_bytes(), 0);
+        assert_eq!(store.entries(0, 9, 99).await, corrupt(1));
+        engine.remove(Space::Log, &1_u64.to_be_bytes());
+        assert_eq!(store.entries(1, 9, 99).await, corrupt(1));
+        engine.remove(Space::Log, &0_u64.to_be_bytes());
+        assert_eq!(store.entries(0, 9, 99).await, corrupt(0));
+    }
+
+    #[tokio::test]
+    async fn a_log_that_lost_its_end_is_corrupt() {
+        let (engine, store) = one_record().await;
+        let derived = Derived { upto: 2, tiles: vec![], postings: vec![], checkpoint: None };
+        store.derive(derived).await.unwrap();
+        drop(store);
+        drop(start(&engine));
+        engine.remove(Space::Log, &1_u64.to_be_bytes());
+        let opened = EmbeddedStore::start("simulated", engine, None, &StoreOptions::default()).err();
+        assert_eq!(opened, Some(StoreError::Corrupt { what: "log-entry 0000000000000001".to_owned() }));
+    }
+
+    #[tokio::test]
+    async fn a_store_of_another_format_is_foreign() {
+        let engine = SimulatedEngine::default();
+        drop(start(&engine));
+        let mut rows = Rows::default();
+        rows.put(Space::Meta, meta::FORMAT, &(FORMAT + 1).to_be_bytes());
+        engine.apply(&[rows], true).unwrap();
+        let opened = EmbeddedStore::start("simulated", engine, None, &StoreOptions::default()).err();
+        assert!(matches!(opened, Some(StoreError::Foreign { .. })), "{opened:?}");
+    }
+
+    #[tokio::test]
+    async fn a_store_that_lost_its_format_but_has_rows_is_corrupt() {
+        let (engine, store) = one_record().await;
+        drop(store);
+        engine.remove(Space::Meta, meta::FORMAT);
+        let opened = EmbeddedStore::start("simulated", engine, None, &StoreOptions::default()).err();
+        assert_eq!(opened, Some(StoreError::Corrupt { what: "meta 666f726d6174".to_owned() }));
+    }
+}
+
+mod durability {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn one_sync_serves_all_who_wait() {
+        let engine = SimulatedEngine::default();
+        let store = Arc::new(start(&engine));
+        engine.hold_syncs();
+        let commit = |number| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.commit(change([Write::Insert(record(number))], &["e"])).await })
+        };
+        let first = commit(0);
+        tokio::task::block_in_place(|| engine.wait_until_syncing());
+        let others: Vec<_> = (1..=100).map(commit).collect();
+        let waiting =
+            || store.queue.lock().as_ref().map_or(0, |queue| queue.max_capacity() - queue.capacity());
+        while waiting() < 100 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let before = engine.syncs();
+        engine.release_syncs();
+        first.await.unwrap().unwrap();
+        for other in others {
+            other.await.unwrap().unwrap();
+        }
+        assert!(engine.syncs() - before <= 3, "{} syncs", engine.syncs() - before);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_is_read_before_it_is_durable() {
+        let engine = SimulatedEngine::default();
+        let store = Arc::new(start(&engine));
+        engine.hold_syncs();
+        let commit = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { store.commit(change([Write::Insert(record(1))], &["a"])).await }
+        });
+        tokio::task::block_in_place(|| engine.wait_until_syncing());
+        assert!(engine.contains(Space::Records, token(1).as_bytes()).unwrap(), "the engine shows it");
+        assert_eq!(store.log_size().await, Ok(0));
+        assert_eq!(store.entries(0, 9, 99).await, Ok(vec![]));
+        let mut read = Box::pin(store.records(&[]));
+        assert!(futures::poll!(&mut read).is_pending(), "a read waits for the sync");
+        let tokens = [token(1)];
+        let mut record_read = Box::pin(store.records(&tokens));
+        assert!(futures::poll!(&mut record_read).is_pending());
+        engine.release_syncs();
+        assert!(matches!(record_read.await.unwrap()[..], [Lookup::Found(_)]));
+        commit.await.unwrap().unwrap();
+        assert_eq!(store.log_size().await, Ok(1));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_failed_sync_is_fatal_for_everyone_and_never_tried_again() {
+        let engine = SimulatedEngine::default();
+        let store = Arc::new(start(&engine));
+        store.commit(change([Write::Insert(record(1))], &["a"])).await.unwrap();
+        engine.hold_syncs();
+        engine.fail_sync_after(0);
+        let syncs = engine.syncs();
+        let commits: Vec<_> = (2..=9)
+            .map(|number| {
+                let store = Arc::clone(&store);
+                tokio::spawn(
+                    async move { store.commit(change([Write::Insert(record(number))], &["b"])).await },
+                )
+            })
+            .collect();
+        tokio::task::block_in_place(|| engine.wait_until_syncing());
+        let tokens = [token(1)];
+        let mut read = Box::pin(store.records(&tokens));
+        assert!(futures::poll!(&mut read).is_pending());
+        engine.release_syncs();
+        assert!(matches!(read.await, Err(StoreError::Fatal { .. })), "a read that may have seen the batch");
+        for commit in commits {
+            assert!(matches!(commit.await.unwrap(), Err(StoreError::Fatal { .. })));
+        }
+        assert!(matches!(store.commit(Change::default()).await, Err(StoreError::Fatal { .. })));
+        assert!(matches!(store.log_size().await, Err(StoreError::Fatal { .. })));
+        assert!(matches!(store.records(&[]).await, Err(StoreError::Fatal { .. })));
+        assert!(matches!(store.identity().await, Err(StoreError::Fatal { .. })));
+        assert!(matches!(store.close().await, Err(StoreError::Fatal { .. })));
+        assert_eq!(engine.syncs(), syncs + 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn close_waits_for_what_was_accepted() {
+        let engine = SimulatedEngine::default();
+        let store = Arc::new(start(&engine));
+        engine.hold_syncs();
+        let commit = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { store.commit(change([Write::Insert(record(1))], &["a"])).await }
+        });
+        tokio::task::block_in_place(|| engine.wait_until_syncing());
+        let mut close = Box::pin(store.close());
+        assert!(futures::poll!(&mut close).is_pending());
+        engine.release_syncs();
+        close.await.unwrap();
+        commit.await.unwrap().unwrap();
+        let after = start(&engine.after_power_cut());
+        assert!(matches!(after.records(&[token(1)]).await.unwrap()[..], [Lookup::Found(_)]));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_commit_leaves_the_store_working() {
+        let engine = SimulatedEngine::default();
+        let store = start(&engine);
+        {
+            let mut commit = Box::pin(store.commit(change([Write::Insert(record(1))], &["a"])));
+            let _ = futures::poll!(&mut commit);
+        }
+        store.commit(change([Write::Insert(record(2))], &["b"])).await.unwrap();
+        while store.room.available_permits() < store.room_bytes as usize {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What a power cut takes back although it was acknowledged, or leaves half done.
+    async fn broken_promise(engine: &SimulatedEngine) -> Option<String> {
+        let store = start(engine);
+        for number in 0..4 {
+            let writes = [Write::Insert(record(2 * number)), Write::Insert(record(2 * number + 1))];
+            store.commit(change(writes, &["a", "b"])).await.unwrap();
+            let left = match EmbeddedStore::start(
+                "simulated",
+                engine.after_power_cut(),
+                None,
+                &StoreOptions::default(),
+            ) {
+                Ok(left) => left,
+                Err(error) => return Some(format!("does not open: {error}")),
+            };
+            let tokens: Vec<_> = (0..2 * number + 2).map(token).collect();
+            let found = left.records(&tokens).await.unwrap();
+            if !found.iter().all(|found| matches!(found, Lookup::Found(_))) {
+                return Some("a record is gone".to_owned());
+            }
+            if left.log_size().await != Ok(2 * number + 2) {
+                return Some("an entry is gone".to_owned());
+            }
+            let indexed = left.tokens_of_key(key_id(1), None, 99).await.unwrap();
+            if indexed != tokens {
+                return Some("an index row is gone".to_owned());
+            }
+        }
+        None
+    }
+
+    #[tokio::test]
+    async fn a_power_cut_takes_nothing_acknowledged() {
+        assert_eq!(broken_promise(&SimulatedEngine::default()).await, None);
+    }
+
+    #[tokio::test]
+    async fn negative_control_acknowledging_before_the_sync_is_caught() {
+        let engine = SimulatedEngine::with_fault(Fault::AcknowledgesBeforeSync);
+        assert!(broken_promise(&engine).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn negative_control_a_torn_batch_is_caught() {
+        let engine = SimulatedEngine::with_fault(Fault::TearsBatches);
+        assert!(broken_promise(&engine).await.is_some());
+    }
+}

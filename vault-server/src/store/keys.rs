@@ -1,0 +1,262 @@
+//! Where a row stands: its space and its key. Keys sort by their bytes; numbers are big-endian, so that they
+//! sort as numbers; names are preceded by their length (one byte), so that none is the beginning of another.
+//!
+//! | space        | key                                               | row                                |
+//! |--------------|---------------------------------------------------|------------------------------------|
+//! | `Records`    | token(16)                                         | the record                         |
+//! | `Subjects`   | tenant, subject reference(20), token(16)          | empty                              |
+//! | `Indexes`    | tenant, class, blind index(20), token(16)         | empty                              |
+//! | `SealedUnder`| key id(16), token(16)                             | empty                              |
+//! | `Keys`       | tenant (or length 0), purpose(1), version(4)      | the key                            |
+//! | `KeyIds`     | key id(16)                                        | the key of its row in `Keys`       |
+//! | `Remembered` | idempotency hash(32)                              | the answer                         |
+//! | `Expiries`   | expiry(8), idempotency hash(32)                   | empty                              |
+//! | `Log`        | sequence(8)                                       | the entry                          |
+//! | `Tiles`      | level(1), index(8)                                | the tile                           |
+//! | `Postings`   | index key (length 1, bytes), sequence(8)          | empty                              |
+//! | `Meta`       | `format`, `identity`, `records`, `derived`, `checkpoint` | see [`super::row`]          |
+//!
+//! Every row, an empty one too, ends with the checksum of [`super::row`].
+//!
+//! A record has a row in `Subjects` and in `SealedUnder` while it holds a value and in `Indexes` while it has an
+//! index: an erased one is found by its token only.
+
+use crate::domain::{
+    BlindIndex, Body, ClassName, KeyId, KeyPurpose, KeyVersion, Record, SubjectRef, TenantId, Timestamp,
+    Token,
+};
+use crate::store::TileId;
+
+/// What kind of row. The number is on disk (as a prefix, and in checksums): never change one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Space {
+    Records = 1,
+    Subjects = 2,
+    Indexes = 3,
+    SealedUnder = 4,
+    Keys = 5,
+    KeyIds = 6,
+    Remembered = 7,
+    Expiries = 8,
+    Log = 9,
+    Tiles = 10,
+    Postings = 11,
+    Meta = 12,
+}
+
+impl Space {
+    /// All of them, in the order of their numbers, which count from 1 without a gap.
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Records,
+        Self::Subjects,
+        Self::Indexes,
+        Self::SealedUnder,
+        Self::Keys,
+        Self::KeyIds,
+        Self::Remembered,
+        Self::Expiries,
+        Self::Log,
+        Self::Tiles,
+        Self::Postings,
+        Self::Meta,
+    ];
+
+    /// Name of a row of this space in errors, and of the space in engines that name theirs.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Records => "record",
+            Self::Subjects => "subject-index",
+            Self::Indexes => "blind-index",
+            Self::SealedUnder => "key-index",
+            Self::Keys => "key",
+            Self::KeyIds => "key-id",
+            Self::Remembered => "remembered-answer",
+            Self::Expiries => "expiry-index",
+            Self::Log => "log-entry",
+            Self::Tiles => "log-tile",
+            Self::Postings => "log-index",
+            Self::Meta => "meta",
+        }
+    }
+
+    /// From its place in [`Space::ALL`].
+    pub(crate) const fn position(self) -> usize {
+        self as usize - 1
+    }
+}
+
+/// Keys in [`Space::Meta`].
+pub(crate) mod meta {
+    /// The format of the whole store, a big-endian u64.
+    pub(crate) const FORMAT: &[u8] = b"format";
+    /// Whose store it is.
+    pub(crate) const IDENTITY: &[u8] = b"identity";
+    /// How many records there are, a big-endian u64.
+    pub(crate) const RECORDS: &[u8] = b"records";
+    /// How far derived rows go, a big-endian u64.
+    pub(crate) const DERIVED: &[u8] = b"derived";
+    /// The newest checkpoint: its size as a big-endian u64, its text.
+    pub(crate) const CHECKPOINT: &[u8] = b"checkpoint";
+}
+
+/// The beginning of a subject's rows; each goes on with a token.
+pub(crate) fn subject(tenant: &TenantId, subject: SubjectRef) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + 63 + SubjectRef::LEN + 16);
+    push_name(&mut key, tenant.as_str());
+    key.extend_from_slice(&subject.to_bytes());
+    key
+}
+
+/// The beginning of a blind index's rows; each goes on with a token.
+pub(crate) fn index(tenant: &TenantId, class: &ClassName, index: BlindIndex) -> Vec<u8> {
+    let mut key = Vec::with_capacity(2 + 63 + 32 + BlindIndex::LEN + 16);
+    push_name(&mut key, tenant.as_str());
+    push_name(&mut key, class.as_str());
+    key.extend_from_slice(&index.to_bytes());
+    key
+}
+
+/// The beginning of the rows of what is sealed under a key; each goes on with a token.
+pub(crate) fn sealed_under(key: KeyId) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(32);
+    bytes.extend_from_slice(key.as_bytes());
+    bytes
+}
+
+/// The beginning of a tenant's (or the vault's) keys of a purpose; each goes on with a version.
+pub(crate) fn keys(tenant: Option<&TenantId>, purpose: KeyPurpose) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + 63 + 1 + 4);
+    push_name(&mut key, tenant.map_or("", TenantId::as_str));
+    key.push(purpose_byte(purpose));
+    key
+}
+
+/// One version of a key.
+pub(crate) fn key(tenant: Option<&TenantId>, purpose: KeyPurpose, version: KeyVersion) -> Vec<u8> {
+    let mut key = keys(tenant, purpose);
+    key.extend_from_slice(&version.0.to_be_bytes());
+    key
+}
+
+/// When an answer may be forgotten.
+pub(crate) fn expiry(expires: Timestamp, answer: &[u8; 32]) -> [u8; 40] {
+    let mut key = [0; 40];
+    key[..8].copy_from_slice(&expires.0.to_be_bytes());
+    key[8..].copy_from_slice(answer);
+    key
+}
+
+/// What [`expiry`] was made of.
+pub(crate) fn parse_expiry(key: &[u8]) -> Option<(Timestamp, [u8; 32])> {
+    let (expires, answer) = key.split_first_chunk::<8>()?;
+    Some((Timestamp(u64::from_be_bytes(*expires)), answer.try_into().ok()?))
+}
+
+/// A tile.
+pub(crate) fn tile(id: TileId) -> [u8; 9] {
+    let mut key = [0; 9];
+    key[0] = id.level;
+    key[1..].copy_from_slice(&id.index.to_be_bytes());
+    key
+}
+
+/// The beginning of an index key's rows; each goes on with a sequence. `None` if it is longer than 255 bytes.
+pub(crate) fn postings(index_key: &[u8]) -> Option<Vec<u8>> {
+    let len = u8::try_from(index_key.len()).ok()?;
+    let mut key = Vec::with_capacity(1 + index_key.len() + 8);
+    key.push(len);
+    key.extend_from_slice(index_key);
+    Some(key)
+}
+
+/// The index rows of a record, in [`Space::Subjects`], [`Space::Indexes`] and [`Space::SealedUnder`].
+pub(crate) fn indexes(record: &Record) -> [Option<(Space, Vec<u8>)>; 3] {
+    let with_token = |mut key: Vec<u8>| {
+        key.extend_from_slice(record.token.as_bytes());
+        key
+    };
+    let (of_subject, of_key) = match &record.body {
+        Body::Sealed { key_id, .. } => {
+            (record.subject.map(|s| subject(&record.tenant, s)), Some(sealed_under(*key_id)))
+        }
+        Body::Erased { .. } => (None, None),
+    };
+    let of_index = record.index.map(|i| index(&record.tenant, &record.class, i));
+    [
+        of_subject.map(|key| (Space::Subjects, with_token(key))),
+        of_index.map(|key| (Space::Indexes, with_token(key))),
+        of_key.map(|key| (Space::SealedUnder, with_token(key))),
+    ]
+}
+
+/// The token at the end of an index row's key.
+pub(crate) fn token_at_end(key: &[u8]) -> Option<Token> {
+    key.last_chunk::<16>().map(|bytes| Token::from_bytes(*bytes))
+}
+
+/// The sequence at the end of a log-index row's key.
+pub(crate) fn sequence_at_end(key: &[u8]) -> Option<u64> {
+    key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+/// The first key past all that begin with `prefix`: `None` if there is none.
+pub(crate) fn past_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
+    let mut key = prefix[..=last].to_vec();
+    key[last] += 1;
+    Some(key)
+}
+
+/// The purpose in keys and rows. Never change one.
+pub(crate) const fn purpose_byte(purpose: KeyPurpose) -> u8 {
+    match purpose {
+        KeyPurpose::Data => 1,
+        KeyPurpose::Index => 2,
+        KeyPurpose::LogSigning => 3,
+    }
+}
+
+fn push_name(key: &mut Vec<u8>, name: &str) {
+    key.push(u8::try_from(name.len()).expect("names have at most 128 bytes"));
+    key.extend_from_slice(name.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant(name: &str) -> TenantId {
+        TenantId::parse(name).unwrap()
+    }
+
+    #[test]
+    fn positions_agree_with_numbers() {
+        for (position, space) in Space::ALL.into_iter().enumerate() {
+            assert_eq!(space.position(), position);
+        }
+    }
+
+    #[test]
+    fn no_tenants_rows_are_within_anothers() {
+        let reference = SubjectRef { version: KeyVersion(1), mac: [7; 16] };
+        let (short, long) = (tenant("a"), tenant("ab"));
+        assert!(!subject(&long, reference).starts_with(&subject(&short, reference)[..2]));
+        assert!(!keys(Some(&long), KeyPurpose::Data).starts_with(&keys(Some(&short), KeyPurpose::Data)[..2]));
+        assert_ne!(keys(None, KeyPurpose::Data), keys(Some(&short), KeyPurpose::Data));
+    }
+
+    #[test]
+    fn moving_a_character_from_tenant_to_class_gives_another_key() {
+        let class = |name| ClassName::parse(name).unwrap();
+        let blind = BlindIndex { version: KeyVersion(1), mac: [7; 16] };
+        assert_ne!(index(&tenant("ab"), &class("c"), blind), index(&tenant("a"), &class("bc"), blind));
+    }
+
+    #[test]
+    fn past_prefix_is_the_least_key_behind_it() {
+        assert_eq!(past_prefix(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(past_prefix(b"a\xff"), Some(b"b".to_vec()));
+        assert_eq!(past_prefix(b"\xff\xff"), None);
+    }
+}

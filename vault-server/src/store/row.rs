@@ -1,0 +1,299 @@
+//! The bytes of rows. Numbers are big-endian; `n:` before a field is its length.
+//!
+//! ```text
+//! any row    content | checksum(8)
+//!            checksum = the first 8 bytes of SHA-256(space(1) | 4:key | content), where space and key are those
+//!            of the row's place (store::keys)
+//!
+//! record     version(1)=1 | revision(4) | created(8) | 1:tenant | 1:class | flags(1)
+//!            | subject reference(20), if flags & 1 | blind index(20), if flags & 2
+//!            | erased at(8), if flags & 4; else key id(16) | key version(4) | 4:sealed bytes
+//! key        version(1)=1 | revision(4) | created(8) | key id(16) | 1:tenant (empty: the vault's own) | purpose(1)
+//!            | key version(4) | state(1) | number of wraps(4) | each: 4:wrapping key | 4:ciphertext
+//! remembered version(1)=1 | request(32) | at(8) | expires(8) | number of tokens(4) | each: 0(1), or 1(1) token(16)
+//! identity   version(1)=1 | vault(16) | 1:environment
+//! ```
+//!
+//! Log entries, tiles and pointers are their own content; rows of indexes have none.
+//!
+//! The checksum finds what a disk or a stray hand changed, and a row put under another key. It has no key: who
+//! can write to the store can make one. Against that stand the seal of each record and the signed log.
+//!
+//! A row is read strictly: one encoding for each value, nothing after it.
+
+use sha2::{Digest, Sha256};
+
+use crate::domain::{
+    BlindIndex, Body, ClassName, Environment, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, Record,
+    Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
+};
+use crate::store::Remembered;
+use crate::store::keys::{Space, purpose_byte};
+
+/// Length of the checksum at the end of every row.
+pub(crate) const CHECKSUM: usize = 8;
+
+/// The row is not what was written there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CorruptRow;
+
+const VERSION: u8 = 1;
+const HAS_SUBJECT: u8 = 1;
+const HAS_INDEX: u8 = 2;
+const IS_ERASED: u8 = 4;
+
+/// The checksum of a row at its place.
+pub(crate) fn checksum(space: Space, key: &[u8], content: &[u8]) -> [u8; CHECKSUM] {
+    let mut hash = Sha256::new();
+    hash.update([space as u8]);
+    hash.update(length(key));
+    hash.update(key);
+    hash.update(content);
+    let digest = hash.finalize();
+    *digest.first_chunk().expect("a SHA-256 digest has 32 bytes")
+}
+
+/// The content of a row, after its checksum was compared.
+pub(crate) fn content<'a>(space: Space, key: &[u8], row: &'a [u8]) -> Result<&'a [u8], CorruptRow> {
+    let (content, found) = row.split_last_chunk::<CHECKSUM>().ok_or(CorruptRow)?;
+    if *found == checksum(space, key, content) { Ok(content) } else { Err(CorruptRow) }
+}
+
+/// Content of a record's row; its token is the row's key.
+pub(crate) fn write_record(record: &Record, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    out.extend_from_slice(&record.revision.to_be_bytes());
+    out.extend_from_slice(&record.created.0.to_be_bytes());
+    push_name(out, record.tenant.as_str());
+    push_name(out, record.class.as_str());
+    let erased = matches!(record.body, Body::Erased { .. });
+    out.push(
+        if record.subject.is_some() { HAS_SUBJECT } else { 0 }
+            | if record.index.is_some() { HAS_INDEX } else { 0 }
+            | if erased { IS_ERASED } else { 0 },
+    );
+    if let Some(subject) = record.subject {
+        out.extend_from_slice(&subject.to_bytes());
+    }
+    if let Some(index) = record.index {
+        out.extend_from_slice(&index.to_bytes());
+    }
+    match &record.body {
+        Body::Erased { at } => out.extend_from_slice(&at.0.to_be_bytes()),
+        Body::Sealed { key_id, key_version, bytes } => {
+            out.extend_from_slice(key_id.as_bytes());
+            out.extend_from_slice(&key_version.0.to_be_bytes());
+            push_bytes(out, &bytes.0);
+        }
+    }
+}
+
+/// The record of a row.
+pub(crate) fn read_record(token: Token, row: &[u8]) -> Result<Record, CorruptRow> {
+    let mut reader = Reader(content(Space::Records, token.as_bytes(), row)?);
+    reader.version()?;
+    let revision = reader.u32()?;
+    let created = reader.time()?;
+    let tenant = TenantId::parse(reader.name()?).map_err(|_| CorruptRow)?;
+    let class = ClassName::parse(reader.name()?).map_err(|_| CorruptRow)?;
+    let flags = reader.u8()?;
+    if flags & !(HAS_SUBJECT | HAS_INDEX | IS_ERASED) != 0 {
+        return Err(CorruptRow);
+    }
+    let subject =
+        if flags & HAS_SUBJECT == 0 { None } else { Some(SubjectRef::from_bytes(*reader.array()?)) };
+    let index = if flags & HAS_INDEX == 0 { None } else { Some(BlindIndex::from_bytes(*reader.array()?)) };
+    let body = if flags & IS_ERASED == 0 {
+        Body::Sealed {
+            key_id: KeyId::from_bytes(*reader.array()?),
+            key_version: KeyVersion(reader.u32()?),
+            bytes: Sealed(reader.bytes()?.to_vec()),
+        }
+    } else {
+        Body::Erased { at: reader.time()? }
+    };
+    reader.end()?;
+    Ok(Record { token, tenant, class, subject, index, created, body, revision })
+}
+
+/// Content of a key's row.
+pub(crate) fn write_key(key: &KeyRecord, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    out.extend_from_slice(&key.revision.to_be_bytes());
+    out.extend_from_slice(&key.created.0.to_be_bytes());
+    out.extend_from_slice(key.id.as_bytes());
+    push_name(out, key.tenant.as_ref().map_or("", TenantId::as_str));
+    out.push(purpose_byte(key.purpose));
+    out.extend_from_slice(&key.version.0.to_be_bytes());
+    out.push(match key.state {
+        KeyState::Active => 1,
+        KeyState::Retired => 2,
+        KeyState::Compromised => 3,
+        KeyState::Destroyed => 4,
+    });
+    out.extend_from_slice(&count(key.wraps.len()));
+    for wrap in &key.wraps {
+        push_bytes(out, wrap.wrapping_key.as_bytes());
+        push_bytes(out, &wrap.ciphertext);
+    }
+}
+
+/// The key of the row at `place` in [`Space::Keys`].
+pub(crate) fn read_key(place: &[u8], row: &[u8]) -> Result<KeyRecord, CorruptRow> {
+    let mut reader = Reader(content(Space::Keys, place, row)?);
+    reader.version()?;
+    let revision = reader.u32()?;
+    let created = reader.time()?;
+    let id = KeyId::from_bytes(*reader.array()?);
+    let tenant = match reader.name()? {
+        "" => None,
+        name => Some(TenantId::parse(name).map_err(|_| CorruptRow)?),
+    };
+    let purpose = match reader.u8()? {
+        1 => KeyPurpose::Data,
+        2 => KeyPurpose::Index,
+        3 => KeyPurpose::LogSigning,
+        _ => return Err(CorruptRow),
+    };
+    let version = KeyVersion(reader.u32()?);
+    let state = match reader.u8()? {
+        1 => KeyState::Active,
+        2 => KeyState::Retired,
+        3 => KeyState::Compromised,
+        4 => KeyState::Destroyed,
+        _ => return Err(CorruptRow),
+    };
+    let mut wraps = Vec::new();
+    for _ in 0..reader.u32()? {
+        let wrapping_key = reader.text()?.to_owned();
+        wraps.push(WrappedKey { wrapping_key, ciphertext: reader.bytes()?.to_vec() });
+    }
+    reader.end()?;
+    Ok(KeyRecord { id, tenant, purpose, version, state, created, wraps, revision })
+}
+
+/// Content of a remembered answer's row.
+pub(crate) fn write_remembered(answer: &Remembered, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    out.extend_from_slice(&answer.request);
+    out.extend_from_slice(&answer.at.0.to_be_bytes());
+    out.extend_from_slice(&answer.expires.0.to_be_bytes());
+    out.extend_from_slice(&count(answer.tokens.len()));
+    for token in &answer.tokens {
+        match token {
+            None => out.push(0),
+            Some(token) => {
+                out.push(1);
+                out.extend_from_slice(token.as_bytes());
+            }
+        }
+    }
+}
+
+/// The remembered answer of a row.
+pub(crate) fn read_remembered(key: &[u8; 32], row: &[u8]) -> Result<Remembered, CorruptRow> {
+    let mut reader = Reader(content(Space::Remembered, key, row)?);
+    reader.version()?;
+    let request = *reader.array()?;
+    let (at, expires) = (reader.time()?, reader.time()?);
+    let mut tokens = Vec::new();
+    for _ in 0..reader.u32()? {
+        tokens.push(match reader.u8()? {
+            0 => None,
+            1 => Some(Token::from_bytes(*reader.array()?)),
+            _ => return Err(CorruptRow),
+        });
+    }
+    reader.end()?;
+    Ok(Remembered { key: *key, request, tokens, at, expires })
+}
+
+/// Content of the identity's row.
+pub(crate) fn write_identity(identity: &VaultIdentity, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    out.extend_from_slice(identity.vault.as_bytes());
+    push_name(out, identity.environment.as_str());
+}
+
+/// The identity of a row's content.
+pub(crate) fn read_identity(content: &[u8]) -> Result<VaultIdentity, CorruptRow> {
+    let mut reader = Reader(content);
+    reader.version()?;
+    let vault = VaultId::from_bytes(*reader.array()?);
+    let environment = Environment::parse(reader.name()?).map_err(|_| CorruptRow)?;
+    reader.end()?;
+    Ok(VaultIdentity { vault, environment })
+}
+
+fn count(number: usize) -> [u8; 4] {
+    u32::try_from(number).expect("a row has far fewer than 2^32 parts or bytes").to_be_bytes()
+}
+
+fn length(bytes: &[u8]) -> [u8; 4] {
+    count(bytes.len())
+}
+
+fn push_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&length(bytes));
+    out.extend_from_slice(bytes);
+}
+
+fn push_name(out: &mut Vec<u8>, name: &str) {
+    out.push(u8::try_from(name.len()).expect("names have at most 128 bytes"));
+    out.extend_from_slice(name.as_bytes());
+}
+
+/// Takes fields off the front.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], CorruptRow> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(CorruptRow)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<&'a [u8; N], CorruptRow> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(CorruptRow)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn version(&mut self) -> Result<(), CorruptRow> {
+        if self.u8()? == VERSION { Ok(()) } else { Err(CorruptRow) }
+    }
+
+    fn u8(&mut self) -> Result<u8, CorruptRow> {
+        self.array::<1>().map(|bytes| bytes[0])
+    }
+
+    fn u32(&mut self) -> Result<u32, CorruptRow> {
+        self.array().map(|bytes| u32::from_be_bytes(*bytes))
+    }
+
+    fn time(&mut self) -> Result<Timestamp, CorruptRow> {
+        self.array().map(|bytes| Timestamp(u64::from_be_bytes(*bytes)))
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], CorruptRow> {
+        let len = usize::try_from(self.u32()?).map_err(|_| CorruptRow)?;
+        self.take(len)
+    }
+
+    fn text(&mut self) -> Result<&'a str, CorruptRow> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| CorruptRow)
+    }
+
+    fn name(&mut self) -> Result<&'a str, CorruptRow> {
+        let len = usize::from(self.u8()?);
+        std::str::from_utf8(self.take(len)?).map_err(|_| CorruptRow)
+    }
+
+    fn end(self) -> Result<(), CorruptRow> {
+        if self.0.is_empty() { Ok(()) } else { Err(CorruptRow) }
+    }
+}
+
+#[cfg(test)]
+#[path = "row_tests.rs"]
+mod tests;

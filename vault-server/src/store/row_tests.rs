@@ -1,0 +1,216 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::keys;
+
+fn sealed(space: Space, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut row = Vec::new();
+    write(&mut row);
+    let sum = checksum(space, key, &row);
+    row.extend_from_slice(&sum);
+    row
+}
+
+fn record_row(record: &Record) -> Vec<u8> {
+    sealed(Space::Records, record.token.as_bytes(), |out| write_record(record, out))
+}
+
+fn place(key: &KeyRecord) -> Vec<u8> {
+    keys::key(key.tenant.as_ref(), key.purpose, key.version)
+}
+
+fn key_row(key: &KeyRecord) -> Vec<u8> {
+    sealed(Space::Keys, &place(key), |out| write_key(key, out))
+}
+
+fn remembered_row(answer: &Remembered) -> Vec<u8> {
+    sealed(Space::Remembered, &answer.key, |out| write_remembered(answer, out))
+}
+
+fn example_record() -> Record {
+    Record {
+        token: Token::from_bytes([0x11; 16]),
+        tenant: TenantId::parse("st-mary").unwrap(),
+        class: ClassName::parse("ssn").unwrap(),
+        subject: Some(SubjectRef { version: KeyVersion(2), mac: [0x22; 16] }),
+        index: Some(BlindIndex { version: KeyVersion(3), mac: [0x33; 16] }),
+        created: Timestamp(1_700_000_000_000_000),
+        body: Body::Sealed {
+            key_id: KeyId::from_bytes([0x44; 16]),
+            key_version: KeyVersion(5),
+            bytes: Sealed(vec![0x55; 5]),
+        },
+        revision: 7,
+    }
+}
+
+fn example_key() -> KeyRecord {
+    KeyRecord {
+        id: KeyId::from_bytes([0x44; 16]),
+        tenant: Some(TenantId::parse("st-mary").unwrap()),
+        purpose: KeyPurpose::Index,
+        version: KeyVersion(2),
+        state: KeyState::Retired,
+        created: Timestamp(1_700_000_000_000_000),
+        wraps: vec![WrappedKey { wrapping_key: "local:a".to_owned(), ciphertext: vec![0x66; 3] }],
+        revision: 1,
+    }
+}
+
+fn example_answer() -> Remembered {
+    Remembered {
+        key: [0x77; 32],
+        request: [0x88; 32],
+        tokens: vec![Some(Token::from_bytes([0x11; 16])), None],
+        at: Timestamp(1),
+        expires: Timestamp(2),
+    }
+}
+
+/// The format on disk. When one of these changes, stores in the field stop to open.
+#[test]
+fn rows_are_the_committed_vectors() {
+    let erased = Record { index: None, body: Body::Erased { at: Timestamp(9) }, ..example_record() };
+    let vault_key = KeyRecord { tenant: None, purpose: KeyPurpose::LogSigning, ..example_key() };
+    for (name, row, vector) in [
+        ("record", record_row(&example_record()), include_str!("vectors/record.hex")),
+        ("erased", record_row(&erased), include_str!("vectors/erased.hex")),
+        ("key", key_row(&example_key()), include_str!("vectors/key.hex")),
+        ("vault key", key_row(&vault_key), include_str!("vectors/vault-key.hex")),
+        ("remembered", remembered_row(&example_answer()), include_str!("vectors/remembered.hex")),
+    ] {
+        assert_eq!(hex::encode(row), vector.split_whitespace().collect::<String>(), "{name}");
+    }
+}
+
+fn assert_every_bit_counts<T: PartialEq + std::fmt::Debug>(
+    row: &[u8],
+    read: impl Fn(&[u8]) -> Result<T, CorruptRow>,
+) {
+    assert!(read(row).is_ok());
+    for position in 0..row.len() {
+        for bit in 0..8 {
+            let mut changed = row.to_vec();
+            changed[position] ^= 1 << bit;
+            assert_eq!(read(&changed), Err(CorruptRow), "bit {bit} of byte {position}");
+        }
+        assert_eq!(read(&row[..position]), Err(CorruptRow), "cut at {position}");
+    }
+    assert_eq!(read(&[row, &[0]].concat()), Err(CorruptRow), "a byte more");
+}
+
+#[test]
+fn any_changed_bit_is_corrupt() {
+    let (record, key, answer) = (example_record(), example_key(), example_answer());
+    assert_every_bit_counts(&record_row(&record), |row| read_record(record.token, row));
+    assert_every_bit_counts(&key_row(&key), |row| read_key(&place(&key), row));
+    assert_every_bit_counts(&remembered_row(&answer), |row| read_remembered(&answer.key, row));
+}
+
+#[test]
+fn a_row_under_another_key_or_in_another_space_is_corrupt() {
+    let record = example_record();
+    let row = record_row(&record);
+    assert_eq!(read_record(Token::from_bytes([0x12; 16]), &row), Err(CorruptRow));
+    assert_eq!(content(Space::KeyIds, record.token.as_bytes(), &row), Err(CorruptRow));
+}
+
+#[test]
+fn a_row_with_a_good_checksum_is_still_read_strictly() {
+    let record = example_record();
+    let key = record.token.as_bytes();
+    let good = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut content = Vec::new();
+        write_record(&record, &mut content);
+        change(&mut content);
+        read_record(record.token, &sealed(Space::Records, key, |out| *out = content))
+    };
+    assert_eq!(good(&|_| ()), Ok(record.clone()));
+    assert_eq!(good(&|content| content[0] = 2), Err(CorruptRow), "version");
+    assert_eq!(good(&|content| content[14] = b'A'), Err(CorruptRow), "tenant");
+    assert_eq!(good(&|content| content[25] |= 8), Err(CorruptRow), "flags");
+    assert_eq!(good(&|content| content.push(0)), Err(CorruptRow), "end");
+}
+
+fn any_record() -> impl Strategy<Value = Record> {
+    let names = ("[a-z0-9][a-z0-9-]{0,62}", "[a-z0-9][a-z0-9_]{0,31}");
+    let hashes = (any::<Option<[u8; 20]>>(), any::<Option<[u8; 20]>>());
+    let body = prop_oneof![
+        any::<u64>().prop_map(|at| Body::Erased { at: Timestamp(at) }),
+        (any::<[u8; 16]>(), any::<u32>(), any::<Vec<u8>>()).prop_map(|(id, version, bytes)| Body::Sealed {
+            key_id: KeyId::from_bytes(id),
+            key_version: KeyVersion(version),
+            bytes: Sealed(bytes),
+        }),
+    ];
+    (any::<[u8; 16]>(), names, hashes, any::<(u64, u32)>(), body).prop_map(
+        |(token, (tenant, class), (subject, index), (created, revision), body)| Record {
+            token: Token::from_bytes(token),
+            tenant: TenantId::parse(&tenant).unwrap(),
+            class: ClassName::parse(&class).unwrap(),
+            subject: subject.map(SubjectRef::from_bytes),
+            index: index.map(BlindIndex::from_bytes),
+            created: Timestamp(created),
+            body,
+            revision,
+        },
+    )
+}
+
+fn any_key() -> impl Strategy<Value = KeyRecord> {
+    let purpose = prop_oneof![Just(KeyPurpose::Data), Just(KeyPurpose::Index), Just(KeyPurpose::LogSigning)];
+    let state = prop_oneof![
+        Just(KeyState::Active),
+        Just(KeyState::Retired),
+        Just(KeyState::Compromised),
+        Just(KeyState::Destroyed)
+    ];
+    let wraps = proptest::collection::vec((any::<String>(), any::<Vec<u8>>()), 0..4);
+    let tenant = proptest::option::of("[a-z0-9][a-z0-9-]{0,62}");
+    (any::<[u8; 16]>(), tenant, purpose, state, any::<(u32, u64, u32)>(), wraps).prop_map(
+        |(id, tenant, purpose, state, (version, created, revision), wraps)| KeyRecord {
+            id: KeyId::from_bytes(id),
+            tenant: tenant.map(|name| TenantId::parse(&name).unwrap()),
+            purpose,
+            version: KeyVersion(version),
+            state,
+            created: Timestamp(created),
+            wraps: wraps
+                .into_iter()
+                .map(|(wrapping_key, ciphertext)| WrappedKey { wrapping_key, ciphertext })
+                .collect(),
+            revision,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn a_record_comes_back_as_it_was(record in any_record()) {
+        prop_assert_eq!(read_record(record.token, &record_row(&record)), Ok(record));
+    }
+
+    #[test]
+    fn a_key_comes_back_as_it_was(key in any_key()) {
+        prop_assert_eq!(read_key(&place(&key), &key_row(&key)), Ok(key));
+    }
+
+    #[test]
+    fn a_remembered_answer_comes_back_as_it_was(
+        key: [u8; 32], request: [u8; 32], tokens: Vec<Option<[u8; 16]>>, at: u64, expires: u64,
+    ) {
+        let tokens = tokens.into_iter().map(|token| token.map(Token::from_bytes)).collect();
+        let answer = Remembered { key, request, tokens, at: Timestamp(at), expires: Timestamp(expires) };
+        prop_assert_eq!(read_remembered(&key, &remembered_row(&answer)), Ok(answer));
+    }
+
+    #[test]
+    fn no_bytes_make_a_reader_panic(bytes: Vec<u8>) {
+        let sum = checksum(Space::Records, &[0; 16], &bytes);
+        let row = [&bytes[..], &sum].concat();
+        let _ = read_record(Token::from_bytes([0; 16]), &row);
+        let _ = read_key(&[], &bytes);
+        let _ = read_remembered(&[0; 32], &bytes);
+        let _ = read_identity(&bytes);
+    }
+}
