@@ -1,0 +1,302 @@
+//! The provisioned principals, from the text of the principals file (TOML). `example.toml` beside this file
+//! explains every key, and a test reads it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::access::identity::{self, InvalidIdentity};
+use crate::access::{Principal, PrincipalKind, Role, TenantScope};
+use crate::domain::{PrincipalId, TenantId, Timestamp};
+
+/// Who may call.
+#[derive(Debug)]
+pub struct Directory {
+    principals: BTreeMap<PrincipalId, Arc<Principal>>,
+    by_identity: HashMap<String, Arc<Principal>>,
+}
+
+/// Why a principals file is not taken, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DirectoryError {
+    /// Not TOML of this shape; the text names line and column.
+    #[error("{0}")]
+    Syntax(String),
+    /// Nobody could call.
+    #[error("there is no [[principal]]")]
+    NoPrincipals,
+    /// One entry is wrong.
+    #[error("principal {number} ({id:?}): {key}: {fault}")]
+    Principal {
+        /// Which `[[principal]]`, from 1.
+        number: usize,
+        /// Its id, as written.
+        id: String,
+        /// The key within it.
+        key: String,
+        /// What is wrong.
+        fault: Fault,
+    },
+}
+
+/// What is wrong with a key of a principal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// Not a principal's or a tenant's name.
+    #[error(transparent)]
+    Name(#[from] crate::domain::id::InvalidName),
+    /// Another entry has that id.
+    #[error("another principal has this id")]
+    DuplicateId,
+    /// Not an identity.
+    #[error(transparent)]
+    Identity(#[from] InvalidIdentity),
+    /// The identity would name two principals.
+    #[error("it is the identity of {0:?}, too")]
+    SharedIdentity(String),
+    /// The identity is there twice.
+    #[error("it is there twice")]
+    DuplicateIdentity,
+    /// No such role.
+    #[error("there is no role {0:?}")]
+    UnknownRole(String),
+    /// Something that needs at least one has none.
+    #[error("it is empty")]
+    Empty,
+    /// Not a time.
+    #[error("it is not a time such as \"2027-01-01T00:00:00Z\" (RFC 3339)")]
+    Time,
+}
+
+impl Directory {
+    /// Reads a principals file.
+    pub fn parse(text: &str) -> Result<Self, DirectoryError> {
+        let file: File = toml::from_str(text).map_err(|error| DirectoryError::Syntax(error.to_string()))?;
+        if file.principal.is_empty() {
+            return Err(DirectoryError::NoPrincipals);
+        }
+        let mut directory = Self { principals: BTreeMap::new(), by_identity: HashMap::new() };
+        for (index, entry) in file.principal.into_iter().enumerate() {
+            let id = entry.id.clone();
+            directory.add(entry).map_err(|(key, fault)| DirectoryError::Principal {
+                number: index + 1,
+                id,
+                key,
+                fault,
+            })?;
+        }
+        Ok(directory)
+    }
+
+    /// All principals, by id.
+    pub fn principals(&self) -> impl Iterator<Item = &Arc<Principal>> {
+        self.principals.values()
+    }
+
+    /// Whose identity it is, in any spelling.
+    pub fn by_identity(&self, identity: &str) -> Option<&Arc<Principal>> {
+        self.by_identity.get(identity::canonical(identity).ok()?.as_ref())
+    }
+
+    fn add(&mut self, entry: Entry) -> Result<(), (String, Fault)> {
+        let at = |key: &str| {
+            let key = key.to_owned();
+            move |fault| (key, fault)
+        };
+        let id = PrincipalId::parse(&entry.id).map_err(|error| at("id")(error.into()))?;
+        if self.principals.contains_key(&id) {
+            return Err(at("id")(Fault::DuplicateId));
+        }
+        let expires = entry.expires.as_deref().map(time).transpose().map_err(at("expires"))?;
+        let principal = Arc::new(Principal {
+            id: id.clone(),
+            kind: match entry.kind {
+                Kind::Service => PrincipalKind::Service,
+                Kind::Human => PrincipalKind::Human,
+            },
+            identities: self.identities(&entry.identities)?,
+            roles: roles(&entry.roles)?,
+            owner: entry.owner,
+            enabled: entry.enabled,
+            expires,
+        });
+        for identity in &principal.identities {
+            self.by_identity.insert(identity.clone(), Arc::clone(&principal));
+        }
+        self.principals.insert(id, principal);
+        Ok(())
+    }
+
+    /// The canonical identities of an entry, none of which is another's.
+    fn identities(&self, listed: &[String]) -> Result<BTreeSet<String>, (String, Fault)> {
+        let mut identities = BTreeSet::new();
+        for (index, text) in listed.iter().enumerate() {
+            let at = |fault| (format!("identities[{index}]"), fault);
+            let canonical = identity::canonical(text).map_err(|error| at(error.into()))?;
+            if let Some(other) = self.by_identity.get(canonical.as_ref()) {
+                return Err(at(Fault::SharedIdentity(other.id.to_string())));
+            }
+            if !identities.insert(canonical.into_owned()) {
+                return Err(at(Fault::DuplicateIdentity));
+            }
+        }
+        if identities.is_empty() { Err(("identities".to_owned(), Fault::Empty)) } else { Ok(identities) }
+    }
+}
+
+fn roles(
+    listed: &BTreeMap<String, Vec<String>>,
+) -> Result<BTreeMap<TenantScope, BTreeSet<Role>>, (String, Fault)> {
+    let mut roles = BTreeMap::new();
+    for (scope, names) in listed {
+        let at = |fault| (format!("roles.{scope:?}"), fault);
+        let place = match scope.as_str() {
+            "*" => TenantScope::All,
+            tenant => TenantScope::One(TenantId::parse(tenant).map_err(|error| at(error.into()))?),
+        };
+        let held = names
+            .iter()
+            .map(|name| Role::parse(name).ok_or_else(|| at(Fault::UnknownRole(name.clone()))))
+            .collect::<Result<BTreeSet<_>, _>>()?;
+        if held.is_empty() {
+            return Err(at(Fault::Empty));
+        }
+        roles.insert(place, held);
+    }
+    if roles.is_empty() { Err(("roles".to_owned(), Fault::Empty)) } else { Ok(roles) }
+}
+
+fn time(text: &str) -> Result<Timestamp, Fault> {
+    let time: jiff::Timestamp = text.parse().map_err(|_| Fault::Time)?;
+    u64::try_from(time.as_microsecond()).map(Timestamp).map_err(|_| Fault::Time)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    principal: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    id: String,
+    kind: Kind,
+    identities: Vec<String>,
+    owner: Option<String>,
+    #[serde(default = "enabled")]
+    enabled: bool,
+    expires: Option<String>,
+    roles: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Service,
+    Human,
+}
+
+/// An entry that does not say so is meant to be used.
+const fn enabled() -> bool {
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(body: &str) -> String {
+        format!("[[principal]]\n{body}\n[principal.roles]\n\"demo\" = [\"service\"]\n")
+    }
+
+    fn fault(text: &str) -> (usize, String, Fault) {
+        match Directory::parse(text).unwrap_err() {
+            DirectoryError::Principal { number, key, fault, .. } => (number, key, fault),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn the_example_is_valid_and_shows_every_key() {
+        let text = include_str!("example.toml");
+        let directory = Directory::parse(text).unwrap();
+        let billing = directory.by_identity("spiffe://dev.phi-vault.local/billing").unwrap();
+        assert_eq!(billing.id.as_str(), "billing");
+        assert_eq!(billing.roles[&TenantScope::One(TenantId::parse("demo").unwrap())].len(), 1);
+        assert!(directory.principals().any(|p| p.expires.is_some() && p.owner.is_some()));
+        assert!(directory.principals().any(|p| !p.enabled));
+        assert!(directory.principals().any(|p| p.roles.contains_key(&TenantScope::All)));
+        for key in ["id", "kind", "identities", "owner", "enabled", "expires"] {
+            assert!(text.contains(&format!("\n{key} = ")), "{key}");
+        }
+        for role in Role::ALL {
+            assert!(text.contains(role.as_str()), "{role}");
+        }
+    }
+
+    #[test]
+    fn aliases_of_an_identity_do_not_make_a_second_principal() {
+        for alias in
+            ["spiffe://dev.local/a", "spiffe://DEV.local/a", "spiffe://dev.local/a/", "SPIFFE://dev.local/a"]
+        {
+            let text = one("id = 'a'\nkind = 'service'\nidentities = ['spiffe://dev.local/a']")
+                + &one(&format!("id = 'b'\nkind = 'service'\nidentities = ['{alias}']"));
+            let wanted = (2, "identities[0]".to_owned(), Fault::SharedIdentity("a".to_owned()));
+            assert_eq!(fault(&text), wanted, "{alias}");
+            let directory =
+                Directory::parse(&one("id = 'a'\nkind = 'service'\nidentities = ['spiffe://dev.local/a']"))
+                    .unwrap();
+            assert_eq!(directory.by_identity(alias).unwrap().id.as_str(), "a", "{alias}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_place() {
+        let good = "id = 'a'\nkind = 'service'\nidentities = ['spiffe://d/a']";
+        let twice = one(good) + &one(&good.replace("spiffe://d/a", "spiffe://d/b"));
+        assert_eq!(fault(&twice), (2, "id".to_owned(), Fault::DuplicateId));
+
+        let doubled = one(&good.replace("['spiffe://d/a']", "['spiffe://d/a', 'spiffe://D/a']"));
+        assert_eq!(fault(&doubled), (1, "identities[1]".to_owned(), Fault::DuplicateIdentity));
+
+        let nobody = one(&good.replace("['spiffe://d/a']", "[]"));
+        assert_eq!(fault(&nobody), (1, "identities".to_owned(), Fault::Empty));
+
+        let (_, key, _) = fault(&one(&good.replace("'a'", "'A B'")));
+        assert_eq!(key, "id");
+
+        let late = one(&format!("{good}\nexpires = 'tomorrow'"));
+        assert_eq!(fault(&late), (1, "expires".to_owned(), Fault::Time));
+
+        let role = one(good).replace("service\"]", "root\"]");
+        assert_eq!(fault(&role), (1, "roles.\"demo\"".to_owned(), Fault::UnknownRole("root".to_owned())));
+        let none = one(good).replace("[\"service\"]", "[]");
+        assert_eq!(fault(&none), (1, "roles.\"demo\"".to_owned(), Fault::Empty));
+        let nowhere = one(good).replace("\"demo\" = [\"service\"]", "");
+        assert_eq!(fault(&nowhere), (1, "roles".to_owned(), Fault::Empty));
+        let (_, key, _) = fault(&one(good).replace("\"demo\"", "\"Demo\""));
+        assert_eq!(key, "roles.\"Demo\"");
+
+        let error = Directory::parse(&twice).unwrap_err().to_string();
+        assert_eq!(error, "principal 2 (\"a\"): id: another principal has this id");
+    }
+
+    #[test]
+    fn a_file_of_another_shape_is_refused() {
+        let good = one("id = 'a'\nkind = 'service'\nidentities = ['spiffe://d/a']");
+        assert!(Directory::parse(&good).is_ok());
+        assert_eq!(Directory::parse("").unwrap_err(), DirectoryError::NoPrincipals);
+        for bad in [
+            good.replace("kind", "kinds"),
+            good.replace("'service'", "'robot'"),
+            good.replace("[[principal]]", "[[principle]]"),
+            good.replace("[[principal]]", "[[principal]]\nenabled = 'yes'"),
+            good.replace("id = 'a'\n", ""),
+        ] {
+            assert!(matches!(Directory::parse(&bad), Err(DirectoryError::Syntax(_))), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! [`Access`]: the directory and the policies that are in force, and the questions that can be asked of them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::access::decisions::Decisions;
+use crate::access::question::Asked;
+use crate::access::{
+    Action, Caller, Credential, Directory, OpenAction, Permit, Policies, Principal, Question, TenantScope,
+    Verdict,
+};
+use crate::domain::class::MaskView;
+use crate::domain::{ClassName, Purpose, Record, RequestId, TenantId, Timestamp};
+
+/// Who may call, and what they may do. Shared by all requests; a reload swaps everything at once.
+pub struct Access {
+    state: ArcSwap<State>,
+}
+
+/// Why a credential gives no caller. What an outsider gets to see is the same for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unauthenticated {
+    /// No principal has this identity.
+    #[error("no such principal")]
+    Unknown,
+    /// Several principals have identities of this credential.
+    #[error("the credential names several principals")]
+    Ambiguous,
+    /// It was disabled.
+    #[error("the principal is disabled")]
+    Disabled,
+    /// Its time is over.
+    #[error("the principal has expired")]
+    Expired,
+    /// The certificate is not valid yet.
+    #[error("the certificate is not valid yet")]
+    CertificateNotYetValid,
+    /// The certificate is not valid any more: connections may outlive it.
+    #[error("the certificate has expired")]
+    CertificateExpired,
+}
+
+impl Unauthenticated {
+    /// For the log's cause.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "principal_unknown",
+            Self::Ambiguous => "principal_ambiguous",
+            Self::Disabled => "principal_disabled",
+            Self::Expired => "principal_expired",
+            Self::CertificateNotYetValid => "certificate_not_yet_valid",
+            Self::CertificateExpired => "certificate_expired",
+        }
+    }
+}
+
+/// Why a caller gets no tenant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TenantError {
+    /// Not the name of a tenant.
+    #[error("not the name of a tenant")]
+    Invalid,
+    /// None was named, and the caller serves several.
+    #[error("the caller serves several tenants: name one")]
+    Ambiguous,
+    /// The caller has no role there.
+    #[error("the tenant is not the caller's")]
+    NotAllowed,
+}
+
+impl Access {
+    /// With what is in force at first.
+    pub fn new(directory: Directory, policies: Policies) -> Self {
+        let state = State::new(1, Arc::new(directory), Arc::new(policies));
+        Self { state: ArcSwap::from_pointee(state) }
+    }
+
+    /// Puts another directory and other policies in force, both at once: for every question asked after this
+    /// returns. Both were checked when they were parsed; a bad one never gets here. Answers with the new generation.
+    pub fn reload(&self, directory: Directory, policies: Policies) -> u64 {
+        let (directory, policies) = (Arc::new(directory), Arc::new(policies));
+        let before = self
+            .state
+            .rcu(|state| State::new(state.generation + 1, Arc::clone(&directory), Arc::clone(&policies)));
+        before.generation + 1
+    }
+
+    /// Counts directories and policies, from 1.
+    pub fn generation(&self) -> u64 {
+        self.state.load().generation
+    }
+
+    /// Who calls. For each request anew, so that whoever was disabled is refused on live connections, too.
+    pub fn authenticate(&self, credential: &Credential, now: Timestamp) -> Result<Caller, Unauthenticated> {
+        if now < credential.not_before {
+            return Err(Unauthenticated::CertificateNotYetValid);
+        }
+        if now > credential.not_after {
+            return Err(Unauthenticated::CertificateExpired);
+        }
+        let state = self.state.load();
+        let (principal, identity) = state.named_by(credential)?;
+        if !principal.enabled {
+            return Err(Unauthenticated::Disabled);
+        }
+        if principal.expires.is_some_and(|expires| now >= expires) {
+            return Err(Unauthenticated::Expired);
+        }
+        Ok(Caller {
+            principal: Arc::clone(principal),
+            credential: credential.fingerprint,
+            identity: identity.to_owned(),
+            factors: vec!["mtls"],
+            source: credential.source,
+        })
+    }
+
+    /// Which tenant is meant: the one asked for, if the caller has a role there; for `""` the only one it serves.
+    pub fn tenant(&self, caller: &Caller, asked: &str) -> Result<TenantId, TenantError> {
+        let principal = &caller.principal;
+        if asked.is_empty() {
+            let mut scopes = principal.roles.keys();
+            return match (scopes.next(), scopes.next()) {
+                (Some(TenantScope::One(tenant)), None) => Ok(tenant.clone()),
+                _ => Err(TenantError::Ambiguous),
+            };
+        }
+        let tenant = TenantId::parse(asked).map_err(|_| TenantError::Invalid)?;
+        let place = TenantScope::One(tenant.clone());
+        if principal.roles_at(&place).is_empty() { Err(TenantError::NotAllowed) } else { Ok(tenant) }
+    }
+
+    /// Whether the caller may do it with this tenant's data.
+    pub fn decide(&self, caller: &Caller, tenant: &TenantId, question: Question<'_>) -> Verdict {
+        self.state.load().decide(caller, &TenantScope::One(tenant.clone()), question)
+    }
+
+    /// Whether the caller may do it with the vault as a whole: read the log of all tenants, and of none. Only roles
+    /// that are held everywhere count.
+    pub fn decide_for_vault(&self, caller: &Caller, action: Action) -> Verdict {
+        let question = Question { action, class: None, purpose: None };
+        self.state.load().decide(caller, &TenantScope::All, question)
+    }
+
+    /// Sorts records out: one verdict for each, in order, and a permit for the allowed ones, in order. A record of
+    /// another tenant than `tenant` is never allowed.
+    pub fn permit<A: OpenAction>(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+        tenant: &TenantId,
+        purpose: Option<Purpose>,
+        records: Vec<Record>,
+    ) -> (Permit<A>, Vec<Verdict>) {
+        let state = self.state.load();
+        let place = TenantScope::One(tenant.clone());
+        // A request has many records of few classes.
+        let mut by_class: Vec<(ClassName, Verdict)> = Vec::new();
+        let mut verdicts = Vec::with_capacity(records.len());
+        let mut allowed = Vec::with_capacity(records.len());
+        for record in records {
+            let verdict = if record.tenant != *tenant {
+                Verdict::foreign()
+            } else if let Some((_, verdict)) = by_class.iter().find(|(class, _)| *class == record.class) {
+                verdict.clone()
+            } else {
+                let question = Question { action: A::ACTION, class: Some(&record.class), purpose };
+                let verdict = state.decide(caller, &place, question);
+                by_class.push((record.class.clone(), verdict.clone()));
+                verdict
+            };
+            if verdict.allowed {
+                allowed.push(record);
+            }
+            verdicts.push(verdict);
+        }
+        let used = by_class.iter().filter(|(_, verdict)| verdict.allowed);
+        let policies: BTreeSet<_> = used.flat_map(|(_, verdict)| verdict.policies.iter().cloned()).collect();
+        (Permit::new(request, allowed, policies), verdicts)
+    }
+
+    /// How much of a value the caller's masks show.
+    pub fn mask_view(&self, caller: &Caller, tenant: &TenantId) -> MaskView {
+        let question = Question { action: Action::MaskYear, class: None, purpose: None };
+        if self.decide(caller, tenant, question).allowed { MaskView::Year } else { MaskView::Standard }
+    }
+}
+
+/// What is in force, and what it has decided so far.
+struct State {
+    generation: u64,
+    directory: Arc<Directory>,
+    policies: Arc<Policies>,
+    decisions: Decisions,
+}
+
+impl State {
+    fn new(generation: u64, directory: Arc<Directory>, policies: Arc<Policies>) -> Self {
+        Self { generation, directory, policies, decisions: Decisions::default() }
+    }
+
+    /// The one principal that a credential names, and by which of its identities.
+    fn named_by<'a>(
+        &'a self,
+        credential: &'a Credential,
+    ) -> Result<(&'a Arc<Principal>, &'a str), Unauthenticated> {
+        let mut named: Option<(&Arc<Principal>, &str)> = None;
+        for identity in &credential.identities {
+            let Some(principal) = self.directory.by_identity(identity) else { continue };
+            match named {
+                Some((other, _)) if other.id != principal.id => return Err(Unauthenticated::Ambiguous),
+                Some(_) => {}
+                None => named = Some((principal, identity)),
+            }
+        }
+        named.ok_or(Unauthenticated::Unknown)
+    }
+
+    fn decide(&self, caller: &Caller, place: &TenantScope, question: Question<'_>) -> Verdict {
+        let principal = &caller.principal;
+        let roles = principal.roles_at(place);
+        if roles.is_empty() {
+            return Verdict::foreign();
+        }
+        let asked = Asked {
+            principal: principal.id.clone(),
+            kind: principal.kind,
+            roles,
+            place: place.clone(),
+            action: question.action,
+            class: question.class.cloned(),
+            purpose: question.purpose,
+        };
+        self.decisions.get_or_decide(asked, |asked| self.policies.evaluate(asked))
+    }
+}
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

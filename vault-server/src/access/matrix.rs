@@ -1,0 +1,250 @@
+//! The effect of a policy set, as text that a person can review. `policies/matrix.txt` is that of the default set;
+//! the tests here compare it, and `UPDATE_MATRIX=1` writes it anew.
+//!
+//! Every combination of role, action, class, purpose, relation to the tenant and environment is asked, by
+//! [`Access::decide`] and [`Access::decide_for_vault`]; only then are answers that are the same merged into one line.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::access::testing::{
+    test_caller, test_caller_everywhere, test_directory, test_policies, test_tenant,
+};
+use crate::access::{Access, Action, Caller, Policies, Question, Role};
+use crate::domain::{ClassName, Environment, Purpose, TenantId};
+
+const HEAD: &str = "\
+# What the default policies (default.cedar) allow, by role and action. What is not listed is denied.
+#
+# A test asks for every combination of role, action, class of data (npi, which is public; ssn; none: may it be
+# done at all), purpose of use (each, and none), relation to the tenant, and environment (prod, dev), merges
+# what is the same, and compares. `UPDATE_MATRIX=1 cargo test -p vault-server --lib access::matrix` writes this
+# file anew: review the difference.
+#
+#   own           a tenant at which the role is held
+#   other         a tenant at which it is not
+#   everywhere    any tenant, for a role that is held at *
+#   vault         the log of all tenants and of none
+#   vault (at *)  the same, for a role that is held at *
+";
+
+/// What a question is about, in relation to where the role is held.
+const RELATIONS: &[&str] = &["own", "other", "everywhere", "vault", "vault (at *)"];
+const CLASSES: &[&str] = &["class npi", "class ssn", "at all"];
+const ENVIRONMENTS: &[&str] = &["in prod", "in dev"];
+
+/// One answer for all purposes: `yes`, `no`, or the purposes for which it is yes.
+type Cell = String;
+
+fn matrix(policies: impl Fn(&str) -> Policies) -> String {
+    let access: Vec<_> = ENVIRONMENTS
+        .iter()
+        .map(|environment| Access::new(test_directory(), policies(environment.trim_start_matches("in "))))
+        .collect();
+    let mut text = HEAD.to_owned();
+    for &role in Role::ALL {
+        let callers = [test_caller(role), test_caller_everywhere(role)];
+        let _ = writeln!(text, "\n{role}");
+        let mut never = Vec::new();
+        for &action in Action::ALL {
+            let lines = merged(|environment, class, relation| {
+                cell(&access[environment], &callers, action, class, relation)
+            });
+            if lines.is_empty() {
+                never.push(action.as_str());
+            }
+            for (place, cell) in lines {
+                write_wrapped(&mut text, &format!("{:<17} {place}: ", action.as_str()), &cell);
+            }
+        }
+        write_wrapped(&mut text, &format!("{:<17} ", "never"), &never.join(" "));
+    }
+    text
+}
+
+fn cell(access: &Access, callers: &[Caller; 2], action: Action, class: usize, relation: usize) -> Cell {
+    let [here, everywhere] = callers;
+    let other = TenantId::parse("other").unwrap();
+    let class = CLASSES[class].strip_prefix("class ").filter(|_| action.of_class());
+    let class = class.map(|name| ClassName::parse(name).unwrap());
+    let purposes: Vec<_> = [None].into_iter().chain(Purpose::ALL.iter().copied().map(Some)).collect();
+    let allowed = purposes.iter().filter(|purpose| {
+        let question = Question { action, class: class.as_ref(), purpose: **purpose };
+        let verdict = match RELATIONS[relation] {
+            "own" => access.decide(here, &test_tenant(), question),
+            "other" => access.decide(here, &other, question),
+            "everywhere" => access.decide(everywhere, &other, question),
+            "vault" => access.decide_for_vault(here, action),
+            _ => access.decide_for_vault(everywhere, action),
+        };
+        verdict.allowed
+    });
+    let allowed: Vec<_> = allowed.map(|purpose| purpose.map_or("(none)", Purpose::code)).collect();
+    match allowed.len() {
+        0 => "no".to_owned(),
+        n if n == purposes.len() => "yes".to_owned(),
+        _ => allowed.join(" "),
+    }
+}
+
+/// Asks for all places and merges those with the same answer; what is denied is left out.
+fn merged(cell: impl Fn(usize, usize, usize) -> Cell) -> Vec<(String, Cell)> {
+    // (class, environment, cell) -> relations; empty: whichever it is.
+    let mut lines: BTreeMap<(&str, &str, Cell), Vec<&str>> = BTreeMap::new();
+    for (relation, name) in RELATIONS.iter().enumerate() {
+        let mut add = |class, environment, cell: Cell| {
+            if cell != "no" {
+                lines.entry((class, environment, cell)).or_default().push(name);
+            }
+        };
+        let of = |environment, class| cell(environment, class, relation);
+        let classless = |e| (1..CLASSES.len()).all(|c| of(e, c) == of(e, 0));
+        let same_everywhere = (0..CLASSES.len()).all(|c| of(0, c) == of(1, c));
+        match ((0..2).all(classless), same_everywhere) {
+            (true, true) => add("", "", of(0, 0)),
+            (true, false) => (0..2).for_each(|e| add("", ENVIRONMENTS[e], of(e, 0))),
+            (false, true) => (0..CLASSES.len()).for_each(|c| add(CLASSES[c], "", of(0, c))),
+            (false, false) => (0..2)
+                .for_each(|e| (0..CLASSES.len()).for_each(|c| add(CLASSES[c], ENVIRONMENTS[e], of(e, c)))),
+        }
+    }
+    let line = |((class, environment, cell), relations): ((&str, &str, Cell), Vec<&str>)| {
+        let mut place = relations.join(", ");
+        for detail in [class, environment] {
+            if !detail.is_empty() {
+                let _ = write!(place, "; {detail}");
+            }
+        }
+        (place, cell)
+    };
+    lines.into_iter().map(line).collect()
+}
+
+fn write_wrapped(text: &mut String, head: &str, words: &str) {
+    let mut line = format!("  {head}");
+    for word in words.split(' ') {
+        if line.len() + word.len() > 100 {
+            let _ = writeln!(text, "{}", line.trim_end());
+            line = " ".repeat(22);
+        }
+        let _ = write!(line, "{word} ");
+    }
+    let _ = writeln!(text, "{}", line.trim_end());
+}
+
+const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/policies/matrix.txt");
+
+#[test]
+fn the_default_policies_do_what_the_committed_matrix_says() {
+    let now = matrix(test_policies);
+    if std::env::var_os("UPDATE_MATRIX").is_some() {
+        std::fs::write(COMMITTED, &now).unwrap();
+    }
+    let committed = std::fs::read_to_string(COMMITTED).unwrap();
+    let changed = now.lines().zip(committed.lines()).find(|(now, committed)| now != committed);
+    assert!(now == committed, "policies/matrix.txt is out of date, first at (now, committed): {changed:?}");
+}
+
+/// The matrix of the default policies and one more.
+fn with(policy: &str) -> String {
+    let default = include_str!("../../policies/default.cedar");
+    matrix(|environment| {
+        Policies::parse(&format!("{default}\n{policy}"), Environment::parse(environment).unwrap()).unwrap()
+    })
+}
+
+/// The lines that are in `changed` and not in the default's matrix.
+fn news(changed: &str) -> Vec<String> {
+    let default = matrix(test_policies);
+    let new = changed.lines().filter(|line| !default.lines().any(|known| known == *line));
+    new.map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn an_over_broad_permit_shows_in_the_matrix() {
+    let all = with("@id(\"oops\") permit (principal, action, resource);");
+    let news_of_all = news(&all);
+    assert!(news_of_all.iter().any(|line| line.starts_with("detokenize")), "{all}");
+    // Even then the guards hold, and another tenant stays out of reach.
+    assert!(!news_of_all.iter().any(|line| line.contains("BTG") || line.contains("other")), "{all}");
+
+    let one = with(
+        "@id(\"oops\") permit (principal in Role::\"console\", action == Action::\"detokenize\", resource) \
+         when { context has purpose && context.purpose == Purpose::\"TREAT\" };",
+    );
+    let expected = [
+        "detokenize        own, everywhere: TREAT",
+        "never             tokenize mask_year find erase audit_query audit_checkpoint audit_export",
+    ];
+    assert_eq!(news(&one), expected);
+}
+
+#[test]
+fn a_permit_for_one_class_or_environment_shows_in_the_matrix() {
+    let one = with(
+        "@id(\"oops\") permit (principal in Role::\"admin\", action == Action::\"mask\", \
+         resource == DataClass::\"npi\") when { context.environment != \"prod\" };",
+    );
+    assert_eq!(
+        news(&one)[..2],
+        [
+            "mask              own, everywhere; at all; in dev: yes",
+            "mask              own, everywhere; class npi; in dev: yes"
+        ]
+    );
+}
+
+#[test]
+fn without_policies_the_matrix_is_empty() {
+    let none = matrix(|environment| Policies::parse("", Environment::parse(environment).unwrap()).unwrap());
+    let lines: Vec<_> =
+        none.strip_prefix(HEAD).unwrap().lines().filter(|line| line.starts_with("  ")).collect();
+    assert_eq!(lines.len(), Role::ALL.len() * 2, "only the list of what is never allowed, in two lines each");
+}
+
+#[test]
+fn every_action_is_in_the_matrix_of_every_role() {
+    let text = matrix(test_policies);
+    let roles: Vec<_> = text.strip_prefix(HEAD).unwrap().trim().split("\n\n").collect();
+    assert_eq!(roles.len(), Role::ALL.len());
+    for (block, role) in roles.iter().zip(Role::ALL) {
+        assert_eq!(block.lines().next(), Some(role.as_str()));
+        for action in Action::ALL {
+            assert!(block.split_whitespace().any(|word| word == action.as_str()), "{role} {action}");
+        }
+    }
+}
+
+/// What policy is asked for at each call of the API.
+const CALLS: &[(&str, Action)] = &[
+    ("Tokenize", Action::Tokenize),
+    ("Detokenize", Action::Detokenize),
+    ("Mask", Action::Mask),
+    ("Find", Action::Find),
+    ("Describe", Action::Describe),
+    ("Erase", Action::Erase),
+    ("TokenizeStream", Action::Tokenize),
+    ("DetokenizeStream", Action::Detokenize),
+    ("Query", Action::AuditQuery),
+    ("GetCheckpoint", Action::AuditCheckpoint),
+    ("GetEntries", Action::AuditExport),
+];
+
+#[test]
+fn every_call_of_the_api_has_its_action() {
+    let proto = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto/vault/v1");
+    let mut calls = Vec::new();
+    for file in std::fs::read_dir(proto).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let names = text.lines().filter_map(|line| line.trim().strip_prefix("rpc ")?.split('(').next());
+        calls.extend(names.map(|name| name.trim().to_owned()));
+    }
+    calls.sort();
+    let mut known: Vec<_> = CALLS.iter().map(|(call, _)| (*call).to_owned()).collect();
+    known.sort();
+    assert_eq!(calls, known);
+    // The other way round: nothing in the matrix but what can be called, and the view of a masked read.
+    for action in Action::ALL {
+        assert!(*action == Action::MaskYear || CALLS.iter().any(|(_, of)| of == action), "{action}");
+    }
+}

@@ -1,0 +1,129 @@
+//! What is asked of the policies, and what they answer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::access::{PrincipalKind, RoleSet, TenantScope};
+use crate::domain::{ClassName, PrincipalId, Purpose};
+
+macro_rules! actions {
+    ($($(#[$doc:meta])* $variant:ident $name:literal;)*) => {
+        /// Something a caller may or may not do.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Action {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Action {
+            /// All of them, in the order of the documentation.
+            pub const ALL: &[Action] = &[$(Action::$variant),*];
+
+            /// The name, in policies and in the matrix.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Action::$variant => $name),* }
+            }
+        }
+    };
+}
+
+actions! {
+    /// Keep values.
+    Tokenize "tokenize";
+    /// Get plain values.
+    Detokenize "detokenize";
+    /// Get masked values.
+    Mask "mask";
+    /// See the year in the mask of a date of birth: part of a masked read, not a call of its own.
+    MaskYear "mask_year";
+    /// Find tokens by value.
+    Find "find";
+    /// Learn what is known of tokens without PHI.
+    Describe "describe";
+    /// Erase values.
+    Erase "erase";
+    /// Read entries of the log.
+    AuditQuery "audit_query";
+    /// Get a signed checkpoint of the log.
+    AuditCheckpoint "audit_checkpoint";
+    /// Get the log's leaves, to verify and to keep.
+    AuditExport "audit_export";
+}
+
+impl Action {
+    /// Whether it is about values, each of a class.
+    pub(super) const fn of_class(self) -> bool {
+        match self {
+            Self::Tokenize | Self::Detokenize | Self::Mask | Self::Find | Self::Describe | Self::Erase => {
+                true
+            }
+            Self::MaskYear | Self::AuditQuery | Self::AuditCheckpoint | Self::AuditExport => false,
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What is asked, of a caller and a tenant.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// What is to be done.
+    pub action: Action,
+    /// To values of which class; `None`: may it be done at all, to values of whichever class?
+    pub class: Option<&'a ClassName>,
+    /// What for.
+    pub purpose: Option<Purpose>,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether it may be done.
+    pub allowed: bool,
+    /// Why (not).
+    pub reason: Reason,
+    /// Ids of the policies that decided, sorted: the permits of an allowed one, the forbids of a denied one.
+    /// Empty if nothing permitted it, or if policies were not asked.
+    pub policies: Arc<[String]>,
+}
+
+/// Why something may, or may not, be done. Not for the caller's eyes: to one, all refusals look alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Policy allows it.
+    Allowed,
+    /// Policy does not allow it.
+    DeniedByPolicy,
+    /// The record is another tenant's, or the caller has no role there. Policies were not asked.
+    ForeignTenant,
+}
+
+impl Verdict {
+    /// Refused without asking: the data is another tenant's.
+    pub(super) fn foreign() -> Self {
+        Self { allowed: false, reason: Reason::ForeignTenant, policies: Arc::default() }
+    }
+
+    /// What policy said.
+    pub(super) fn of_policy(allowed: bool, mut policies: Vec<String>) -> Self {
+        policies.sort_unstable();
+        let reason = if allowed { Reason::Allowed } else { Reason::DeniedByPolicy };
+        Self { allowed, reason, policies: policies.into() }
+    }
+}
+
+/// All that a policy can see of a request, and at the same time the key under which its verdict is kept: so a
+/// verdict can't be reused where a policy could have said something else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Asked {
+    pub(super) principal: PrincipalId,
+    pub(super) kind: PrincipalKind,
+    pub(super) roles: RoleSet,
+    pub(super) place: TenantScope,
+    pub(super) action: Action,
+    pub(super) class: Option<ClassName>,
+    pub(super) purpose: Option<Purpose>,
+}
