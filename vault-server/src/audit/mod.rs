@@ -1,1 +1,31 @@
-//! stub
+//! The log of who did what to whose data, durable before anything comes of it, and how it is read.
+//!
+//! * [`Log`] writes: [`Log::before_open`] gives the [`Receipt`] without which nothing is opened.
+//! * [`Follower`] follows the log: Merkle tree, tiles, indexes, signed checkpoints. It is never in a request's way.
+//! * [`query`] reads, the newest entries too.
+//! * [`KeyJournal`] writes the entry that is committed with a new key.
+//!
+//! An entry is a typed allow-list ([`Draft`], [`Item`]): no value and no plain subject id can get in. Entries are
+//! `vault.v1.AuditEntry` messages; `docs/audit-log.md` describes them for auditors.
+
+mod entry;
+mod follower;
+mod journal;
+mod log;
+mod postings;
+mod query;
+mod receipt;
+mod resume;
+mod text;
+
+#[cfg(test)]
+mod test_store;
+#[cfg(test)]
+mod testing;
+
+pub use entry::{Actor, AuditAction, Decision, Draft, Item, Outcome, TooLarge};
+pub use follower::{Follower, FollowerError, FollowerHandle, FollowerOptions, FreshError};
+pub use journal::KeyJournal;
+pub use log::{Log, LogError, LogOptions};
+pub use query::{MOST_READ, MOST_RETURNED, Page, Query, QueryError, query};
+pub use receipt::Receipt;

@@ -1,0 +1,254 @@
+//! Follows the log and derives from it: Merkle tree, tiles, index rows, signed checkpoints.
+//!
+//! A task of its own, never in a request's way. It does nothing while nothing is new, and work in proportion to
+//! what is; every step is one atomic write of whole tiles, index rows and the checkpoint of exactly those
+//! entries, so that it can be taken up from wherever it ended ([`super::resume`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use vault_format::checkpoint::Checkpoint;
+use vault_format::note::Signer;
+use vault_format::tile::{self, Edge, Kind};
+use vault_format::tree::Hash;
+use vault_proto::v1::AuditEntry;
+
+use super::postings;
+pub use super::resume::FollowerError;
+use super::resume::resume;
+use crate::domain::{Clock, Timestamp};
+use crate::store::{Derived, Posting, Store, StoreError, TileId};
+
+/// What one step takes in: bounds its memory, and how long it keeps a thread.
+const STEP_ENTRIES: u64 = 1024;
+const STEP_BYTES: usize = 1 << 20;
+
+/// How it follows.
+#[derive(Debug, Clone, Copy)]
+pub struct FollowerOptions {
+    /// How long an entry may wait for a checkpoint that covers it.
+    pub checkpoint_every: Duration,
+}
+
+/// Why there is no fresh checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FreshError {
+    /// Not in time.
+    #[error("no checkpoint in time")]
+    Timeout,
+    /// The follower has stopped.
+    #[error("the log is not followed any more")]
+    Stopped,
+    /// The store did not say how many entries there are.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The follower of one log.
+pub struct Follower {
+    store: Arc<dyn Store>,
+    signer: Signer,
+    clock: Arc<dyn Clock>,
+    edge: Edge,
+    progress: watch::Sender<Progress>,
+}
+
+/// An entry, and what it says; `None` if it does not decode.
+type Read = (Bytes, Option<AuditEntry>);
+
+/// How far it is.
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    size: u64,
+    checkpoint: Option<Arc<str>>,
+    signed_at: Option<Timestamp>,
+}
+
+/// A follower at work. Dropping it lets the follower go on; [`FollowerHandle::stop`] ends it.
+pub struct FollowerHandle {
+    store: Arc<dyn Store>,
+    verifier_key: String,
+    progress: watch::Receiver<Progress>,
+    wake: Arc<Notify>,
+    stop: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Follower {
+    /// Takes up where the last one ended, and checks that what is there is what was signed: see
+    /// [`FollowerError`]. The signer's name is the log's origin.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        signer: Signer,
+        clock: Arc<dyn Clock>,
+        options: FollowerOptions,
+    ) -> Result<FollowerHandle, FollowerError> {
+        let (edge, checkpoint) = resume(&*store, signer.verifier()).await?;
+        let begun = Progress { size: edge.size(), checkpoint: checkpoint.map(Into::into), signed_at: None };
+        let (sender, progress) = watch::channel(begun);
+        let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        let verifier_key = signer.verifier().to_key();
+        let follower = Self { store: Arc::clone(&store), signer, clock, edge, progress: sender };
+        let task = tokio::spawn(follower.run(options, Arc::clone(&wake), stop.clone()));
+        Ok(FollowerHandle { store, verifier_key, progress, wake, stop, task: Mutex::new(Some(task)) })
+    }
+
+    async fn run(mut self, options: FollowerOptions, wake: Arc<Notify>, stop: CancellationToken) {
+        let mut ticks = interval(options.checkpoint_every.max(Duration::from_millis(1)));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let last = tokio::select! {
+                () = stop.cancelled() => true,
+                _ = ticks.tick() => false,
+                () = wake.notified() => false,
+            };
+            match self.catch_up().await {
+                Ok(()) => {}
+                Err(error @ StoreError::Fatal { .. }) => {
+                    tracing::error!(%error, "the log is not followed any more");
+                    return;
+                }
+                // What is not derived now will be at the next tick.
+                Err(error) => tracing::warn!(%error, "the log could not be followed"),
+            }
+            if last {
+                return;
+            }
+        }
+    }
+
+    /// Derives from all entries there are.
+    async fn catch_up(&mut self) -> Result<(), StoreError> {
+        let size = self.store.log_size().await?;
+        // The empty log gets a checkpoint, too.
+        while self.edge.size() < size || self.progress.borrow().checkpoint.is_none() {
+            self.step(size).await?;
+        }
+        Ok(())
+    }
+
+    /// Derives from the next entries before `size`. What is in memory changes only after what is in the store.
+    async fn step(&mut self, size: u64) -> Result<(), StoreError> {
+        let start = self.edge.size();
+        let entries = self.whole_requests(start, size).await?;
+        let (mut edge, mut tiles, mut rows) = (self.edge.clone(), Vec::new(), Vec::new());
+        for ((bytes, entry), sequence) in entries.iter().zip(start..) {
+            edge.push(Hash::leaf(bytes), |tile, hashes| {
+                if let Kind::Hashes(level) = tile.kind {
+                    tiles.push((TileId { level, index: tile.index }, tile::tile_bytes(hashes).into()));
+                }
+            });
+            if let Some(entry) = entry {
+                rows.extend(postings::keys(entry).into_iter().map(|key| Posting { key, sequence }));
+            } else {
+                // It stays in the tree, where the verifier names it.
+                tracing::error!(sequence, "a log entry does not decode");
+            }
+        }
+        let checkpoint = self.sign(&edge)?;
+        let (upto, signed) = (edge.size(), Some((edge.size(), checkpoint.clone())));
+        self.store.derive(Derived { upto, tiles, postings: rows, checkpoint: signed }).await?;
+        self.edge = edge;
+        let now = Some(self.clock.now());
+        self.progress.send_replace(Progress {
+            size: upto,
+            checkpoint: Some(checkpoint.into()),
+            signed_at: now,
+        });
+        Ok(())
+    }
+
+    /// The next entries before `size`, about as many as a step takes in. They end where a request does: a
+    /// checkpoint does not come between its parts.
+    async fn whole_requests(&self, start: u64, size: u64) -> Result<Vec<Read>, StoreError> {
+        let mut entries: Vec<Read> = Vec::new();
+        let mut next = start;
+        while next < size {
+            let most = (size - next).min(STEP_ENTRIES) as usize;
+            let read = self.store.entries(next, most, STEP_BYTES).await?;
+            if read.is_empty() {
+                return Err(StoreError::Corrupt { what: format!("log entry {next}") });
+            }
+            next += read.len() as u64;
+            entries.extend(read.into_iter().map(|bytes| {
+                let decoded = AuditEntry::decode(&bytes[..]).ok();
+                (bytes, decoded)
+            }));
+            let ends = |(_, entry): &Read| {
+                entry.as_ref().is_none_or(|entry| entry.part.saturating_add(1) >= entry.parts)
+            };
+            if let Some(last) = entries.iter().rposition(ends) {
+                entries.truncate(last + 1);
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    fn sign(&self, edge: &Edge) -> Result<String, StoreError> {
+        let origin = self.signer.verifier().name().to_owned();
+        let checkpoint = Checkpoint { origin, size: edge.size(), root: edge.root() };
+        // A signer's name has no character that a checkpoint may not have.
+        checkpoint.sign(&self.signer).map_err(|error| StoreError::Unavailable { why: error.to_string() })
+    }
+}
+
+impl FollowerHandle {
+    /// A checkpoint that covers every entry written before the call.
+    pub async fn fresh_checkpoint(&self, within: Duration) -> Result<String, FreshError> {
+        let until = Instant::now() + within;
+        let size = timeout_at(until, self.store.log_size()).await.map_err(|_| FreshError::Timeout)??;
+        let mut progress = self.progress.clone();
+        self.wake.notify_one();
+        let covers = progress.wait_for(|at| at.size >= size && at.checkpoint.is_some());
+        let covered = timeout_at(until, covers).await.map_err(|_| FreshError::Timeout)?;
+        let covered = covered.map_err(|_| FreshError::Stopped)?;
+        covered.checkpoint.as_deref().map(ToOwned::to_owned).ok_or(FreshError::Stopped)
+    }
+
+    /// The newest checkpoint, if there is one yet.
+    pub fn newest_checkpoint(&self) -> Option<String> {
+        self.progress.borrow().checkpoint.as_deref().map(ToOwned::to_owned)
+    }
+
+    /// Entries before this one are in the tree, under the newest checkpoint, and in the index.
+    pub fn covered(&self) -> u64 {
+        self.progress.borrow().size
+    }
+
+    /// When the newest checkpoint was signed; `None` if that was before this process.
+    pub fn signed_at(&self) -> Option<Timestamp> {
+        self.progress.borrow().signed_at
+    }
+
+    /// What verifies the checkpoints.
+    pub fn verifier_key(&self) -> String {
+        self.verifier_key.clone()
+    }
+
+    /// Whether it still follows the log.
+    pub fn is_running(&self) -> bool {
+        self.progress.has_changed().is_ok()
+    }
+
+    /// Derives from what is there, and ends. Gives up after `within`: all of it can be made again.
+    pub async fn stop(&self, within: Duration) {
+        self.stop.cancel();
+        if let Some(task) = self.task.lock().await.take() {
+            let abort = task.abort_handle();
+            if timeout(within, task).await.is_err() {
+                abort.abort();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "follower_tests.rs"]
+mod tests;

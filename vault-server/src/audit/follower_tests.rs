@@ -1,0 +1,196 @@
+use vault_format::checkpoint::CheckpointError;
+use vault_format::export::DirWriter;
+use vault_format::verify::{Options, verify_dir};
+
+use super::*;
+use crate::audit::test_store::TestStore;
+use crate::audit::testing::{StoppedClock, draft, items, log, record};
+use crate::audit::{Item, Outcome};
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn signer() -> Signer {
+    Signer::from_seed("phi-vault/test/log", &[3; 32]).unwrap()
+}
+
+async fn try_start(store: &Arc<TestStore>) -> Result<FollowerHandle, FollowerError> {
+    let options = FollowerOptions { checkpoint_every: Duration::from_hours(1) };
+    Follower::start(Arc::clone(store) as _, signer(), Arc::new(StoppedClock), options).await
+}
+
+async fn follow(store: &Arc<TestStore>) -> Checkpoint {
+    let handle = try_start(store).await.unwrap();
+    let fresh = handle.fresh_checkpoint(LONG).await.unwrap();
+    handle.stop(LONG).await;
+    Checkpoint::open(&fresh, signer().verifier()).unwrap()
+}
+
+async fn write(store: &Arc<TestStore>, count: usize) {
+    let log = log(store);
+    for i in 0..count {
+        log.record(draft(i as u8), items(&[record(i as u64)])).await.unwrap();
+    }
+}
+
+fn root_of(store: &TestStore) -> Hash {
+    let mut frontier = vault_format::tree::Frontier::new();
+    store.inner.lock().entries.iter().for_each(|entry| frontier.push(Hash::leaf(entry)));
+    frontier.root()
+}
+
+#[tokio::test]
+async fn the_empty_log_has_a_checkpoint() {
+    let store = Arc::new(TestStore::new());
+    let checkpoint = follow(&store).await;
+    assert_eq!((checkpoint.size, checkpoint.root), (0, Hash::empty()));
+}
+
+#[tokio::test]
+async fn taken_up_anywhere_the_root_is_the_same_and_the_export_verifies() {
+    let store = Arc::new(TestStore::new());
+    for count in [1, 0, 2, 252, 1, 1, 300, 1024, 67] {
+        write(&store, count).await;
+        let checkpoint = follow(&store).await;
+        assert_eq!(checkpoint.size, store.len() as u64);
+        assert_eq!(checkpoint.root, root_of(&store));
+    }
+    let dir = tempfile::TempDir::new().unwrap();
+    let mut writer = DirWriter::create(dir.path()).unwrap();
+    let (entries, text) = {
+        let inner = store.inner.lock();
+        (inner.entries.clone(), inner.checkpoint.clone().unwrap().1)
+    };
+    for entry in &entries {
+        writer.push(entry).unwrap();
+    }
+    writer.finish(&text, signer().verifier()).unwrap();
+    verify_dir(dir.path(), signer().verifier(), &Options::default()).unwrap();
+    // The tiles in the store are those of the export.
+    for (id, bytes) in &store.inner.lock().tiles {
+        let path = dir.path().join(format!("tile/{}/{:03}", id.level, id.index));
+        assert_eq!(std::fs::read(path).unwrap(), bytes[..]);
+    }
+}
+
+#[tokio::test]
+async fn a_fresh_checkpoint_covers_what_was_written_before_the_call() {
+    let store = Arc::new(TestStore::new());
+    let handle = try_start(&store).await.unwrap();
+    for size in 1..20 {
+        write(&store, 1).await;
+        let fresh = handle.fresh_checkpoint(LONG).await.unwrap();
+        assert!(Checkpoint::open(&fresh, signer().verifier()).unwrap().size >= size);
+        assert_eq!(handle.newest_checkpoint(), Some(fresh));
+    }
+    assert_eq!(handle.verifier_key(), signer().verifier().to_key());
+    handle.stop(LONG).await;
+    assert!(!handle.is_running());
+    write(&store, 1).await;
+    assert_eq!(handle.fresh_checkpoint(LONG).await, Err(FreshError::Stopped));
+}
+
+#[tokio::test]
+async fn nothing_is_done_while_nothing_is_new() {
+    let store = Arc::new(TestStore::new());
+    write(&store, 10).await;
+    let handle = try_start(&store).await.unwrap();
+    handle.fresh_checkpoint(LONG).await.unwrap();
+    let work = || {
+        let inner = store.inner.lock();
+        (inner.derived_at.len(), inner.entries_read)
+    };
+    let before = work();
+    for _ in 0..5 {
+        handle.fresh_checkpoint(LONG).await.unwrap();
+    }
+    assert_eq!(work(), before);
+    handle.stop(LONG).await;
+}
+
+#[tokio::test]
+async fn what_can_not_be_derived_now_is_derived_later() {
+    let store = Arc::new(TestStore::new());
+    write(&store, 300).await;
+    store.fail(Some(StoreError::Unavailable { why: String::new() }));
+    let handle = try_start(&store).await.unwrap();
+    assert_eq!(handle.fresh_checkpoint(Duration::from_millis(50)).await, Err(FreshError::Timeout));
+    store.fail(None);
+    let fresh = handle.fresh_checkpoint(LONG).await.unwrap();
+    assert_eq!(Checkpoint::open(&fresh, signer().verifier()).unwrap().root, root_of(&store));
+    handle.stop(LONG).await;
+}
+
+#[tokio::test]
+async fn no_checkpoint_ends_between_the_parts_of_a_request() {
+    let store = Arc::new(TestStore::new());
+    write(&store, 1000).await;
+    let many: Vec<_> = (0..40_000).map(|i| Item::of_record(&record(i), Outcome::Ok)).collect();
+    log(&store).record(draft(1), many).await.unwrap();
+    assert!(store.len() > 1024, "the large request lies across the end of a step");
+    follow(&store).await;
+    let inner = store.inner.lock();
+    assert_eq!(inner.derived_at, [1000, inner.entries.len() as u64]);
+}
+
+/// What a DBA may do while the vault is down.
+async fn refused(change: impl FnOnce(&mut crate::audit::test_store::Inner)) -> FollowerError {
+    let store = Arc::new(TestStore::new());
+    write(&store, 600).await;
+    follow(&store).await;
+    change(&mut store.inner.lock());
+    match try_start(&store).await {
+        Err(error) => error,
+        Ok(_) => panic!("took up a log that was changed"),
+    }
+}
+
+#[tokio::test]
+async fn an_entry_changed_while_it_was_down_is_found_at_the_start() {
+    for changed in [0, 255, 256, 511] {
+        let error = refused(|inner| inner.entries[changed] = inner.entries[1 + changed % 2].clone()).await;
+        assert_eq!(error, FollowerError::Entry { sequence: changed as u64 });
+    }
+    for changed in [512, 599] {
+        let error = refused(|inner| inner.entries[changed] = inner.entries[1].clone()).await;
+        assert_eq!(error, FollowerError::Root { signed: 600, from: 512 });
+    }
+}
+
+#[tokio::test]
+async fn a_log_cut_while_it_was_down_is_found_at_the_start() {
+    let error = refused(|inner| inner.entries.truncate(599)).await;
+    assert_eq!(error, FollowerError::Cut { size: 599, signed: 600 });
+}
+
+#[tokio::test]
+async fn a_changed_tile_is_found_at_the_start() {
+    let id = TileId { level: 0, index: 1 };
+    let error = refused(|inner| drop(inner.tiles.remove(&id))).await;
+    assert_eq!(error, FollowerError::Tile { level: 0, index: 1 });
+    let error = refused(|inner| drop(inner.tiles.insert(id, vec![0; 8192].into()))).await;
+    assert_eq!(error, FollowerError::Entry { sequence: 256 });
+    // Entry and tile changed together: only the signature tells.
+    let error = refused(|inner| {
+        inner.entries[300] = inner.entries[1].clone();
+        let hashes: Vec<_> = inner.entries[256..512].iter().map(|entry| Hash::leaf(entry)).collect();
+        inner.tiles.insert(id, tile::tile_bytes(&hashes).into());
+    });
+    assert_eq!(error.await, FollowerError::Root { signed: 600, from: 512 });
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_was_not_signed_by_the_logs_key_is_found_at_the_start() {
+    let forged = |size: u64, seed: u8| {
+        let other = Signer::from_seed("phi-vault/test/log", &[seed; 32]).unwrap();
+        let origin = "phi-vault/test/log".to_owned();
+        Some((size, Checkpoint { origin, size, root: Hash::empty() }.sign(&other).unwrap()))
+    };
+    let error = refused(|inner| inner.checkpoint = forged(600, 4)).await;
+    assert!(matches!(error, FollowerError::Checkpoint(CheckpointError::Note(_))));
+    let error = refused(|inner| inner.checkpoint = forged(600, 3)).await;
+    assert_eq!(error, FollowerError::Root { signed: 600, from: 512 });
+    let error = refused(|inner| inner.checkpoint = forged(599, 3)).await;
+    assert_eq!(error, FollowerError::Uneven { upto: 600, checkpoint: Some(599) });
+    let error = refused(|inner| inner.checkpoint = None).await;
+    assert_eq!(error, FollowerError::Uneven { upto: 600, checkpoint: None });
+}

@@ -1,0 +1,174 @@
+//! Writes entries: durable before anything comes of them, or refused within a stated time.
+//!
+//! A change that was handed to the store is let run to its end by a task of its own: a caller that gave up, or
+//! whose deadline passed, leaves no change half acknowledged. It keeps its place among those in flight until the
+//! store is done with it, so that a store that hangs can't pile up more than `max_in_flight` of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::entry::{Decision, Draft, Item, Outcome, TooLarge};
+use super::receipt::Receipt;
+use crate::access::{OpenAction, Permit};
+use crate::domain::Clock;
+use crate::store::{Change, Committed, Store, StoreError, Write};
+
+/// How long, and how much.
+#[derive(Debug, Clone, Copy)]
+pub struct LogOptions {
+    /// Until when a caller has its answer.
+    pub deadline: Duration,
+    /// How many changes the store may be busy with; more are refused at once.
+    pub max_in_flight: usize,
+}
+
+/// Why nothing was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// The store can't be written to now.
+    #[error("the log is not available")]
+    Unavailable,
+    /// The store took too long. The entries may still be written.
+    #[error("the log did not answer in time")]
+    Deadline,
+    /// Too many changes are in flight.
+    #[error("the log is overloaded")]
+    Overloaded,
+    /// The condition of a write did not hold; nothing was written.
+    #[error("the condition of write {write} does not hold")]
+    Conflict {
+        /// Which write.
+        write: usize,
+    },
+    /// Durability is gone: the process must stop serving.
+    #[error("the log failed for good")]
+    Fatal,
+    /// The entries would not say what the permit allows: a mistake of ours.
+    #[error("the log entries do not agree with the permit")]
+    Mismatch,
+    /// The entry would be too large.
+    #[error("too much for a log entry")]
+    TooLarge,
+}
+
+/// The log, for writing.
+pub struct Log {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    deadline: Duration,
+    in_flight: Arc<Semaphore>,
+    failure: CancellationToken,
+}
+
+impl Log {
+    /// Writes to a store.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, options: LogOptions) -> Self {
+        Self {
+            store,
+            clock,
+            deadline: options.deadline,
+            in_flight: Arc::new(Semaphore::new(options.max_in_flight)),
+            failure: CancellationToken::new(),
+        }
+    }
+
+    /// Writes that the permit's records are about to be opened. The receipt exists only after the entries are
+    /// durable. Refused unless the items that are OK are exactly the permit's records, in order.
+    pub async fn before_open<A: OpenAction>(
+        &self,
+        draft: Draft,
+        permit: &Permit<A>,
+        items: Vec<Item>,
+    ) -> Result<Receipt<A>, LogError> {
+        if !agrees(&draft, permit, &items) {
+            return Err(LogError::Mismatch);
+        }
+        let tokens = permit.records().iter().map(|record| record.token).collect();
+        self.record(draft, items).await?;
+        Ok(Receipt::new(permit.request(), tokens))
+    }
+
+    /// Writes and their entries, as one change.
+    pub async fn commit(
+        &self,
+        draft: Draft,
+        items: Vec<Item>,
+        writes: Vec<Write>,
+    ) -> Result<Committed, LogError> {
+        if self.is_failed() {
+            return Err(LogError::Fatal);
+        }
+        let slot = Arc::clone(&self.in_flight).try_acquire_owned().map_err(|_| LogError::Overloaded)?;
+        let entries = draft.encode(self.clock.now(), &items).map_err(|TooLarge| LogError::TooLarge)?;
+        let (store, failure) = (Arc::clone(&self.store), self.failure.clone());
+        let change = tokio::spawn(async move {
+            let committed = store.commit(Change { writes, entries }).await.map_err(|error| refuse(&error));
+            if committed == Err(LogError::Fatal) {
+                failure.cancel();
+            }
+            drop(slot);
+            committed
+        });
+        match timeout(self.deadline, change).await {
+            Ok(Ok(committed)) => committed,
+            // The store panicked, or the process is stopping: it is not known what was written.
+            Ok(Err(_)) => Err(LogError::Unavailable),
+            Err(_) => Err(LogError::Deadline),
+        }
+    }
+
+    /// Entries alone.
+    pub async fn record(&self, draft: Draft, items: Vec<Item>) -> Result<Committed, LogError> {
+        self.commit(draft, items, Vec::new()).await
+    }
+
+    /// Whether durability is gone. Everything is refused from then on.
+    pub fn is_failed(&self) -> bool {
+        self.failure.is_cancelled()
+    }
+
+    /// Cancelled when durability is gone, so that the process stops serving.
+    pub fn failure(&self) -> CancellationToken {
+        self.failure.clone()
+    }
+
+    /// How many more changes may be in flight.
+    pub fn free_slots(&self) -> usize {
+        self.in_flight.available_permits()
+    }
+}
+
+/// Whether what will be on record is what the permit allows.
+fn agrees<A: OpenAction>(draft: &Draft, permit: &Permit<A>, items: &[Item]) -> bool {
+    let action = draft.action.as_str_name().strip_prefix("ACTION_").unwrap_or_default();
+    let records = permit.records();
+    let allowed = items.iter().filter(|item| item.outcome == Outcome::Ok);
+    draft.request == permit.request()
+        && action.eq_ignore_ascii_case(A::ACTION.as_str())
+        && (records.is_empty() || draft.decision != Decision::Deny)
+        && records.iter().all(|record| draft.tenant.as_ref() == Some(&record.tenant))
+        && permit.policies().is_subset(&draft.policies)
+        && allowed.cloned().eq(records.iter().map(|record| Item::of_record(record, Outcome::Ok)))
+}
+
+fn refuse(error: &StoreError) -> LogError {
+    match error {
+        StoreError::Conflict { write } => LogError::Conflict { write: *write },
+        StoreError::Fatal { .. } => {
+            tracing::error!(%error, "the log can't be written any more; the vault stops serving");
+            LogError::Fatal
+        }
+        StoreError::Unavailable { .. } | StoreError::Corrupt { .. } | StoreError::Foreign { .. } => {
+            tracing::warn!(%error, "the log can't be written");
+            LogError::Unavailable
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

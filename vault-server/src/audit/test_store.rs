@@ -1,0 +1,178 @@
+//! The part of a store that the log needs, in memory, with the faults a test wants.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::domain::{
+    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, SubjectRef, TenantId, Timestamp, Token,
+    VaultIdentity,
+};
+use crate::store::{
+    Change, Committed, Derived, DerivedState, Lookup, Remembered, Stats, Store, StoreError, TileId,
+};
+
+#[derive(Default)]
+pub(super) struct Inner {
+    pub(super) entries: Vec<Bytes>,
+    pub(super) upto: u64,
+    pub(super) checkpoint: Option<(u64, String)>,
+    pub(super) tiles: BTreeMap<TileId, Bytes>,
+    pub(super) postings: BTreeSet<(Vec<u8>, u64)>,
+    /// Where each step of the follower ended.
+    pub(super) derived_at: Vec<u64>,
+    /// How many entries were asked for.
+    pub(super) entries_read: usize,
+    /// What the next commits or derives answer.
+    pub(super) fault: Option<StoreError>,
+}
+
+pub(super) struct TestStore {
+    pub(super) inner: Mutex<Inner>,
+    blocked: watch::Sender<bool>,
+}
+
+impl TestStore {
+    pub(super) fn new() -> Self {
+        Self { inner: Mutex::new(Inner::default()), blocked: watch::Sender::new(false) }
+    }
+
+    /// While blocked, commits hang.
+    pub(super) fn block(&self, blocked: bool) {
+        self.blocked.send_replace(blocked);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.inner.lock().entries.len()
+    }
+
+    pub(super) fn fail(&self, fault: Option<StoreError>) {
+        self.inner.lock().fault = fault;
+    }
+}
+
+#[async_trait]
+impl Store for TestStore {
+    fn engine(&self) -> &'static str {
+        "test"
+    }
+
+    async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
+        self.blocked.subscribe().wait_for(|blocked| !blocked).await.unwrap();
+        let mut inner = self.inner.lock();
+        if let Some(fault) = inner.fault.clone() {
+            return Err(fault);
+        }
+        let first_sequence = inner.entries.len() as u64;
+        inner.entries.extend(change.entries);
+        Ok(Committed { first_sequence })
+    }
+
+    async fn log_size(&self) -> Result<u64, StoreError> {
+        Ok(self.inner.lock().entries.len() as u64)
+    }
+
+    async fn entries(&self, start: u64, most: usize, bytes: usize) -> Result<Vec<Bytes>, StoreError> {
+        let mut inner = self.inner.lock();
+        let mut total = 0;
+        let fits = |entry: &&Bytes| {
+            let first = total == 0;
+            total += entry.len();
+            first || total <= bytes
+        };
+        let found: Vec<_> =
+            inner.entries.iter().skip(start as usize).take(most).take_while(fits).cloned().collect();
+        inner.entries_read += found.len();
+        Ok(found)
+    }
+
+    async fn derive(&self, derived: Derived) -> Result<(), StoreError> {
+        let mut inner = self.inner.lock();
+        if let Some(fault) = inner.fault.clone() {
+            return Err(fault);
+        }
+        assert!(derived.upto >= inner.upto, "derived rows never go back");
+        inner.derived_at.push(derived.upto);
+        inner.upto = derived.upto;
+        inner.tiles.extend(derived.tiles);
+        inner.postings.extend(derived.postings.into_iter().map(|row| (row.key, row.sequence)));
+        inner.checkpoint = derived.checkpoint.or(inner.checkpoint.take());
+        Ok(())
+    }
+
+    async fn derived(&self) -> Result<DerivedState, StoreError> {
+        let inner = self.inner.lock();
+        Ok(DerivedState { upto: inner.upto, checkpoint: inner.checkpoint.clone() })
+    }
+
+    async fn tile(&self, id: TileId) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.inner.lock().tiles.get(&id).cloned())
+    }
+
+    async fn postings(
+        &self,
+        key: &[u8],
+        from: u64,
+        until: u64,
+        newest_first: bool,
+        limit: usize,
+    ) -> Result<Vec<u64>, StoreError> {
+        let inner = self.inner.lock();
+        let rows = inner.postings.range((key.to_vec(), from)..(key.to_vec(), until)).map(|row| row.1);
+        Ok(if newest_first { rows.rev().take(limit).collect() } else { rows.take(limit).collect() })
+    }
+
+    // The log needs none of these.
+
+    async fn identity(&self) -> Result<Option<VaultIdentity>, StoreError> {
+        unreachable!()
+    }
+    async fn found(&self, _: &VaultIdentity) -> Result<(), StoreError> {
+        unreachable!()
+    }
+    async fn records(&self, _: &[Token]) -> Result<Vec<Lookup>, StoreError> {
+        unreachable!()
+    }
+    async fn find(
+        &self,
+        _: &TenantId,
+        _: &ClassName,
+        _: BlindIndex,
+        _: usize,
+    ) -> Result<Vec<Token>, StoreError> {
+        unreachable!()
+    }
+    async fn tokens_of_subject(
+        &self,
+        _: &TenantId,
+        _: SubjectRef,
+        _: Option<Token>,
+        _: usize,
+    ) -> Result<Vec<Token>, StoreError> {
+        unreachable!()
+    }
+    async fn tokens_of_key(&self, _: KeyId, _: Option<Token>, _: usize) -> Result<Vec<Token>, StoreError> {
+        unreachable!()
+    }
+    async fn keys(&self, _: Option<&TenantId>, _: KeyPurpose) -> Result<Vec<KeyRecord>, StoreError> {
+        unreachable!()
+    }
+    async fn key(&self, _: KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        unreachable!()
+    }
+    async fn remembered(&self, _: &[u8; 32]) -> Result<Option<Remembered>, StoreError> {
+        unreachable!()
+    }
+    async fn forget(&self, _: Timestamp, _: usize) -> Result<usize, StoreError> {
+        unreachable!()
+    }
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        unreachable!()
+    }
+    async fn close(&self) -> Result<(), StoreError> {
+        unreachable!()
+    }
+}
