@@ -1,1 +1,60 @@
-//! stub
+//! Wire to domain and back, and the one match from problems to status. tonic's types stay in here.
+
+mod audit;
+mod parse;
+mod peer;
+mod status;
+mod vault;
+
+use std::sync::Arc;
+
+use tonic::service::Routes;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use vault_proto::v1;
+
+use crate::vault::Vault;
+
+pub use peer::PeerIdentity;
+
+/// Bounds of messages and of a stream's read-ahead.
+#[derive(Debug, Clone, Copy)]
+pub struct WireLimits {
+    /// The largest message that is read or written, in bytes.
+    pub message: usize,
+    /// How many messages of one stream are served at once.
+    pub stream_window: usize,
+}
+
+/// Counts items; calls are counted around the services.
+pub trait Observer: Send + Sync + 'static {
+    /// So many items of an action fared well, so many did not.
+    fn items(&self, action: &'static str, ok: usize, failed: usize);
+}
+
+/// The services of the vault, to be served on a listener that requires client certificates and puts a
+/// [`PeerIdentity`] into each request's extensions.
+pub fn routes(
+    vault: &Arc<Vault>,
+    observer: &Arc<dyn Observer>,
+    limits: WireLimits,
+    health: HealthServer<impl Health>,
+) -> Result<Routes, tonic_reflection::server::Error> {
+    let vault_service = v1::vault_service_server::VaultServiceServer::new(vault::VaultApi::new(
+        Arc::clone(vault),
+        Arc::clone(observer),
+        limits,
+    ))
+    .max_decoding_message_size(limits.message)
+    .max_encoding_message_size(limits.message);
+    let audit_service =
+        v1::audit_service_server::AuditServiceServer::new(audit::AuditApi::new(Arc::clone(vault)))
+            .max_decoding_message_size(limits.message);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(vault_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    Ok(Routes::new(vault_service)
+        .add_service(audit_service)
+        .add_service(health)
+        .add_service(reflection))
+}

@@ -1,1 +1,223 @@
-//! stub
+//! The use cases, one file each. Here permits and receipts meet.
+//!
+//! Every use case goes the same way: the caller's tenant, the request's own limits, what policy says of the
+//! action, the records, what policy says of each, the log, and only then the values. What is refused on
+//! that way is in the log before the caller learns of it.
+
+mod audit;
+mod describe;
+mod detokenize;
+mod erase;
+mod find;
+mod mask;
+mod opening;
+mod problem;
+mod request;
+mod tokenize;
+mod warrant;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::access::{Access, Action, Caller, Credential, Question, TenantError, Verdict};
+use crate::audit::{Actor, AuditAction, Decision, Draft, FollowerHandle, Item, Log, Outcome};
+use crate::domain::class::Classes;
+use crate::domain::{Clock, Purpose, RequestId, TenantId, VaultIdentity};
+use crate::keyring::Keyring;
+use crate::store::Store;
+
+pub use audit::{AuditQuery, AuditScope};
+pub use describe::Described;
+pub use detokenize::Opened;
+pub use erase::{EraseTarget, Erased};
+pub use find::Found;
+pub use problem::{Problem, Refused};
+pub use request::{NewValue, Note, ParsedToken};
+
+/// What a request may ask for at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Items in a request.
+    pub items: usize,
+    /// Bytes of a value, whatever its class allows.
+    pub value_bytes: usize,
+    /// Bytes of an answer, as far as values make them.
+    pub response_bytes: usize,
+    /// How long the answer to a write is remembered under its idempotency key.
+    pub remember: Duration,
+}
+
+/// Everything the use cases work with.
+pub struct Parts {
+    /// Which vault this is.
+    pub identity: VaultIdentity,
+    /// The data classes.
+    pub classes: Arc<Classes>,
+    /// Where things are kept.
+    pub store: Arc<dyn Store>,
+    /// Open keys.
+    pub keyring: Arc<Keyring>,
+    /// Who may.
+    pub access: Arc<Access>,
+    /// The log.
+    pub log: Arc<Log>,
+    /// The log's tree and checkpoints.
+    pub follower: Arc<FollowerHandle>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What a request may ask for.
+    pub limits: Limits,
+}
+
+/// The vault.
+pub struct Vault {
+    parts: Parts,
+}
+
+/// One request of a known caller.
+pub struct Context {
+    /// Who asks.
+    pub caller: Caller,
+    /// Names the request in the log and in the answer.
+    pub request: RequestId,
+}
+
+impl Vault {
+    /// Puts it together.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts }
+    }
+
+    /// Which vault this is.
+    pub fn identity(&self) -> &VaultIdentity {
+        &self.parts.identity
+    }
+
+    /// Who calls. A credential that names nobody provisioned is refused, and the refusal is in the log first.
+    pub async fn enter(&self, credential: &Credential, action: AuditAction) -> Result<Context, Refused> {
+        let request = RequestId::random().map_err(|_| Problem::Internal.whole())?;
+        match self.parts.access.authenticate(credential, self.parts.clock.now()) {
+            Ok(caller) => Ok(Context { caller, request }),
+            Err(cause) => {
+                let mut draft = Draft::new(request, action, Actor::unknown(credential));
+                draft.decision = Decision::Deny;
+                draft.cause = cause.as_str();
+                self.parts.log.record(draft, Vec::new()).await?;
+                Err(Problem::PrincipalUnknown.whole().of(request))
+            }
+        }
+    }
+
+    /// Puts a request into the log that was refused before a use case saw it (it did not parse).
+    pub async fn refuse(&self, cx: &Context, action: AuditAction, refused: Refused) -> Refused {
+        let draft = Draft::new(cx.request, action, Actor::caller_of_vault(&cx.caller));
+        self.log_refusal(draft, Vec::new(), refused).await.of(cx.request)
+    }
+
+    fn draft(&self, cx: &Context, action: AuditAction, tenant: &TenantId) -> Draft {
+        let actor = Actor::caller(&cx.caller, tenant);
+        Draft { tenant: Some(tenant.clone()), ..Draft::new(cx.request, action, actor) }
+    }
+
+    /// The tenant a request is about. A refusal is in the log.
+    async fn tenant(&self, cx: &Context, action: AuditAction, asked: &str) -> Result<TenantId, Refused> {
+        let problem = match self.parts.access.tenant(&cx.caller, asked) {
+            Ok(tenant) => return Ok(tenant),
+            Err(TenantError::Invalid) => Problem::Field("a tenant's name: a-z, 0-9 and '-', at most 63 characters"),
+            Err(TenantError::Ambiguous) => Problem::Field("named: the caller serves several tenants, or none by itself"),
+            Err(TenantError::NotAllowed) => Problem::TenantNotAllowed,
+        };
+        Err(self.refuse(cx, action, problem.at("tenant")).await)
+    }
+
+    /// Whether the action may be done at all. A refusal is in the log with the items it was asked for.
+    async fn allow(
+        &self,
+        cx: &Context,
+        draft: &mut Draft,
+        tenant: &TenantId,
+        question: Question<'_>,
+        items: impl FnOnce() -> Vec<Item>,
+    ) -> Result<(), Refused> {
+        let verdict = self.decide(cx, tenant, question);
+        draft.policies.extend(verdict.policies.iter().cloned());
+        if verdict.allowed {
+            return Ok(());
+        }
+        let refused = Problem::ActionNotAllowed.whole();
+        Err(self.log_refusal(draft.clone(), items(), refused).await)
+    }
+
+    fn decide(&self, cx: &Context, tenant: &TenantId, question: Question<'_>) -> Verdict {
+        self.parts.access.decide(&cx.caller, tenant, question)
+    }
+
+    /// Logs a refusal of a whole request; what comes back is what the caller is told.
+    async fn log_refusal(&self, mut draft: Draft, items: Vec<Item>, refused: Refused) -> Refused {
+        draft.decision = Decision::Deny;
+        draft.cause = refused.problem.cause();
+        match self.parts.log.record(draft, items).await {
+            Ok(_) => refused,
+            // The refusal could not be made durable: not even that much is told.
+            Err(error) => error.into(),
+        }
+    }
+
+    /// Refuses a request that asks for nothing or for too much.
+    fn check_count(&self, count: usize, field: &str) -> Result<(), Refused> {
+        match count {
+            0 => Err(Problem::NoItems.at(field)),
+            n if n > self.parts.limits.items => {
+                Err(Problem::TooManyItems { most: self.parts.limits.items }.at(field))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An item that was denied before it was looked at.
+fn denied() -> Item {
+    Item { outcome: Outcome::Denied, ..Item::invalid() }
+}
+
+/// Tokens of a request that was denied as a whole, as they came.
+fn denied_tokens(tokens: &[ParsedToken]) -> Vec<Item> {
+    let item = |token: &ParsedToken| match token {
+        Ok(token) => Item::of_token(*token, Outcome::Denied),
+        Err(_) => Item::invalid(),
+    };
+    tokens.iter().map(item).collect()
+}
+
+/// A question about an action as a whole.
+fn whole(action: Action, purpose: Option<Purpose>) -> Question<'static> {
+    Question { action, class: None, purpose }
+}
+
+/// What the items of a request say about it.
+fn decision(items: &[Item]) -> Decision {
+    let done = items.iter().filter(|item| item.outcome == Outcome::Ok).count();
+    match done {
+        0 if !items.is_empty() => Decision::Deny,
+        n if n == items.len() => Decision::Allow,
+        _ => Decision::Partial,
+    }
+}
+
+/// Collects the ids of deciding policies.
+fn add_policies(into: &mut BTreeSet<String>, verdict: &Verdict) {
+    for policy in verdict.policies.iter() {
+        if !into.contains(policy) {
+            into.insert(policy.clone());
+        }
+    }
+}
+
+/// Lets other requests run after a stretch of computing.
+async fn breathe(item: usize) {
+    const STRETCH: usize = 512;
+    if item % STRETCH == STRETCH - 1 {
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,137 @@
+//! `vault.v1.AuditService`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use tonic::{Request, Response, Status};
+use vault_proto::v1;
+use vault_proto::v1::audit_service_server::AuditService;
+
+use crate::audit::AuditAction;
+use crate::domain::{Environment, PrincipalId, SubjectId, Timestamp, Token};
+use crate::vault::{AuditQuery, Context, Problem, Refused, Vault};
+
+use super::peer;
+use super::status::status;
+
+pub(super) struct AuditApi {
+    vault: Arc<Vault>,
+}
+
+impl AuditApi {
+    pub(super) fn new(vault: Arc<Vault>) -> Self {
+        Self { vault }
+    }
+
+    async fn serve<Q, A>(
+        &self,
+        action: AuditAction,
+        request: Request<Q>,
+        serve: impl AsyncFnOnce(&Arc<Vault>, Context, Q) -> Result<A, Refused>,
+    ) -> Result<Response<A>, Status> {
+        let credential = peer::credential(request.extensions())?;
+        let answer = match self.vault.enter(&credential, action).await {
+            Ok(cx) => {
+                let id = cx.request;
+                serve(&self.vault, cx, request.into_inner()).await.map_err(|refused| refused.of(id))
+            }
+            Err(refused) => Err(refused),
+        };
+        answer.map(Response::new).map_err(|refused| status(&refused))
+    }
+}
+
+#[tonic::async_trait]
+impl AuditService for AuditApi {
+    async fn query(
+        &self,
+        request: Request<v1::AuditQueryRequest>,
+    ) -> Result<Response<v1::AuditQueryResponse>, Status> {
+        self.serve(AuditAction::AuditQuery, request, async |vault, cx, request| {
+            let tenant = request.tenant.clone();
+            let query = query(request, &vault.identity().environment);
+            let page = vault.audit_query(&cx, &tenant, query).await?;
+            let entries = page.entries.into_iter();
+            Ok(v1::AuditQueryResponse {
+                entries: entries
+                    .map(|(sequence, entry)| v1::AuditRecord { sequence, entry: Some(entry) })
+                    .collect(),
+                next: page.next.unwrap_or_default(),
+            })
+        })
+        .await
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<v1::GetCheckpointRequest>,
+    ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
+        self.serve(AuditAction::AuditCheckpoint, request, async |vault, cx, request| {
+            let (checkpoint, verifier_key) = vault.checkpoint(&cx, request.fresh).await?;
+            Ok(v1::GetCheckpointResponse { checkpoint, verifier_key })
+        })
+        .await
+    }
+
+    type GetEntriesStream = Pin<Box<dyn Stream<Item = Result<v1::GetEntriesResponse, Status>> + Send>>;
+
+    async fn get_entries(
+        &self,
+        request: Request<v1::GetEntriesRequest>,
+    ) -> Result<Response<Self::GetEntriesStream>, Status> {
+        self.serve(AuditAction::AuditExport, request, async |vault, cx, request| {
+            let v1::GetEntriesRequest { start, end } = request;
+            vault.audit_export(&cx, start, end).await?;
+            Ok(entries(Arc::clone(vault), start, end))
+        })
+        .await
+    }
+}
+
+/// Streams leaves, a message's worth at a time, as fast as the reader takes them.
+fn entries(
+    vault: Arc<Vault>,
+    start: u64,
+    end: u64,
+) -> Pin<Box<dyn Stream<Item = Result<v1::GetEntriesResponse, Status>> + Send>> {
+    Box::pin(futures::stream::try_unfold((vault, start), move |(vault, start)| async move {
+        if start >= end {
+            return Ok(None);
+        }
+        let leaves = vault.leaves(start, end).await.map_err(|refused| status(&refused))?;
+        if leaves.is_empty() {
+            return Err(status(&Problem::StoreUnavailable.whole()));
+        }
+        let next = start + leaves.len() as u64;
+        Ok(Some((v1::GetEntriesResponse { start, leaves }, (vault, next))))
+    }))
+}
+
+fn query(request: v1::AuditQueryRequest, environment: &Environment) -> Result<AuditQuery, Refused> {
+    let some = |text: String| (!text.is_empty()).then_some(text);
+    let time = |us: u64| (us != 0).then_some(Timestamp(us));
+    let subject = some(request.subject)
+        .map(|id| SubjectId::parse(id).ok_or_else(|| Problem::Field("1 to 256 bytes").at("subject")))
+        .transpose()?;
+    let principal = some(request.principal)
+        .map(|name| PrincipalId::parse(&name).map_err(|_| Problem::Field("a principal's name").at("principal")))
+        .transpose()?;
+    let action = some(request.action)
+        .map(|name| {
+            let name = format!("ACTION_{}", name.to_ascii_uppercase());
+            AuditAction::from_str_name(&name).ok_or_else(|| Problem::Field("a name of an action").at("action"))
+        })
+        .transpose()?;
+    Ok(AuditQuery {
+        token: some(request.token).map(|text| Token::parse(&text, environment).map_err(Problem::Token)),
+        subject,
+        principal,
+        action,
+        since: time(request.since_us),
+        until: time(request.until_us),
+        limit: usize::try_from(request.limit).unwrap_or(usize::MAX),
+        page: request.page,
+        oldest_first: request.oldest_first,
+    })
+}

@@ -1,0 +1,319 @@
+//! `vault.v1.VaultService`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status, Streaming};
+use vault_proto::v1::vault_service_server::VaultService;
+use vault_proto::v1::{self, detokenize_result, erase_result, find_result, mask_result, tokenize_result};
+
+use crate::access::Credential;
+use crate::audit::AuditAction;
+use crate::domain::{Body, Timestamp, Token};
+use crate::vault::{Context, Described, Erased, Found, Note, Opened, Problem, Refused, Vault};
+
+use super::status::{item_error, message_error, status};
+use super::{Observer, WireLimits, parse, peer};
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+pub(super) struct VaultApi {
+    service: Arc<Service>,
+}
+
+struct Service {
+    vault: Arc<Vault>,
+    observer: Arc<dyn Observer>,
+    limits: WireLimits,
+}
+
+impl VaultApi {
+    pub(super) fn new(vault: Arc<Vault>, observer: Arc<dyn Observer>, limits: WireLimits) -> Self {
+        Self { service: Arc::new(Service { vault, observer, limits }) }
+    }
+
+    /// Serves one call: who calls, what they get, and the count of it.
+    async fn serve<Q, A, F>(&self, action: AuditAction, request: Request<Q>, serve: F) -> Result<Response<A>, Status>
+    where
+        F: AsyncFnOnce(&Service, &Context, Q) -> Result<A, Refused>,
+        A: Items,
+    {
+        let credential = peer::credential(request.extensions())?;
+        let answer = self.service.one(&credential, action, request.into_inner(), serve).await;
+        answer.map(Response::new).map_err(|refused| status(&refused))
+    }
+}
+
+impl Service {
+    async fn one<Q, A: Items>(
+        &self,
+        credential: &Credential,
+        action: AuditAction,
+        request: Q,
+        serve: impl AsyncFnOnce(&Self, &Context, Q) -> Result<A, Refused>,
+    ) -> Result<A, Refused> {
+        let cx = self.vault.enter(credential, action).await?;
+        let answer = serve(self, &cx, request).await.map_err(|refused| refused.of(cx.request))?;
+        let (ok, failed) = answer.count();
+        self.observer.items(A::ACTION, ok, failed);
+        Ok(answer)
+    }
+
+    fn text(&self, token: Token) -> String {
+        token.encode(&self.vault.identity().environment)
+    }
+
+    async fn tokenize(&self, cx: &Context, request: v1::TokenizeRequest) -> Result<v1::TokenizeResponse, Refused> {
+        let items = parse::new_values(request.items);
+        let idempotency = parse::idempotency(&request.idempotency_key);
+        let results = self.vault.tokenize(cx, &request.tenant, items, idempotency).await?;
+        let results = results.into_iter().enumerate().map(|(i, result)| v1::TokenizeResult {
+            outcome: Some(match result {
+                Ok(token) => tokenize_result::Outcome::Token(self.text(token)),
+                Err(problem) => {
+                    tokenize_result::Outcome::Error(item_error(&problem, || format!("items[{i}].{}", input(&problem))))
+                }
+            }),
+        });
+        Ok(v1::TokenizeResponse { results: results.collect() })
+    }
+
+    async fn detokenize(&self, cx: &Context, request: v1::DetokenizeRequest) -> Result<v1::DetokenizeResponse, Refused> {
+        let tokens = parse::tokens(&request.tokens, &self.vault.identity().environment);
+        let purpose = parse::purpose(&request.purpose);
+        let note = Note::parse(request.reason, request.ticket);
+        let results = self.vault.detokenize(cx, &request.tenant, tokens, purpose, note).await?;
+        let results = results.into_iter().enumerate().map(|(i, result)| v1::DetokenizeResult {
+            outcome: Some(match result {
+                Ok(opened) => detokenize_result::Outcome::Value(wire_value(&opened)),
+                Err(problem) => detokenize_result::Outcome::Error(token_error(&problem, i)),
+            }),
+        });
+        Ok(v1::DetokenizeResponse { results: results.collect() })
+    }
+
+    async fn mask(&self, cx: &Context, request: v1::MaskRequest) -> Result<v1::MaskResponse, Refused> {
+        let tokens = parse::tokens(&request.tokens, &self.vault.identity().environment);
+        let results = self.vault.mask(cx, &request.tenant, tokens).await?;
+        let results = results.into_iter().enumerate().map(|(i, result)| v1::MaskResult {
+            outcome: Some(match result {
+                // Exposed: wire response; the masked form, after the receipt.
+                Ok(masked) => mask_result::Outcome::Masked(masked.expose().to_owned()),
+                Err(problem) => mask_result::Outcome::Error(token_error(&problem, i)),
+            }),
+        });
+        Ok(v1::MaskResponse { results: results.collect() })
+    }
+
+    async fn find(&self, cx: &Context, request: v1::FindRequest) -> Result<v1::FindResponse, Refused> {
+        let class = parse::class(&request.data_class, "data_class");
+        let values = request.values.into_iter().map(|value| parse::value(Some(value))).collect();
+        let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
+        let results = self.vault.find(cx, &request.tenant, class, values, limit).await?;
+        let results = results.into_iter().enumerate().map(|(i, result)| v1::FindResult {
+            outcome: Some(match result {
+                Ok(Found { tokens, truncated }) => find_result::Outcome::Matches(v1::FindMatches {
+                    tokens: tokens.into_iter().map(|token| self.text(token)).collect(),
+                    truncated,
+                }),
+                Err(problem) => find_result::Outcome::Error(item_error(&problem, || format!("values[{i}]"))),
+            }),
+        });
+        Ok(v1::FindResponse { results: results.collect() })
+    }
+
+    async fn describe(&self, cx: &Context, request: v1::DescribeRequest) -> Result<v1::DescribeResponse, Refused> {
+        let tokens = parse::tokens(&request.tokens, &self.vault.identity().environment);
+        let results = self.vault.describe(cx, &request.tenant, tokens).await?;
+        let results = results.into_iter().enumerate().map(|(i, result)| v1::DescribeResult {
+            outcome: Some(match result {
+                Ok(described) => v1::describe_result::Outcome::Description(description(&described)),
+                Err(problem) => v1::describe_result::Outcome::Error(token_error(&problem, i)),
+            }),
+        });
+        Ok(v1::DescribeResponse { results: results.collect() })
+    }
+
+    async fn erase(&self, cx: &Context, request: v1::EraseRequest) -> Result<v1::EraseResponse, Refused> {
+        let environment = &self.vault.identity().environment;
+        let target = parse::erase_target(&request.tokens, request.subject, environment);
+        let note = Note::parse(request.reason, request.ticket);
+        let results = self.vault.erase(cx, &request.tenant, target, note).await?;
+        let results = results.into_iter().enumerate().map(|(i, Erased { token, outcome })| v1::EraseResult {
+            token: token.map_or_else(|| request.tokens.get(i).cloned().unwrap_or_default(), |token| self.text(token)),
+            outcome: Some(match outcome {
+                Ok(erased) => erase_result::Outcome::Erased(erased),
+                Err(problem) => erase_result::Outcome::Error(token_error(&problem, i)),
+            }),
+        });
+        Ok(v1::EraseResponse { results: results.collect() })
+    }
+}
+
+#[tonic::async_trait]
+impl VaultService for VaultApi {
+    async fn tokenize(&self, request: Request<v1::TokenizeRequest>) -> Result<Response<v1::TokenizeResponse>, Status> {
+        self.serve(AuditAction::Tokenize, request, Service::tokenize).await
+    }
+
+    async fn detokenize(
+        &self,
+        request: Request<v1::DetokenizeRequest>,
+    ) -> Result<Response<v1::DetokenizeResponse>, Status> {
+        self.serve(AuditAction::Detokenize, request, Service::detokenize).await
+    }
+
+    async fn mask(&self, request: Request<v1::MaskRequest>) -> Result<Response<v1::MaskResponse>, Status> {
+        self.serve(AuditAction::Mask, request, Service::mask).await
+    }
+
+    async fn find(&self, request: Request<v1::FindRequest>) -> Result<Response<v1::FindResponse>, Status> {
+        self.serve(AuditAction::Find, request, Service::find).await
+    }
+
+    async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
+        self.serve(AuditAction::Describe, request, Service::describe).await
+    }
+
+    async fn erase(&self, request: Request<v1::EraseRequest>) -> Result<Response<v1::EraseResponse>, Status> {
+        self.serve(AuditAction::Erase, request, Service::erase).await
+    }
+
+    type TokenizeStreamStream = Answers<v1::TokenizeStreamResponse>;
+
+    async fn tokenize_stream(
+        &self,
+        request: Request<Streaming<v1::TokenizeStreamRequest>>,
+    ) -> Result<Response<Self::TokenizeStreamStream>, Status> {
+        let credential = peer::credential(request.extensions())?;
+        let service = Arc::clone(&self.service);
+        let window = service.limits.stream_window;
+        let answers = request.into_inner().map(move |message| {
+            let (service, credential) = (Arc::clone(&service), Arc::clone(&credential));
+            async move {
+                let v1::TokenizeStreamRequest { sequence, request } = message?;
+                let request = request.unwrap_or_default();
+                let answer = service.one(&credential, AuditAction::Tokenize, request, Service::tokenize).await;
+                Ok(v1::TokenizeStreamResponse {
+                    sequence,
+                    outcome: Some(match answer {
+                        Ok(response) => v1::tokenize_stream_response::Outcome::Response(response),
+                        Err(refused) => v1::tokenize_stream_response::Outcome::Error(message_error(&refused)),
+                    }),
+                })
+            }
+        });
+        Ok(Response::new(Box::pin(answers.buffered(window))))
+    }
+
+    type DetokenizeStreamStream = Answers<v1::DetokenizeStreamResponse>;
+
+    async fn detokenize_stream(
+        &self,
+        request: Request<Streaming<v1::DetokenizeStreamRequest>>,
+    ) -> Result<Response<Self::DetokenizeStreamStream>, Status> {
+        let credential = peer::credential(request.extensions())?;
+        let service = Arc::clone(&self.service);
+        let window = service.limits.stream_window;
+        let answers = request.into_inner().map(move |message| {
+            let (service, credential) = (Arc::clone(&service), Arc::clone(&credential));
+            async move {
+                let v1::DetokenizeStreamRequest { sequence, request } = message?;
+                let request = request.unwrap_or_default();
+                let answer = service.one(&credential, AuditAction::Detokenize, request, Service::detokenize).await;
+                Ok(v1::DetokenizeStreamResponse {
+                    sequence,
+                    outcome: Some(match answer {
+                        Ok(response) => v1::detokenize_stream_response::Outcome::Response(response),
+                        Err(refused) => v1::detokenize_stream_response::Outcome::Error(message_error(&refused)),
+                    }),
+                })
+            }
+        });
+        Ok(Response::new(Box::pin(answers.buffered(window))))
+    }
+}
+
+/// How the items of an answer fared, for the metrics.
+trait Items {
+    const ACTION: &'static str;
+    /// How many well, how many not.
+    fn count(&self) -> (usize, usize);
+}
+
+macro_rules! items {
+    ($($answer:ident $outcome:ident $action:literal;)*) => {
+        $(impl Items for v1::$answer {
+            const ACTION: &'static str = $action;
+            fn count(&self) -> (usize, usize) {
+                let failed = self
+                    .results
+                    .iter()
+                    .filter(|result| matches!(result.outcome, Some(v1::$outcome::Outcome::Error(_))))
+                    .count();
+                (self.results.len() - failed, failed)
+            }
+        })*
+    };
+}
+
+items! {
+    TokenizeResponse tokenize_result "tokenize";
+    DetokenizeResponse detokenize_result "detokenize";
+    MaskResponse mask_result "mask";
+    FindResponse find_result "find";
+    DescribeResponse describe_result "describe";
+    EraseResponse erase_result "erase";
+}
+
+/// The field of a tokenize item that a problem is with.
+fn input(problem: &Problem) -> &'static str {
+    match problem {
+        Problem::ClassUnknown | Problem::ActionNotAllowed => "data_class",
+        Problem::Field(_) => "subject",
+        _ => "value",
+    }
+}
+
+fn token_error(problem: &Problem, i: usize) -> v1::ItemError {
+    item_error(problem, || format!("tokens[{i}]"))
+}
+
+fn wire_value(opened: &Opened) -> v1::Value {
+    static ZEROS: [u8; 4096] = [0; 4096];
+    let padding = if opened.padding <= ZEROS.len() {
+        Bytes::from_static(&ZEROS[..opened.padding])
+    } else {
+        vec![0; opened.padding].into()
+    };
+    // Exposed: wire response, after the receipt.
+    v1::Value { data: Bytes::copy_from_slice(opened.value.expose().as_bytes()), padding }
+}
+
+fn description(Described(record): &Described) -> v1::Description {
+    use v1::description::State;
+    let (state, erased, key_version) = match &record.body {
+        Body::Sealed { key_version, .. } => (State::Active, None, key_version.0),
+        Body::Erased { at } => (State::Erased, Some(timestamp(*at)), 0),
+    };
+    v1::Description {
+        tenant: record.tenant.to_string(),
+        data_class: record.class.to_string(),
+        state: state.into(),
+        created: Some(timestamp(record.created)),
+        erased,
+        key_version,
+        has_subject: record.subject.is_some(),
+        indexed: record.index.is_some(),
+    }
+}
+
+fn timestamp(at: Timestamp) -> prost_types::Timestamp {
+    const SECOND: u64 = 1_000_000;
+    prost_types::Timestamp {
+        seconds: i64::try_from(at.0 / SECOND).unwrap_or(i64::MAX),
+        nanos: i32::try_from(at.0 % SECOND * 1000).unwrap_or(0),
+    }
+}

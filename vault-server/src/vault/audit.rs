@@ -1,0 +1,186 @@
+//! Reads the log. Reading it is itself on record, before anything is shown.
+
+use crate::access::{Action, Verdict};
+use crate::audit::{self, AuditAction, Decision, Draft, Page, Query};
+use crate::crypto;
+use crate::domain::{PrincipalId, SubjectId, TenantId, Timestamp};
+
+use super::{Context, ParsedToken, Problem, Refused, Vault, whole};
+
+/// What to look for; what is `None` does not narrow.
+pub struct AuditQuery {
+    /// Entries of a token.
+    pub token: Option<ParsedToken>,
+    /// Entries of a person.
+    pub subject: Option<SubjectId>,
+    /// Entries of a caller.
+    pub principal: Option<PrincipalId>,
+    /// Entries of an action.
+    pub action: Option<AuditAction>,
+    /// From here on.
+    pub since: Option<Timestamp>,
+    /// Before this.
+    pub until: Option<Timestamp>,
+    /// At most so many.
+    pub limit: usize,
+    /// Where the last page ended.
+    pub page: String,
+    /// In the log's order, or backwards.
+    pub oldest_first: bool,
+}
+
+/// How long a fresh checkpoint may take.
+const FRESH: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Whose entries are read.
+pub enum AuditScope {
+    /// One tenant's.
+    Tenant(TenantId),
+    /// All, and the vault's own.
+    Vault,
+}
+
+impl Vault {
+    /// The most entries of a page.
+    pub const MOST_ENTRIES: usize = 1000;
+    /// How many a page has without asking.
+    pub const USUAL_ENTRIES: usize = 100;
+
+    /// Finds entries.
+    pub async fn audit_query(
+        &self,
+        cx: &Context,
+        asked_tenant: &str,
+        query: Result<AuditQuery, Refused>,
+    ) -> Result<Page, Refused> {
+        const ACTION: AuditAction = AuditAction::AuditQuery;
+        let scope = self.scope(cx, ACTION, Action::AuditQuery, asked_tenant).await?;
+        let draft = self.reading(cx, ACTION, &scope);
+        let checked = match query {
+            Ok(query) => self.query(&scope, query).await,
+            Err(refused) => Err(refused),
+        };
+        let query = match checked {
+            Ok(query) => query,
+            Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
+        };
+        self.parts.log.record(draft, Vec::new()).await?;
+        // A person of whom the tenant has no key: nothing was ever kept about them.
+        let Some(query) = query else { return Ok(Page { entries: Vec::new(), next: None }) };
+        let covered = self.parts.follower.covered();
+        audit::query(&self.parts.store, covered, &query).await.map_err(|error| match error {
+            audit::QueryError::Page => Problem::Field("the `next` of an earlier answer").at("page"),
+            audit::QueryError::Subjects => Problem::Internal.whole(),
+            audit::QueryError::Store(error) => error.into(),
+        })
+    }
+
+    /// The newest signed checkpoint, or one that covers everything written before the call.
+    pub async fn checkpoint(&self, cx: &Context, fresh: bool) -> Result<(String, String), Refused> {
+        const ACTION: AuditAction = AuditAction::AuditCheckpoint;
+        let draft = self.vault_wide(cx, ACTION, Action::AuditCheckpoint).await?;
+        self.parts.log.record(draft, Vec::new()).await?;
+        let follower = &self.parts.follower;
+        let newest = if fresh { None } else { follower.newest_checkpoint() };
+        let checkpoint = match newest {
+            Some(checkpoint) => checkpoint,
+            None => follower.fresh_checkpoint(FRESH).await.map_err(|error| {
+                tracing::error!(%error, "no checkpoint");
+                Problem::LogUnavailable.whole()
+            })?,
+        };
+        Ok((checkpoint, follower.verifier_key()))
+    }
+
+    /// Lets a caller read whole entries of everybody, and says how far the log goes.
+    pub async fn audit_export(&self, cx: &Context, start: u64, end: u64) -> Result<(), Refused> {
+        const ACTION: AuditAction = AuditAction::AuditExport;
+        let mut draft = self.vault_wide(cx, ACTION, Action::AuditExport).await?;
+        draft.details = vec![("start", start.to_string()), ("end", end.to_string())];
+        let size = self.parts.store.log_size().await?;
+        if start > end || end > size {
+            let refused = Problem::Field("start <= end <= the size of the log").at("end");
+            return Err(self.log_refusal(draft, Vec::new(), refused).await);
+        }
+        self.parts.log.record(draft, Vec::new()).await?;
+        Ok(())
+    }
+
+    /// Leaves of the log from `start`, as many as make a message, none at or past `end`.
+    pub async fn leaves(&self, start: u64, end: u64) -> Result<Vec<bytes::Bytes>, Refused> {
+        const MOST: usize = 1024;
+        const BYTES: usize = 1 << 20;
+        let left = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX).min(MOST);
+        Ok(self.parts.store.entries(start, left, BYTES).await?)
+    }
+
+    /// `None`: nothing can match.
+    async fn query(&self, scope: &AuditScope, query: AuditQuery) -> Result<Option<Query>, Refused> {
+        if query.limit > Self::MOST_ENTRIES {
+            return Err(Problem::Field("at most 1,000").at("limit"));
+        }
+        let mut subjects = Vec::new();
+        if let Some(subject) = &query.subject {
+            let AuditScope::Tenant(tenant) = scope else {
+                return Err(Problem::Field("of one tenant: a person is known within a tenant only").at("subject"));
+            };
+            let keys = self.parts.keyring.index_keys(tenant).await?;
+            if keys.is_empty() {
+                return Ok(None);
+            }
+            subjects = keys.iter().map(|key| crypto::subject_ref(key, subject)).collect();
+        }
+        Ok(Some(Query {
+            tenant: match scope {
+                AuditScope::Tenant(tenant) => Some(tenant.clone()),
+                AuditScope::Vault => None,
+            },
+            token: query.token.transpose().map_err(|problem| problem.at("token"))?,
+            subjects,
+            principal: query.principal,
+            action: query.action,
+            since: query.since,
+            until: query.until,
+            limit: if query.limit == 0 { Self::USUAL_ENTRIES } else { query.limit },
+            page: query.page,
+            oldest_first: query.oldest_first,
+        }))
+    }
+
+    /// Whose entries a caller may read. A refusal is in the log.
+    async fn scope(
+        &self,
+        cx: &Context,
+        action: AuditAction,
+        question: Action,
+        asked: &str,
+    ) -> Result<AuditScope, Refused> {
+        if asked == "*" {
+            self.vault_wide(cx, action, question).await?;
+            return Ok(AuditScope::Vault);
+        }
+        let tenant = self.tenant(cx, action, asked).await?;
+        let mut draft = self.draft(cx, action, &tenant);
+        self.allow(cx, &mut draft, &tenant, whole(question, None), Vec::new).await?;
+        Ok(AuditScope::Tenant(tenant))
+    }
+
+    /// Asks policy about something that concerns the whole vault.
+    async fn vault_wide(&self, cx: &Context, action: AuditAction, question: Action) -> Result<Draft, Refused> {
+        let mut draft = Draft::new(cx.request, action, audit::Actor::caller_of_vault(&cx.caller));
+        let Verdict { allowed, policies, .. } = self.parts.access.decide_for_vault(&cx.caller, question);
+        draft.policies.extend(policies.iter().cloned());
+        if allowed {
+            draft.decision = Decision::Allow;
+            return Ok(draft);
+        }
+        Err(self.log_refusal(draft, Vec::new(), Problem::ActionNotAllowed.whole()).await)
+    }
+
+    fn reading(&self, cx: &Context, action: AuditAction, scope: &AuditScope) -> Draft {
+        match scope {
+            AuditScope::Tenant(tenant) => self.draft(cx, action, tenant),
+            AuditScope::Vault => Draft::new(cx.request, action, audit::Actor::caller_of_vault(&cx.caller)),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Gives values back.
+
+use crate::access::Action;
+use crate::audit::AuditAction;
+use crate::crypto::{self, Detokenize};
+use crate::domain::{Plaintext, Purpose};
+
+use super::{Context, Note, ParsedToken, Problem, Refused, Vault, denied_tokens, whole};
+
+/// A value, and how many bytes of padding hide its length on the wire.
+pub struct Opened {
+    /// The value.
+    pub value: Plaintext,
+    /// Zero bytes to send beside it.
+    pub padding: usize,
+}
+
+impl Vault {
+    /// Gives the values of tokens back, item by item.
+    pub async fn detokenize(
+        &self,
+        cx: &Context,
+        asked_tenant: &str,
+        tokens: Vec<ParsedToken>,
+        purpose: Result<Purpose, Problem>,
+        note: Result<Note, Refused>,
+    ) -> Result<Vec<Result<Opened, Problem>>, Refused> {
+        let tenant = self.tenant(cx, AuditAction::Detokenize, asked_tenant).await?;
+        let mut draft = self.draft(cx, AuditAction::Detokenize, &tenant);
+        let checked = || {
+            self.check_count(tokens.len(), "tokens")?;
+            Ok((purpose.map_err(|problem| problem.at("purpose"))?, note?))
+        };
+        let (purpose, note) = match checked() {
+            Ok(checked) => checked,
+            Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
+        };
+        draft.purpose = Some(purpose);
+        draft.reason = note.reason;
+        draft.ticket = note.ticket;
+        let question = whole(Action::Detokenize, Some(purpose));
+        self.allow(cx, &mut draft, &tenant, question, || denied_tokens(&tokens)).await?;
+        let opening = self.opening::<Detokenize>(cx, &tenant, draft, tokens).await?;
+        let identity = &self.parts.identity;
+        self.open_all(cx, &tenant, opening, |warrant, n, key| {
+            let value = crypto::open(warrant, n, identity, key)?;
+            let class = &warrant.records()[n].class;
+            let len = value.expose().len(); // Exposed: its length alone, for padding.
+            let padded = self.parts.classes.get(class).map_or(len, |class| class.padded_len(len));
+            Ok(Opened { value, padding: padded - len })
+        })
+        .await
+    }
+}

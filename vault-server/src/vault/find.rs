@@ -1,0 +1,124 @@
+//! Finds tokens by value.
+
+use std::sync::Arc;
+
+use crate::access::{Action, Question};
+use crate::audit::{AuditAction, Item, Outcome};
+use crate::crypto::{self, IndexKey};
+use crate::domain::class::DataClass;
+use crate::domain::{ClassName, Plaintext, Record, TenantId, Token};
+use crate::store::Lookup;
+
+use super::{Context, Problem, Refused, Vault, decision, denied, whole};
+
+/// What one value was found under.
+pub struct Found {
+    /// The tokens, at most as many as asked for.
+    pub tokens: Vec<Token>,
+    /// There are more.
+    pub truncated: bool,
+}
+
+impl Vault {
+    /// The most tokens a value that a caller may ask for.
+    pub const MOST_MATCHES: usize = 1000;
+    /// How many it gets without asking.
+    pub const USUAL_MATCHES: usize = 100;
+
+    /// Finds the tokens of values, value by value.
+    pub async fn find(
+        &self,
+        cx: &Context,
+        asked_tenant: &str,
+        class: Result<ClassName, Refused>,
+        values: Vec<Result<Plaintext, Problem>>,
+        limit: usize,
+    ) -> Result<Vec<Result<Found, Problem>>, Refused> {
+        let tenant = self.tenant(cx, AuditAction::Find, asked_tenant).await?;
+        let mut draft = self.draft(cx, AuditAction::Find, &tenant);
+        let count = values.len();
+        let refused = || std::iter::repeat_with(denied).take(count).collect();
+        self.allow(cx, &mut draft, &tenant, whole(Action::Find, None), refused).await?;
+        let class = match self.check_find(class, count, limit) {
+            Ok(class) => class,
+            Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
+        };
+        let question = Question { action: Action::Find, class: Some(class.name()), purpose: None };
+        self.allow(cx, &mut draft, &tenant, question, refused).await?;
+        let keys = self.parts.keyring.index_keys(&tenant).await?;
+        let limit = if limit == 0 { Self::USUAL_MATCHES } else { limit };
+        let mut results = Vec::with_capacity(count);
+        let mut items = Vec::new();
+        for value in values {
+            let result = match value {
+                Ok(value) => self.find_one(&tenant, class, &keys, &value, limit, &mut items).await?,
+                Err(problem) => Err(problem),
+            };
+            if result.is_err() {
+                items.push(Item { class: Some(class.name().clone()), ..Item::invalid() });
+            }
+            results.push(result);
+        }
+        draft.decision = decision(&items);
+        self.parts.log.record(draft, items).await?;
+        Ok(results)
+    }
+
+    fn check_find(
+        &self,
+        class: Result<ClassName, Refused>,
+        count: usize,
+        limit: usize,
+    ) -> Result<&DataClass, Refused> {
+        self.check_count(count, "values")?;
+        if limit > Self::MOST_MATCHES {
+            return Err(Problem::Field("at most 1,000").at("limit"));
+        }
+        let class = self.parts.classes.get(&class?).ok_or_else(|| Problem::ClassUnknown.at("data_class"))?;
+        if class.indexed() { Ok(class) } else { Err(Problem::ClassNotIndexed.at("data_class")) }
+    }
+
+    async fn find_one(
+        &self,
+        tenant: &TenantId,
+        class: &DataClass,
+        keys: &[Arc<IndexKey>],
+        value: &Plaintext,
+        limit: usize,
+        items: &mut Vec<Item>,
+    ) -> Result<Result<Found, Problem>, Refused> {
+        let normalized = match class.normalize(value, self.parts.clock.now()) {
+            Ok(normalized) => normalized,
+            Err(invalid) => return Ok(Err(Problem::Value(invalid))),
+        };
+        let mut records = Vec::new();
+        for key in keys {
+            let index = crypto::blind_index(key, class.name(), &normalized);
+            let tokens = self.parts.store.find(tenant, class.name(), index, limit + 1).await?;
+            for lookup in self.parts.store.records(&tokens).await? {
+                match lookup {
+                    // An index row may be stale or may have been moved: the record has the last word.
+                    Lookup::Found(record)
+                        if record.tenant == *tenant
+                            && record.class == *class.name()
+                            && record.index == Some(index) =>
+                    {
+                        records.push(*record);
+                    }
+                    Lookup::Found(_) | Lookup::Missing => {}
+                    Lookup::Corrupt => return Ok(Err(Problem::RecordCorrupt)),
+                }
+            }
+        }
+        records.sort_unstable_by_key(|record: &Record| record.token);
+        records.dedup_by_key(|record| record.token);
+        let truncated = records.len() > limit;
+        records.truncate(limit);
+        let matches = u32::try_from(records.len()).unwrap_or(u32::MAX);
+        if records.is_empty() {
+            items.push(Item { class: Some(class.name().clone()), outcome: Outcome::Ok, ..Item::invalid() });
+        }
+        items.extend(records.iter().map(|record| Item { matches, ..Item::of_record(record, Outcome::Ok) }));
+        Ok(Ok(Found { tokens: records.into_iter().map(|record| record.token).collect(), truncated }))
+    }
+}

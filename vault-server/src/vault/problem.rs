@@ -1,0 +1,202 @@
+//! What can be wrong with a request or an item, in words that hold no value.
+
+use std::time::Duration;
+
+use crate::audit::LogError;
+use crate::crypto::OpenError;
+use crate::domain::class::InvalidValue;
+use crate::domain::{RequestId, TokenError};
+use crate::keyring::KeyringError;
+use crate::store::StoreError;
+
+/// What is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// The text is not a token of this vault's environment.
+    Token(TokenError),
+    /// The value is not of its class.
+    Value(InvalidValue),
+    /// The value is not UTF-8.
+    ValueNotUtf8,
+    /// No such class.
+    ClassUnknown,
+    /// The class can't be searched.
+    ClassNotIndexed,
+    /// A purpose of use is required.
+    PurposeMissing,
+    /// Not a known purpose.
+    PurposeUnknown,
+    /// Another field that is not what it must be: the rule.
+    Field(&'static str),
+    /// More items than a request may have.
+    TooManyItems {
+        /// How many it may have.
+        most: usize,
+    },
+    /// No items.
+    NoItems,
+    /// Unknown, another tenant's, or hidden.
+    NotFound,
+    /// Policy says no.
+    ActionNotAllowed,
+    /// Not the caller's tenant.
+    TenantNotAllowed,
+    /// The certificate names nobody.
+    PrincipalUnknown,
+    /// The answer would be too large.
+    ResponseTooLarge,
+    /// Too much is going on.
+    Overloaded,
+    /// The log can't be written.
+    LogUnavailable,
+    /// The store does not answer.
+    StoreUnavailable,
+    /// The KMS does not answer.
+    KmsUnavailable,
+    /// The vault is stopping.
+    ShuttingDown,
+    /// The record does not open.
+    RecordCorrupt,
+    /// The value was erased.
+    Erased,
+    /// Its key was destroyed.
+    KeyDestroyed,
+    /// Its key may not be used.
+    KeyUnusable,
+    /// The idempotency key belongs to another request.
+    IdempotencyConflict,
+    /// A fault of the vault's own.
+    Internal,
+}
+
+/// A refused request or item: what is wrong, and with which field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// What is wrong.
+    pub problem: Problem,
+    /// The path of the field, such as `items[3].value`; empty if it is none's.
+    pub field: String,
+    /// The request, once it has a name.
+    pub request: Option<RequestId>,
+}
+
+impl Problem {
+    /// Wrong with a field.
+    pub fn at(self, field: impl Into<String>) -> Refused {
+        Refused { problem: self, field: field.into(), request: None }
+    }
+
+    /// Wrong with the request as a whole.
+    pub fn whole(self) -> Refused {
+        self.at("")
+    }
+
+    /// The name of the cause in the log. Never change one.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Token(TokenError::Malformed) => "token_malformed",
+            Self::Token(TokenError::Checksum) => "token_checksum",
+            Self::Token(TokenError::Environment) => "token_environment",
+            Self::Value(InvalidValue::Empty) => "value_empty",
+            Self::Value(InvalidValue::TooLarge { .. }) => "value_too_large",
+            Self::Value(InvalidValue::NotOfClass { .. }) => "value_invalid",
+            Self::ValueNotUtf8 => "value_not_utf8",
+            Self::ClassUnknown => "class_unknown",
+            Self::ClassNotIndexed => "class_not_indexed",
+            Self::PurposeMissing => "purpose_missing",
+            Self::PurposeUnknown => "purpose_unknown",
+            Self::Field(_) => "field_invalid",
+            Self::TooManyItems { .. } => "too_many_items",
+            Self::NoItems => "no_items",
+            Self::NotFound => "not_found",
+            Self::ActionNotAllowed => "action_not_allowed",
+            Self::TenantNotAllowed => "tenant_not_allowed",
+            Self::PrincipalUnknown => "principal_unknown",
+            Self::ResponseTooLarge => "response_too_large",
+            Self::Overloaded => "overloaded",
+            Self::LogUnavailable => "log_unavailable",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::KmsUnavailable => "kms_unavailable",
+            Self::ShuttingDown => "shutting_down",
+            Self::RecordCorrupt => "record_corrupt",
+            Self::Erased => "erased",
+            Self::KeyDestroyed => "key_destroyed",
+            Self::KeyUnusable => "key_unusable",
+            Self::IdempotencyConflict => "idempotency_conflict",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// How long to wait before trying again, where waiting helps.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Overloaded | Self::LogUnavailable | Self::StoreUnavailable => Some(Duration::from_millis(200)),
+            Self::KmsUnavailable | Self::ShuttingDown => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+}
+
+impl Refused {
+    /// Names the request.
+    #[must_use]
+    pub fn of(mut self, request: RequestId) -> Self {
+        self.request = Some(request);
+        self
+    }
+}
+
+impl From<LogError> for Refused {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Unavailable | LogError::Fatal | LogError::Deadline => Problem::LogUnavailable,
+            LogError::Overloaded => Problem::Overloaded,
+            LogError::Conflict { .. } | LogError::Mismatch | LogError::TooLarge => Problem::Internal,
+        }
+        .whole()
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        tracing::warn!(%error, "store refused");
+        match error {
+            StoreError::Unavailable { .. } | StoreError::Fatal { .. } => Problem::StoreUnavailable,
+            StoreError::Corrupt { .. } => Problem::RecordCorrupt,
+            StoreError::Conflict { .. } | StoreError::Foreign { .. } => Problem::Internal,
+        }
+        .whole()
+    }
+}
+
+impl From<KeyringError> for Problem {
+    fn from(error: KeyringError) -> Self {
+        match error {
+            KeyringError::KmsUnavailable => Self::KmsUnavailable,
+            KeyringError::KmsRefused | KeyringError::Unusable => Self::KeyUnusable,
+            KeyringError::Destroyed => Self::KeyDestroyed,
+            KeyringError::Corrupt => Self::RecordCorrupt,
+            KeyringError::Store(_) => Self::StoreUnavailable,
+            KeyringError::Random | KeyringError::LockedMemory => Self::Internal,
+        }
+    }
+}
+
+impl From<KeyringError> for Refused {
+    fn from(error: KeyringError) -> Self {
+        Problem::from(error).whole()
+    }
+}
+
+impl From<OpenError> for Problem {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Malformed
+            | OpenError::WrongKey
+            | OpenError::Commitment
+            | OpenError::Authentication
+            | OpenError::Padding => Self::RecordCorrupt,
+            OpenError::Erased => Self::Erased,
+        }
+    }
+}

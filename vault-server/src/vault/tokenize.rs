@@ -1,0 +1,289 @@
+//! Takes values in.
+
+use std::sync::Arc;
+
+use subtle::ConstantTimeEq as _;
+
+use crate::access::{Action, Question};
+use crate::audit::{AuditAction, Decision, Draft, Item, LogError, Outcome};
+use crate::crypto::{self, DataKey, Fingerprint, IndexKey, Place};
+use crate::domain::class::{DataClass, InvalidValue, Normalized};
+use crate::domain::{Body, IdempotencyKey, Record, TenantId, Timestamp, Token};
+use crate::store::{Remembered, Write};
+
+use super::{Context, NewValue, Problem, Refused, Vault, add_policies, breathe, decision, denied, whole};
+
+/// A value that may be kept.
+struct Accepted<'a> {
+    class: &'a DataClass,
+    new: NewValue,
+    normalized: Normalized,
+}
+
+/// The items of a request, after validation.
+type Judged<'a> = Vec<Result<Accepted<'a>, Problem>>;
+
+/// The keys that a write needs.
+struct WriteKeys {
+    data: Arc<DataKey>,
+    index: Arc<IndexKey>,
+}
+
+/// How an idempotent write ended.
+enum Attempt {
+    Done(Vec<Option<Token>>),
+    /// Somebody else's write of the same key came first: look again.
+    Raced,
+}
+
+impl Vault {
+    /// Keeps values, item by item, and gives their tokens.
+    pub async fn tokenize(
+        &self,
+        cx: &Context,
+        asked_tenant: &str,
+        items: Vec<Result<NewValue, Refused>>,
+        idempotency: Result<Option<IdempotencyKey>, Refused>,
+    ) -> Result<Vec<Result<Token, Problem>>, Refused> {
+        let tenant = self.tenant(cx, AuditAction::Tokenize, asked_tenant).await?;
+        let mut draft = self.draft(cx, AuditAction::Tokenize, &tenant);
+        let idempotency = match self.check_count(items.len(), "items").and(idempotency) {
+            Ok(idempotency) => idempotency,
+            Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
+        };
+        let count = items.len();
+        self.allow(cx, &mut draft, &tenant, whole(Action::Tokenize, None), || {
+            std::iter::repeat_with(denied).take(count).collect()
+        })
+        .await?;
+        let judged = self.judge(cx, &tenant, items, &mut draft);
+        if judged.iter().all(Result::is_err) {
+            draft.decision = Decision::Deny;
+            draft.cause = "no_item_allowed";
+            self.parts.log.record(draft, judged.iter().map(refused_item).collect()).await?;
+            return Ok(judged.into_iter().map(|item| item.map_or_else(Err, |_| Err(Problem::Internal))).collect());
+        }
+        let keys = WriteKeys {
+            data: self.parts.keyring.active_data_key(&tenant).await?,
+            index: self.parts.keyring.active_index_key(&tenant).await?,
+        };
+        let tokens = match idempotency {
+            None => match self.keep(draft, &tenant, &keys, &judged, None).await? {
+                Attempt::Done(tokens) => tokens,
+                Attempt::Raced => return Err(Problem::Internal.whole()),
+            },
+            Some(key) => self.keep_once(cx, &draft, &tenant, &keys, &judged, &key).await?,
+        };
+        Ok(judged
+            .into_iter()
+            .zip(tokens)
+            .map(|(item, token)| item.and_then(|_| token.ok_or(Problem::IdempotencyConflict)))
+            .collect())
+    }
+
+    /// Which items may be kept.
+    fn judge(
+        &self,
+        cx: &Context,
+        tenant: &TenantId,
+        items: Vec<Result<NewValue, Refused>>,
+        draft: &mut Draft,
+    ) -> Judged<'_> {
+        let now = self.parts.clock.now();
+        items
+            .into_iter()
+            .map(|item| {
+                let new = item.map_err(|refused| refused.problem)?;
+                let class = self.parts.classes.get(&new.class).ok_or(Problem::ClassUnknown)?;
+                let question = Question { action: Action::Tokenize, class: Some(class.name()), purpose: None };
+                let verdict = self.decide(cx, tenant, question);
+                add_policies(&mut draft.policies, &verdict);
+                if !verdict.allowed {
+                    return Err(Problem::ActionNotAllowed);
+                }
+                let most = self.parts.limits.value_bytes;
+                // Exposed: its length alone.
+                if new.value.expose().len() > most {
+                    return Err(Problem::Value(InvalidValue::TooLarge { most }));
+                }
+                let normalized = class.normalize(&new.value, now).map_err(Problem::Value)?;
+                Ok(Accepted { class, new, normalized })
+            })
+            .collect()
+    }
+
+    /// Keeps the values unless the same request was kept before; then gives that one's tokens.
+    async fn keep_once(
+        &self,
+        cx: &Context,
+        draft: &Draft,
+        tenant: &TenantId,
+        keys: &WriteKeys,
+        judged: &Judged<'_>,
+        key: &IdempotencyKey,
+    ) -> Result<Vec<Option<Token>>, Refused> {
+        const ATTEMPTS: usize = 3;
+        for _ in 0..ATTEMPTS {
+            if let Some(tokens) = self.recall(cx, draft, tenant, judged, key).await? {
+                return Ok(tokens);
+            }
+            let memory = memory(cx, tenant, &keys.index, judged, key);
+            match self.keep(draft.clone(), tenant, keys, judged, Some(memory)).await? {
+                Attempt::Done(tokens) => return Ok(tokens),
+                Attempt::Raced => {}
+            }
+        }
+        Err(Problem::Overloaded.whole())
+    }
+
+    /// The tokens that were answered under this idempotency key, if any were; looked up under every version of
+    /// the tenant's index key, so that a rotation forgets nothing.
+    async fn recall(
+        &self,
+        cx: &Context,
+        draft: &Draft,
+        tenant: &TenantId,
+        judged: &Judged<'_>,
+        key: &IdempotencyKey,
+    ) -> Result<Option<Vec<Option<Token>>>, Refused> {
+        let now = self.parts.clock.now();
+        for index in self.parts.keyring.index_keys(tenant).await? {
+            let (name, request) = memory(cx, tenant, &index, judged, key);
+            let Some(remembered) = self.parts.store.remembered(&name).await? else { continue };
+            if remembered.expires <= now {
+                continue;
+            }
+            let same = bool::from(remembered.request.ct_eq(&request));
+            if !same || remembered.tokens.len() != judged.len() {
+                let refused = Problem::IdempotencyConflict.at("idempotency_key");
+                return Err(self.log_refusal(draft.clone(), Vec::new(), refused).await);
+            }
+            let items: Vec<Item> = remembered
+                .tokens
+                .iter()
+                .zip(judged)
+                .map(|(token, item)| match (token, item) {
+                    (Some(token), Ok(accepted)) => {
+                        Item { class: Some(accepted.new.class.clone()), ..Item::of_token(*token, Outcome::Ok) }
+                    }
+                    (_, Ok(accepted)) => class_item(&accepted.new, Outcome::Failed),
+                    (_, Err(_)) => refused_item(item),
+                })
+                .collect();
+            let mut draft = draft.clone();
+            draft.decision = decision(&items);
+            draft.details.push(("repeated", "true".to_owned()));
+            self.parts.log.record(draft, items).await?;
+            return Ok(Some(remembered.tokens));
+        }
+        Ok(None)
+    }
+
+    /// Seals the values and writes them with their entry.
+    async fn keep(
+        &self,
+        mut draft: Draft,
+        tenant: &TenantId,
+        keys: &WriteKeys,
+        judged: &Judged<'_>,
+        memory: Option<([u8; 32], [u8; 32])>,
+    ) -> Result<Attempt, Refused> {
+        let now = self.parts.clock.now();
+        let mut writes = Vec::with_capacity(judged.len() + 1);
+        let mut items = Vec::with_capacity(judged.len());
+        let mut tokens = Vec::with_capacity(judged.len());
+        for (place, item) in judged.iter().enumerate() {
+            let Ok(accepted) = item else {
+                items.push(refused_item(item));
+                tokens.push(None);
+                continue;
+            };
+            let record = self.seal(tenant, keys, accepted, now)?;
+            items.push(Item::of_record(&record, Outcome::Ok));
+            tokens.push(Some(record.token));
+            writes.push(Write::Insert(record));
+            breathe(place).await;
+        }
+        draft.decision = decision(&items);
+        let remember = writes.len();
+        if let Some((key, request)) = memory {
+            let lifetime = u64::try_from(self.parts.limits.remember.as_micros()).unwrap_or(u64::MAX);
+            let expires = Timestamp(now.0.saturating_add(lifetime));
+            writes.push(Write::Remember(Remembered { key, request, tokens: tokens.clone(), at: now, expires }));
+        }
+        match self.parts.log.commit(draft, items, writes).await {
+            Ok(_) => Ok(Attempt::Done(tokens)),
+            Err(LogError::Conflict { write }) if memory.is_some() && write == remember => Ok(Attempt::Raced),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn seal(
+        &self,
+        tenant: &TenantId,
+        keys: &WriteKeys,
+        accepted: &Accepted<'_>,
+        created: Timestamp,
+    ) -> Result<Record, Refused> {
+        let Accepted { class, new, normalized } = accepted;
+        let fault = |_| Problem::Internal.whole();
+        let token = crypto::random_token().map_err(fault)?;
+        let subject = new.subject.as_ref().map(|subject| crypto::subject_ref(&keys.index, subject));
+        let index = class.indexed().then(|| crypto::blind_index(&keys.index, class.name(), normalized));
+        let place =
+            Place { identity: &self.parts.identity, token, tenant, class: class.name(), subject, index, created };
+        let padded = class.padded_len(new.value.expose().len()); // Exposed: its length alone, for padding.
+        let bytes = crypto::seal(&place, &keys.data, &new.value, padded).map_err(|_| Problem::Internal.whole())?;
+        Ok(Record {
+            token,
+            tenant: tenant.clone(),
+            class: class.name().clone(),
+            subject,
+            index,
+            created,
+            body: Body::Sealed { key_id: keys.data.id(), key_version: keys.data.version(), bytes },
+            revision: 0,
+        })
+    }
+}
+
+/// Keyed hashes of an idempotency key and of the request made with it.
+fn memory(
+    cx: &Context,
+    tenant: &TenantId,
+    index: &IndexKey,
+    judged: &Judged<'_>,
+    key: &IdempotencyKey,
+) -> ([u8; 32], [u8; 32]) {
+    let name = Fingerprint::new(index, "idempotency key")
+        .field(tenant.as_str().as_bytes())
+        .field(cx.caller.principal.id.as_str().as_bytes())
+        .field(key.as_str().as_bytes())
+        .finish();
+    let mut request = Fingerprint::new(index, "tokenize request");
+    for item in judged {
+        request = match item {
+            Err(problem) => request.field(b"refused").field(problem.cause().as_bytes()),
+            Ok(Accepted { new, .. }) => {
+                // Exposed: into a keyed hash, to tell a repetition from another request.
+                let subject = new.subject.as_ref().map_or("", |subject| subject.expose());
+                request
+                    .field(new.class.as_str().as_bytes())
+                    .field(new.value.expose().as_bytes())
+                    .field(subject.as_bytes())
+            }
+        };
+    }
+    (name, request.finish())
+}
+
+fn refused_item(item: &Result<Accepted<'_>, Problem>) -> Item {
+    match item {
+        Err(Problem::ActionNotAllowed) => denied(),
+        _ => Item::invalid(),
+    }
+}
+
+fn class_item(new: &NewValue, outcome: Outcome) -> Item {
+    Item { class: Some(new.class.clone()), outcome, ..Item::invalid() }
+}
