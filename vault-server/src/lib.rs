@@ -17,3 +17,6 @@ pub mod keyring;
 pub mod kms;
 pub mod store;
 pub mod vault;
+
+#[cfg(test)]
+mod layers;

@@ -1,1 +1,29 @@
-//! stub
+//! Running the server: command line, configuration, TLS, telemetry, start and stop. Nothing here knows a value.
+//!
+//! * [`cli`]: the command line and its exit codes; [`init`], [`dev`] and [`pki`] make a vault.
+//! * [`config`] reads `vault.toml`.
+//! * [`serve`]: the life of a serving process; [`wire`] puts the parts together, [`shutdown`] says when it ends.
+//! * [`tls`], [`listener`], [`connections`]: from TCP to a connection whose client is known.
+//! * [`observe`], [`metrics`], [`metrics_server`], [`telemetry`]: what operators see.
+//! * [`reload`]: new files while the server runs. [`files`]: how files are written.
+
+pub mod cli;
+pub mod config;
+pub mod connections;
+pub mod dev;
+pub mod files;
+pub mod init;
+pub mod listener;
+pub mod metrics;
+pub mod metrics_server;
+pub mod observe;
+pub mod pki;
+pub mod reload;
+pub mod serve;
+pub mod shutdown;
+pub mod telemetry;
+pub mod tls;
+pub mod wire;
+
+#[cfg(test)]
+mod tls_tests;

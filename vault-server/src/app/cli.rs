@@ -1,0 +1,199 @@
+//! The command line of `vault-server`, and its exit codes.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use super::config::{Config, ConfigError, Log};
+use super::dev;
+use super::init::{self, CONFIG_FILE, NewKms, NewVault};
+use super::serve::{self, Outcome};
+use super::telemetry;
+use super::tls::ReloadingTls;
+use super::wire;
+use crate::domain::Environment;
+
+/// Stopped as asked.
+pub const EXIT_OK: u8 = 0;
+/// Could not start, or ended by an error.
+pub const EXIT_FAILED: u8 = 1;
+/// Stopped as asked, but with requests at work.
+pub const EXIT_UNDRAINED: u8 = 3;
+/// The store failed for good.
+pub const EXIT_FATAL: u8 = 4;
+/// The configuration is refused (`EX_CONFIG` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 78;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   stopped as asked
+  1   could not start, or ended by an error
+  2   wrong command line
+  3   stopped as asked, but with requests at work
+  4   the store failed for good: see the log before starting anew
+  78  the configuration is refused";
+
+/// phi-vault: keeps protected health information field by field.
+#[derive(Debug, Parser)]
+#[command(name = "vault-server", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves a vault.
+    Serve {
+        /// The vault's configuration.
+        #[arg(long, env = "VAULT_CONFIG")]
+        config: PathBuf,
+    },
+    /// Reads everything that `serve` would read, and says what is wrong.
+    Check {
+        /// The vault's configuration.
+        #[arg(long, env = "VAULT_CONFIG")]
+        config: PathBuf,
+    },
+    /// Makes a vault: id, configuration, principals' file, and for a local KMS the root key.
+    Init(Init),
+    /// Serves a vault to try out; makes it, with certificates, on the first start.
+    Dev {
+        /// Where the vault is kept.
+        #[arg(long, default_value = "./phi-vault-dev")]
+        dir: PathBuf,
+        /// Where callers connect; port 0 takes a free one.
+        #[arg(long, default_value = "127.0.0.1:8443")]
+        listen: SocketAddr,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Init {
+    /// The new vault's directory.
+    #[arg(long)]
+    dir: PathBuf,
+    /// Its environment: prod, demo, qa ...; part of every token, never to be changed.
+    #[arg(long, value_parser = parse_environment)]
+    environment: Environment,
+    /// What wraps its keys.
+    #[arg(long, value_enum, default_value = "local")]
+    kms: KmsChoice,
+    /// With --kms aws: the full ARN of a key; the first makes new keys, all wrap them.
+    #[arg(long = "kms-key", required_if_eq("kms", "aws"))]
+    kms_keys: Vec<String>,
+    /// With --kms local in environment prod: the words of kms.local_in_prod.
+    #[arg(long)]
+    local_in_prod: Option<String>,
+    /// Where callers will connect.
+    #[arg(long, default_value = "127.0.0.1:8443")]
+    listen: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum KmsChoice {
+    Local,
+    Aws,
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    telemetry::install_panic_hook();
+    let ended = match Cli::parse().command {
+        Command::Serve { config } => serve(&config),
+        Command::Check { config } => check(&config),
+        Command::Init(options) => make(options),
+        Command::Dev { dir, listen } => develop(dir, listen),
+    };
+    ExitCode::from(ended.unwrap_or_else(|error| {
+        eprintln!("error: {error}");
+        error.chain().skip(1).for_each(|cause| eprintln!("  because: {cause}"));
+        if error.is::<ConfigError>() { EXIT_CONFIG } else { EXIT_FAILED }
+    }))
+}
+
+fn serve(file: &Path) -> anyhow::Result<u8> {
+    let config = Config::load(file)?;
+    telemetry::init(&config.log)?;
+    block_on(serve::run(config, |_| Ok(())))
+}
+
+fn check(file: &Path) -> anyhow::Result<u8> {
+    let config = Config::load(file)?;
+    ReloadingTls::load(config.tls.clone())?;
+    wire::check(&config)?;
+    println!("{}: good", file.display());
+    Ok(EXIT_OK)
+}
+
+fn make(options: Init) -> anyhow::Result<u8> {
+    let Init { dir, environment, kms, kms_keys, local_in_prod, listen } = options;
+    let kms = match kms {
+        KmsChoice::Local => NewKms::Local { in_prod: local_in_prod },
+        KmsChoice::Aws => NewKms::Aws { arns: kms_keys },
+    };
+    let principals = init::example_principals(&environment);
+    let vault = NewVault { dir, environment, kms, listen, principals };
+    let id = init::init(&vault)?;
+    let config = vault.dir.join(CONFIG_FILE);
+    println!("made vault {id} in {}", vault.dir.display());
+    println!(
+        "next: put the server's certificate and the clients' authority into {}/pki,",
+        vault.dir.display()
+    );
+    println!("      provision callers in {}/{},", vault.dir.display(), init::PRINCIPALS_FILE);
+    println!(
+        "      then: vault-server check --config {0} && vault-server serve --config {0}",
+        config.display()
+    );
+    Ok(EXIT_OK)
+}
+
+fn develop(dir: PathBuf, listen: SocketAddr) -> anyhow::Result<u8> {
+    telemetry::init(&Log::default())?;
+    let config = dev::prepare(&dir, listen)?;
+    block_on(dev::run(dir, config))
+}
+
+fn block_on(serving: impl Future<Output = anyhow::Result<Outcome>>) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(serving);
+    // What is still running has had its time.
+    runtime.shutdown_background();
+    Ok(match outcome? {
+        Outcome::Stopped => EXIT_OK,
+        Outcome::Undrained => EXIT_UNDRAINED,
+        Outcome::Fatal(why) => {
+            eprintln!("error: the store failed for good: {why}");
+            EXIT_FATAL
+        }
+    })
+}
+
+fn parse_environment(text: &str) -> Result<Environment, String> {
+    Environment::parse(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn init_with_aws_needs_a_key() {
+        let parse = |arguments: &str| Cli::try_parse_from(arguments.split(' '));
+        assert!(parse("vault-server init --dir d --environment prod --kms aws").is_err());
+        assert!(
+            parse("vault-server init --dir d --environment prod --kms aws --kms-key arn:aws:kms:x").is_ok()
+        );
+        assert!(parse("vault-server init --dir d --environment Prod").is_err());
+    }
+}

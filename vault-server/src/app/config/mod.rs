@@ -1,0 +1,236 @@
+//! `vault.toml`: read once at the start, typed, complete, and refused as a whole when anything in it is unknown.
+//!
+//! Relative paths are relative to the directory of the file. Options and defaults: `docs/vault.sample.toml`.
+
+mod error;
+mod sections;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+pub use error::ConfigError;
+pub use sections::{
+    Access, Audit, Cache, Classes, Engine, Idempotency, Kms, KmsKey, KmsKind, Limits, Listen, Log, LogFormat,
+    LogLevel, Metrics, Store, Tls, Vault,
+};
+
+use crate::domain::VaultIdentity;
+
+/// What `kms.local_in_prod` must say, letter by letter.
+pub const LOCAL_IN_PROD: &str = "yes, the root key lies on this machine's disk";
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Which vault this is.
+    pub vault: Vault,
+    /// Where callers connect.
+    #[serde(default)]
+    pub listen: Listen,
+    /// Certificates.
+    #[serde(default)]
+    pub tls: Tls,
+    /// What keeps the records.
+    #[serde(default)]
+    pub store: Store,
+    /// Which keys wrap the vault's keys.
+    pub kms: Kms,
+    /// The cache of open data keys.
+    #[serde(default)]
+    pub cache: Cache,
+    /// Limits.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The audit log.
+    #[serde(default)]
+    pub audit: Audit,
+    /// Who may do what.
+    #[serde(default)]
+    pub access: Access,
+    /// Data classes.
+    #[serde(default)]
+    pub classes: Classes,
+    /// Figures.
+    #[serde(default)]
+    pub metrics: Metrics,
+    /// The operator's log.
+    #[serde(default)]
+    pub log: Log,
+    /// Repeated writes.
+    #[serde(default)]
+    pub idempotency: Idempotency,
+}
+
+impl Config {
+    /// Reads a file.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|error| ConfigError::read(file, error))?;
+        Self::parse(file, &text)
+    }
+
+    /// Which vault this is.
+    pub fn identity(&self) -> VaultIdentity {
+        VaultIdentity { vault: self.vault.id, environment: self.vault.environment.clone() }
+    }
+
+    /// The store's directory.
+    pub fn store_dir(&self) -> PathBuf {
+        self.store.dir.clone().unwrap_or_else(|| self.vault.data.join("store"))
+    }
+
+    /// Whether synthetic values are valid here.
+    pub fn accept_synthetic(&self) -> bool {
+        self.classes.accept_synthetic.unwrap_or_else(|| !self.is_prod())
+    }
+
+    /// From the text of a file.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut config: Self =
+            toml::from_str(text).map_err(|error| ConfigError::parse(file, text, &error))?;
+        config.check().map_err(|(option, why)| ConfigError::option(file, text, option, why))?;
+        config.resolve(file.parent().unwrap_or(Path::new("")));
+        Ok(config)
+    }
+
+    fn is_prod(&self) -> bool {
+        self.vault.environment.as_str() == "prod"
+    }
+
+    /// Makes relative paths relative to the file's directory.
+    fn resolve(&mut self, dir: &Path) {
+        let Self { vault, tls, store, kms, access, .. } = self;
+        let paths = [
+            Some(&mut vault.data),
+            Some(&mut tls.certificate),
+            Some(&mut tls.key),
+            Some(&mut tls.client_ca),
+            Some(&mut access.principals),
+            access.policy.as_mut(),
+            store.dir.as_mut(),
+            kms.root_key_file.as_mut(),
+        ];
+        for path in paths.into_iter().flatten().chain(&mut tls.crl) {
+            *path = dir.join(&*path);
+        }
+    }
+
+    /// What the types alone do not say. The option's full name and what is wrong with it.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        self.check_kms()?;
+        self.check_limits()?;
+        let intervals = [
+            ("tls.reload_every", self.tls.reload_every),
+            ("cache.lifetime", self.cache.lifetime),
+            ("audit.deadline", self.audit.deadline),
+            ("audit.checkpoint_every", self.audit.checkpoint_every),
+            ("idempotency.remember", self.idempotency.remember),
+        ];
+        if let Some((option, _)) = intervals.iter().find(|(_, duration)| duration.is_zero()) {
+            return Err((option, "must be longer than nothing".to_owned()));
+        }
+        if self.audit.deadline >= self.limits.request_timeout {
+            return Err(("audit.deadline", "must be shorter than limits.request_timeout".to_owned()));
+        }
+        for (option, number) in
+            [("cache.max_uses", self.cache.max_uses), ("cache.max_entries", self.cache.max_entries as u64)]
+        {
+            if number == 0 {
+                return Err((option, "must be at least 1".to_owned()));
+            }
+        }
+        if self.metrics.listen.is_some_and(|address| address.port() != 0 && address == self.listen.address) {
+            return Err(("metrics.listen", "is the address of [listen], too".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn check_kms(&self) -> Result<(), (&'static str, String)> {
+        let kms = &self.kms;
+        match kms.kind {
+            KmsKind::Local => {
+                if kms.root_key_file.is_none() {
+                    return Err(("kms.kind", "\"local\" needs kms.root_key_file".to_owned()));
+                }
+                if !kms.key.is_empty() {
+                    return Err(("kms.kind", "\"local\" has no [[kms.key]]".to_owned()));
+                }
+                if self.is_prod() && kms.local_in_prod.as_deref() != Some(LOCAL_IN_PROD) {
+                    let why = "\"local\" is refused in environment `prod`: whoever reads this machine's disk reads \
+                               every value. If that is what you want, set";
+                    return Err(("kms.kind", format!("{why} local_in_prod = \"{LOCAL_IN_PROD}\"")));
+                }
+            }
+            KmsKind::Aws => {
+                if kms.root_key_file.is_some() {
+                    return Err(("kms.root_key_file", "belongs to kind = \"local\"".to_owned()));
+                }
+                if kms.key.is_empty() {
+                    return Err(("kms.kind", "\"aws\" needs at least one [[kms.key]]".to_owned()));
+                }
+                if kms.key.iter().any(|key| !is_key_arn(&key.arn)) {
+                    let why =
+                        "must be the full ARN of a key, arn:aws:kms:REGION:ACCOUNT:key/ID, not an alias";
+                    return Err(("kms.key.arn", why.to_owned()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_limits(&self) -> Result<(), (&'static str, String)> {
+        let limits = &self.limits;
+        let counts = [
+            ("limits.max_items", limits.max_items),
+            ("limits.max_message", limits.max_message),
+            ("limits.max_value", limits.max_value),
+            ("limits.max_requests", limits.max_requests),
+            ("limits.max_concurrent_streams", limits.max_concurrent_streams as usize),
+            ("limits.max_connections", limits.max_connections),
+            ("limits.max_handshakes", limits.max_handshakes),
+            ("limits.max_headers", limits.max_headers),
+        ];
+        if let Some((option, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            return Err((option, "must be at least 1".to_owned()));
+        }
+        let durations = [
+            ("limits.request_timeout", limits.request_timeout),
+            ("limits.handshake_timeout", limits.handshake_timeout),
+            ("limits.header_timeout", limits.header_timeout),
+            ("limits.keepalive_interval", limits.keepalive_interval),
+            ("limits.keepalive_timeout", limits.keepalive_timeout),
+            ("limits.idle_timeout", limits.idle_timeout),
+            ("limits.max_connection_age", limits.max_connection_age),
+        ];
+        if let Some((option, _)) = durations.iter().find(|(_, duration)| duration.is_zero()) {
+            return Err((option, "must be longer than nothing".to_owned()));
+        }
+        if limits.max_value >= limits.max_message {
+            return Err(("limits.max_value", "must be smaller than limits.max_message".to_owned()));
+        }
+        if u32::try_from(limits.max_headers).is_err() {
+            return Err(("limits.max_headers", "must be smaller than 4GiB".to_owned()));
+        }
+        for (option, permits) in [
+            ("limits.max_requests", limits.max_requests),
+            ("limits.max_connections", limits.max_connections),
+            ("limits.max_handshakes", limits.max_handshakes),
+        ] {
+            if permits > tokio::sync::Semaphore::MAX_PERMITS {
+                return Err((option, "is too large".to_owned()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `arn:<partition>:kms:<region>:<account>:key/<id>`
+fn is_key_arn(text: &str) -> bool {
+    let parts: Vec<&str> = text.split(':').collect();
+    matches!(parts.as_slice(), ["arn", _, "kms", region, _, key] if !region.is_empty() && key.len() > 4 && key.starts_with("key/"))
+}

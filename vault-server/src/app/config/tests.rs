@@ -1,0 +1,163 @@
+use std::time::Duration;
+
+use super::*;
+
+const SAMPLE: &str = include_str!("../../../../docs/vault.sample.toml");
+
+const MINIMAL: &str = "\
+[vault]
+id = \"000102030405060708090a0b0c0d0e0f\"
+environment = \"qa\"
+
+[kms]
+kind = \"local\"
+root_key_file = \"root.key\"
+";
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(Path::new("/etc/vault/vault.toml"), text).map_err(|error| error.to_string())
+}
+
+fn refused(text: &str) -> String {
+    parse(text).unwrap_err()
+}
+
+/// Switches on the sample's lines that begin with one of `marks`.
+fn uncommented(marks: &[&str]) -> String {
+    SAMPLE
+        .lines()
+        .map(|line| marks.iter().find_map(|mark| line.strip_prefix(mark)).unwrap_or(line))
+        .fold(String::new(), |text, line| text + line + "\n")
+}
+
+/// The names serde knows in a section, taken from its complaint about one it does not know.
+fn known_names(section: &str) -> Vec<String> {
+    let error = toml::from_str::<Config>(&format!("{section}\nno_such_option = 1\n")).unwrap_err();
+    let names = error.message().split('`').skip(1).step_by(2).skip(1).map(str::to_owned).collect::<Vec<_>>();
+    assert!(!names.is_empty(), "{section}: {}", error.message());
+    names
+}
+
+#[test]
+fn sample_is_accepted_as_it_is() {
+    let config = parse(SAMPLE).unwrap();
+    assert_eq!(config.tls.certificate, Path::new("/etc/vault/pki/server.pem"));
+    assert_eq!(config.store_dir(), Path::new("/etc/vault/data/store"));
+}
+
+#[test]
+fn sample_states_the_true_defaults() {
+    let as_it_is = parse(SAMPLE).unwrap();
+    assert_eq!(parse(&uncommented(&["#="])).unwrap(), as_it_is);
+}
+
+#[test]
+fn sample_mentions_every_option() {
+    let everything = uncommented(&["#=", "#?"]);
+    let table: toml::Table = toml::from_str(&everything).unwrap();
+    for section in known_names("") {
+        let options =
+            table.get(&section).unwrap_or_else(|| panic!("[{section}] is missing")).as_table().unwrap();
+        for option in known_names(&format!("[{section}]")) {
+            assert!(options.contains_key(&option), "{section}.{option} is missing");
+        }
+    }
+    let key = table["kms"]["key"][0].as_table().unwrap();
+    for option in known_names("[[kms.key]]") {
+        assert!(key.contains_key(&option), "kms.key.{option} is missing");
+    }
+}
+
+#[test]
+fn examples_of_the_sample_are_accepted() {
+    let local = uncommented(&["#=", "#?"]).replace("\n[[kms.key]]", "\n[[skip]]");
+    let mut table: toml::Table = toml::from_str(&local).unwrap();
+    table.remove("skip");
+    let config = parse(&toml::to_string(&table).unwrap()).unwrap();
+    assert!(config.metrics.listen.is_some());
+    assert_eq!(config.tls.crl, [Path::new("/etc/vault/pki/ca.crl")]);
+}
+
+#[test]
+fn typo_is_answered_with_file_line_key_and_the_nearest_name() {
+    let text = format!("{MINIMAL}\n[limits]\nmax_itmes = 5\n");
+    assert_eq!(
+        refused(&text),
+        "/etc/vault/vault.toml:10: unknown option `max_itmes` in [limits]; did you mean `max_items`?"
+    );
+    let text = format!("{MINIMAL}\n[lisen]\naddress = \"127.0.0.1:1\"\n");
+    assert_eq!(
+        refused(&text),
+        "/etc/vault/vault.toml:9: unknown section or option `lisen`; did you mean `listen`?"
+    );
+    let text = format!("{MINIMAL}\n[idempotency]\nqqq = 1\n");
+    assert_eq!(
+        refused(&text),
+        "/etc/vault/vault.toml:10: unknown option `qqq` in [idempotency]; known are: remember"
+    );
+}
+
+#[test]
+fn value_of_the_wrong_kind_is_answered_with_line_and_option() {
+    let text = format!("{MINIMAL}\n[cache]\nlifetime = \"5\"\n");
+    let error = refused(&text);
+    assert!(error.starts_with("/etc/vault/vault.toml:10: cache.lifetime: \"5\" is no duration"), "{error}");
+    let error = refused(&format!("{MINIMAL}\n[limits]\nmax_items = -1\n"));
+    assert!(error.starts_with("/etc/vault/vault.toml:10: limits.max_items: "), "{error}");
+    let error = refused(&MINIMAL.replace("\"qa\"", "\"QA\""));
+    assert!(error.starts_with("/etc/vault/vault.toml:3: vault.environment: "), "{error}");
+    let error = refused(&format!("{MINIMAL}\n[limits]\nmax_items = 0\n"));
+    assert_eq!(error, "/etc/vault/vault.toml:10: limits.max_items: must be at least 1");
+}
+
+#[test]
+fn missing_option_is_named() {
+    let error = refused(&MINIMAL.replace("environment = \"qa\"", ""));
+    assert!(error.contains(":1: [vault]: missing field `environment`"), "{error}");
+}
+
+#[test]
+fn local_kms_is_refused_in_prod_but_for_the_exact_words() {
+    let prod = MINIMAL.replace("\"qa\"", "\"prod\"");
+    let error = refused(&prod);
+    assert!(
+        error.starts_with("/etc/vault/vault.toml:6: kms.kind: \"local\" is refused in environment `prod`")
+    );
+    assert!(error.contains(LOCAL_IN_PROD));
+    for no in ["yes", "true", "", "Yes, the root key lies on this machine's disk"] {
+        refused(&format!("{prod}local_in_prod = \"{no}\"\n"));
+    }
+    assert!(parse(&format!("{prod}local_in_prod = \"{LOCAL_IN_PROD}\"\n")).is_ok());
+}
+
+#[test]
+fn aws_kms_takes_full_key_arns_only() {
+    let aws = |arn: &str| {
+        MINIMAL.replace("\"local\"\nroot_key_file = \"root.key\"", "\"aws\"")
+            + &format!("[[kms.key]]\narn = \"{arn}\"\n")
+    };
+    let arn = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+    assert_eq!(parse(&aws(arn)).unwrap().kms.key[0].arn, arn);
+    for bad in ["", "alias/vault", "arn:aws:kms:eu-west-1:111122223333:alias/vault", "1234abcd"] {
+        assert!(refused(&aws(bad)).contains(":8: kms.key.arn: "), "{bad}");
+    }
+    assert!(
+        refused(&MINIMAL.replace("\"local\"\nroot_key_file = \"root.key\"", "\"aws\""))
+            .contains("[[kms.key]]")
+    );
+}
+
+#[test]
+fn synthetic_values_are_accepted_outside_prod_unless_told_otherwise() {
+    assert!(parse(MINIMAL).unwrap().accept_synthetic());
+    assert!(!parse(&format!("{MINIMAL}\n[classes]\naccept_synthetic = false\n")).unwrap().accept_synthetic());
+    let prod = MINIMAL.replace("\"qa\"", "\"prod\"") + &format!("local_in_prod = \"{LOCAL_IN_PROD}\"\n");
+    assert!(!parse(&prod).unwrap().accept_synthetic());
+}
+
+#[test]
+fn log_deadline_is_shorter_than_the_requests() {
+    let error = refused(&format!("{MINIMAL}\n[audit]\ndeadline = \"30s\"\n"));
+    assert!(error.contains(":10: audit.deadline: must be shorter"), "{error}");
+    assert_eq!(parse(MINIMAL).unwrap().audit.deadline, Duration::from_secs(2));
+}

@@ -1,0 +1,340 @@
+//! The one place where the parts meet: store, KMS, keyring, log, access and the gRPC services.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use vault_format::note::Signer;
+
+use super::config::{Config, Engine, KmsKind};
+use super::metrics::{ItemLabels, Metrics};
+use super::metrics_server::Sample;
+use super::reload::Reloadable;
+use super::shutdown::FatalSwitch;
+use crate::access::{Access, Directory, Policies};
+use crate::audit::{
+    AuditAction, Draft, Follower, FollowerHandle, FollowerOptions, KeyJournal, Log, LogOptions,
+};
+use crate::domain::class::{ClassOptions, Classes, CustomClass};
+use crate::domain::{Clock, RequestId, SystemClock};
+use crate::grpc::{self, Observer, WireLimits};
+use crate::keyring::{CacheOptions, Keyring};
+use crate::kms::aws::AwsOptions;
+use crate::kms::{AwsKms, Kms, LocalKms, WrappingKeys};
+use crate::store::embedded::{self, EngineKind, StoreOptions};
+use crate::store::{Store, StoreError};
+use crate::vault::{Limits, Parts, Vault};
+
+/// Messages of one stream that are served at once.
+const STREAM_WINDOW: usize = 4;
+/// How many changes the store may be busy with.
+const CHANGES_IN_FLIGHT: usize = 16 * 1024;
+/// How long the log's last checkpoint may take when the vault stops.
+const LAST_CHECKPOINT: Duration = Duration::from_secs(5);
+/// How often the KMS is asked whether it answers, for the health service `kms`.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// How often expired idempotency keys are forgotten, and how many at once.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+const FORGET_AT_ONCE: usize = 10_000;
+
+/// What the parts get from the running server.
+#[derive(Clone)]
+pub struct Context {
+    /// Where they count.
+    pub metrics: Arc<Metrics>,
+    /// How they stop the server when a promise can't be kept.
+    pub fatal: FatalSwitch,
+    /// Cancelled when the server begins to stop: health turns bad, streams end.
+    pub stopping: CancellationToken,
+}
+
+/// What the server gets from the parts.
+pub struct Wired {
+    /// The services.
+    pub routes: Routes,
+    /// What is read from files besides TLS.
+    pub reloads: Vec<Reloadable>,
+    /// Figures that are counted elsewhere.
+    pub sample: Option<Box<dyn Sample>>,
+    /// Ends the parts, after the last request: the log's follower, then the store.
+    pub close: BoxFuture<'static, anyhow::Result<()>>,
+}
+
+/// Puts the parts together.
+pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
+    if vault_mem::protection() == vault_mem::Protection::Unlocked {
+        anyhow::bail!("{}", vault_mem::LockedMemoryError);
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let access = Arc::new(Access::new(read_directory(config)?, read_policies(config)?));
+    let classes = Arc::new(classes(config)?);
+    let kms = WrappingKeys::new(kms(config).await?);
+    let wrapping_keys = kms.names().collect::<Vec<_>>().join(" ");
+    let store = open_store(config).await?;
+    let identity = config.identity();
+    store.found(&identity).await.context("the store")?;
+    let log = Arc::new(Log::new(
+        Arc::clone(&store),
+        Arc::clone(&clock),
+        LogOptions { deadline: config.audit.deadline, max_in_flight: CHANGES_IN_FLIGHT },
+    ));
+    let keyring = Arc::new(Keyring::new(
+        identity.clone(),
+        Arc::clone(&store),
+        kms,
+        Arc::new(KeyJournal::new(Arc::clone(&clock))),
+        Arc::clone(&clock),
+        CacheOptions {
+            lifetime: config.cache.lifetime,
+            max_uses: config.cache.max_uses,
+            max_entries: config.cache.max_entries,
+        },
+    ));
+    let follower = Arc::new(follow(config, &store, &keyring, &clock).await?);
+    let details = vec![
+        ("engine", store.engine().to_owned()),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("wrapping_keys", wrapping_keys),
+    ];
+    log.record(own(AuditAction::Start, details)?, Vec::new()).await.context("the log's first entry")?;
+    let vault = Arc::new(Vault::new(Parts {
+        identity,
+        classes,
+        store: Arc::clone(&store),
+        keyring: Arc::clone(&keyring),
+        access: Arc::clone(&access),
+        log: Arc::clone(&log),
+        follower: Arc::clone(&follower),
+        clock: Arc::clone(&clock),
+        limits: Limits {
+            items: config.limits.max_items,
+            value_bytes: config.limits.max_value,
+            response_bytes: config.limits.max_message,
+            remember: config.idempotency.remember,
+        },
+    }));
+    let observer: Arc<dyn Observer> = Arc::new(ItemCounter(Arc::clone(&context.metrics)));
+    let limits = WireLimits { message: config.limits.max_message, stream_window: STREAM_WINDOW };
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let routes = grpc::routes(&vault, &observer, limits, health).context("the reflection service")?;
+    tokio::spawn(report_health(reporter, Arc::clone(&keyring), context.stopping.clone()));
+    tokio::spawn(forget(Arc::clone(&store), Arc::clone(&clock), context.stopping.clone()));
+    tokio::spawn(watch_log(Arc::clone(&log), context.clone()));
+    Ok(Wired {
+        routes,
+        reloads: vec![access_reload(config, access, Arc::clone(&log))],
+        sample: Some(Box::new(Figures { keyring, store: Arc::clone(&store) })),
+        close: Box::pin(close(log, follower, store)),
+    })
+}
+
+/// Reads what [`wire`] would read, without opening the store: for `vault-server check`.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    read_directory(config)?;
+    read_policies(config)?;
+    classes(config)?;
+    if let (KmsKind::Local, Some(file)) = (config.kms.kind, &config.kms.root_key_file) {
+        LocalKms::open(file).with_context(|| format!("root key {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// Makes the root key of the local KMS, in a file that must not be there.
+pub fn create_root_key(file: &Path) -> anyhow::Result<()> {
+    LocalKms::create(file)?;
+    Ok(())
+}
+
+/// Whether sealing uses the fast Poly1305 for short messages; told at the start.
+pub const FAST_POLY1305: bool = crate::crypto::FAST_POLY1305;
+
+fn read_directory(config: &Config) -> anyhow::Result<Directory> {
+    let file = &config.access.principals;
+    let text = std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
+    Directory::parse(&text).with_context(|| file.display().to_string())
+}
+
+fn read_policies(config: &Config) -> anyhow::Result<Policies> {
+    let environment = config.vault.environment.clone();
+    let Some(file) = &config.access.policy else {
+        return Policies::builtin(environment).context("the built-in policies");
+    };
+    let text = std::fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
+    Policies::parse(&text, environment).with_context(|| file.display().to_string())
+}
+
+fn classes(config: &Config) -> anyhow::Result<Classes> {
+    let custom = config.classes.custom.iter().enumerate().map(|(n, value)| {
+        let class: Result<CustomClass, _> = value.clone().try_into();
+        class.with_context(|| format!("[[classes.custom]] number {}", n + 1))
+    });
+    let custom = custom.collect::<anyhow::Result<Vec<_>>>()?;
+    let builtin = Classes::builtin(ClassOptions { accept_synthetic: config.accept_synthetic() });
+    builtin.with_custom(custom).context("[[classes.custom]]")
+}
+
+async fn kms(config: &Config) -> anyhow::Result<Vec<Arc<dyn Kms>>> {
+    match config.kms.kind {
+        KmsKind::Local => {
+            let file = config.kms.root_key_file.as_ref().context("kms.root_key_file")?;
+            let local = LocalKms::open(file).with_context(|| format!("root key {}", file.display()))?;
+            Ok(vec![Arc::new(local)])
+        }
+        KmsKind::Aws => {
+            let mut keys: Vec<Arc<dyn Kms>> = Vec::new();
+            for key in &config.kms.key {
+                let options = AwsOptions {
+                    key_arn: key.arn.clone(),
+                    endpoint: key.endpoint.clone(),
+                    limits: crate::kms::aws::Limits::default(),
+                };
+                keys.push(Arc::new(AwsKms::connect(options).await.context("[[kms.key]]")?));
+            }
+            Ok(keys)
+        }
+    }
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    let kind = match config.store.engine {
+        Engine::Fjall => EngineKind::Fjall,
+        Engine::Sled => EngineKind::Sled,
+    };
+    let dir = config.store_dir();
+    let opened: Result<_, StoreError> =
+        tokio::task::spawn_blocking(move || embedded::open(kind, &dir, StoreOptions::default())).await?;
+    opened.with_context(|| format!("store {}", config.store_dir().display()))
+}
+
+/// The log's origin names the vault, so that logs of two vaults can't be taken for one another.
+async fn follow(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    keyring: &Keyring,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<FollowerHandle> {
+    let seed = keyring.log_signing_key().await.context("the log's signing key")?;
+    let identity = config.identity();
+    let origin = format!("phi-vault/{}/{}", identity.environment, identity.vault);
+    // Exposed: to the signer, which keeps it in memory that is wiped.
+    let signer = Signer::from_seed(&origin, seed.expose()).context("the log's signing key")?;
+    let options = FollowerOptions { checkpoint_every: config.audit.checkpoint_every };
+    let follower = Follower::start(Arc::clone(store), signer, Arc::clone(clock), options).await;
+    follower.context("the audit log is not what was signed")
+}
+
+/// An entry of the vault itself.
+fn own(action: AuditAction, details: Vec<(&'static str, String)>) -> anyhow::Result<Draft> {
+    let request = RequestId::random().context("no randomness from the operating system")?;
+    Ok(Draft { details, ..Draft::of_vault(request, action) })
+}
+
+/// New principals and policies: in the log first, then in force; both or none.
+fn access_reload(config: &Config, access: Arc<Access>, log: Arc<Log>) -> Reloadable {
+    let mut files: Vec<PathBuf> = vec![config.access.principals.clone()];
+    files.extend(config.access.policy.clone());
+    let config = config.clone();
+    let reload = move || {
+        let (directory, policies) = (read_directory(&config)?, read_policies(&config)?);
+        let details = vec![
+            ("what", "principals and policies".to_owned()),
+            ("principals", directory.principals().count().to_string()),
+            ("policies", policies.ids().len().to_string()),
+        ];
+        let entry = own(AuditAction::Reload, details)?;
+        tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(log.record(entry, Vec::new()))
+        })
+        .context("the reload's log entry")?;
+        access.reload(directory, policies);
+        Ok(())
+    };
+    Reloadable { name: "access", files, reload: Box::new(reload) }
+}
+
+/// `""` and the services are healthy while requests are served; `kms` says whether keys could be opened now.
+async fn report_health(
+    reporter: tonic_health::server::HealthReporter,
+    keyring: Arc<Keyring>,
+    stopping: CancellationToken,
+) {
+    use tonic_health::ServingStatus::{NotServing, Serving};
+    const SERVICES: [&str; 3] = ["", "vault.v1.VaultService", "vault.v1.AuditService"];
+    for service in SERVICES {
+        reporter.set_service_status(service, Serving).await;
+    }
+    loop {
+        let kms = keyring.probe().await;
+        if let Err(error) = &kms {
+            tracing::warn!(%error, "the KMS does not answer: open keys serve until their lifetime ends");
+        }
+        reporter.set_service_status("kms", if kms.is_ok() { Serving } else { NotServing }).await;
+        tokio::select! {
+            () = stopping.cancelled() => break,
+            () = tokio::time::sleep(PROBE_EVERY) => {}
+        }
+    }
+    for service in SERVICES {
+        reporter.set_service_status(service, NotServing).await;
+    }
+}
+
+async fn forget(store: Arc<dyn Store>, clock: Arc<dyn Clock>, stopping: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(FORGET_EVERY) => {}
+        }
+        while let Ok(FORGET_AT_ONCE) = store.forget(clock.now(), FORGET_AT_ONCE).await {}
+    }
+}
+
+/// Once the log has failed, nothing can be promised any more.
+async fn watch_log(log: Arc<Log>, context: Context) {
+    tokio::select! {
+        () = context.stopping.cancelled() => {}
+        () = log.failure().cancelled_owned() => context.fatal.trip("the store failed for good: a commit could not be made durable"),
+    }
+}
+
+async fn close(log: Arc<Log>, follower: Arc<FollowerHandle>, store: Arc<dyn Store>) -> anyhow::Result<()> {
+    if !log.is_failed() {
+        log.record(own(AuditAction::Stop, Vec::new())?, Vec::new()).await.context("the log's last entry")?;
+    }
+    follower.stop(LAST_CHECKPOINT).await;
+    Ok(store.close().await?)
+}
+
+/// Counts items into the metrics.
+struct ItemCounter(Arc<Metrics>);
+
+impl Observer for ItemCounter {
+    fn items(&self, action: &'static str, ok: usize, failed: usize) {
+        for (outcome, count) in [("ok", ok), ("failed", failed)] {
+            if count > 0 {
+                self.0.items.get_or_create(&ItemLabels { action, outcome }).inc_by(count as u64);
+            }
+        }
+    }
+}
+
+struct Figures {
+    keyring: Arc<Keyring>,
+    store: Arc<dyn Store>,
+}
+
+#[async_trait]
+impl Sample for Figures {
+    async fn sample(&self, metrics: &Metrics) {
+        let keys = self.keyring.stats();
+        metrics.keyring.set(keys.entries, keys.hits, keys.misses, keys.kms_calls);
+        if let Ok(stats) = self.store.stats().await {
+            metrics.store.set(stats);
+        }
+    }
+}
