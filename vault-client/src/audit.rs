@@ -1,0 +1,126 @@
+//! The vault's log, for those who may read it (auditors, admins).
+
+use std::time::{Duration, SystemTime};
+
+use futures::{Stream, stream};
+use vault_proto::v1 as wire;
+
+pub use vault_proto::v1::{Actor, AuditEntry, AuditItem, AuditRecord, audit_entry, audit_item};
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::token::Token;
+use crate::transport::fault;
+use crate::value::SubjectId;
+
+/// What to look for in the log; everything that is set narrows the result.
+#[derive(Default)]
+pub struct AuditQuery {
+    /// Entries that name this token.
+    pub token: Option<Token>,
+    /// Entries about this person, by the application's id.
+    pub subject: Option<SubjectId>,
+    /// Entries of this principal.
+    pub principal: Option<String>,
+    /// Entries of this action: `tokenize`, `detokenize`, `erase` ...
+    pub action: Option<String>,
+    /// From this instant on.
+    pub since: Option<SystemTime>,
+    /// Before this instant.
+    pub until: Option<SystemTime>,
+    /// At most so many a page; 0 means 100, the most is 1,000.
+    pub limit: u32,
+    /// Where the last page ended: [`AuditPage::next`].
+    pub page: Option<String>,
+    /// Oldest first instead of newest first.
+    pub oldest_first: bool,
+}
+
+/// A page of the log.
+#[derive(Debug)]
+pub struct AuditPage {
+    /// Entries with their places in the log.
+    pub entries: Vec<AuditRecord>,
+    /// For [`AuditQuery::page`]; `None`: there is no more.
+    pub next: Option<String>,
+}
+
+/// A signed checkpoint of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The signed note: origin, size, root, signature lines.
+    pub note: String,
+    /// The key that it verifies with. Only a key that came another way proves anything.
+    pub verifier_key: String,
+}
+
+/// Consecutive leaves of the log, as their exact bytes.
+#[derive(Debug)]
+pub struct Leaves {
+    /// The place of the first.
+    pub start: u64,
+    /// Encoded entries.
+    pub leaves: Vec<bytes::Bytes>,
+}
+
+impl Client {
+    /// Looks entries up. Reading the log is itself logged.
+    pub async fn audit_query(&self, query: AuditQuery) -> Result<AuditPage, Error> {
+        let request = wire::AuditQueryRequest {
+            tenant: self.tenant(),
+            token: query.token.map(|token| token.to_string()).unwrap_or_default(),
+            subject: query.subject.map(SubjectId::into_inner).unwrap_or_default(),
+            principal: query.principal.unwrap_or_default(),
+            action: query.action.unwrap_or_default(),
+            since_us: micros(query.since),
+            until_us: micros(query.until),
+            limit: query.limit,
+            page: query.page.unwrap_or_default(),
+            oldest_first: query.oldest_first,
+        };
+        let answer =
+            self.call_audit(request, |mut audit, request| async move { audit.query(request).await }).await?;
+        Ok(AuditPage { entries: answer.entries, next: Some(answer.next).filter(|next| !next.is_empty()) })
+    }
+
+    /// The newest signed checkpoint; with `fresh`, one that covers all entries written before the call.
+    pub async fn audit_checkpoint(&self, fresh: bool) -> Result<Checkpoint, Error> {
+        let request = wire::GetCheckpointRequest { fresh };
+        let answer = self
+            .call_audit(request, |mut audit, request| async move { audit.get_checkpoint(request).await })
+            .await?;
+        Ok(Checkpoint { note: answer.checkpoint, verifier_key: answer.verifier_key })
+    }
+
+    /// The leaves from `start` up to `end` (exclusive), in order and without gaps. A stream that breaks off ends
+    /// with an error; go on from where it ended.
+    pub async fn audit_entries(
+        &self,
+        start: u64,
+        end: u64,
+    ) -> Result<impl Stream<Item = Result<Leaves, Error>> + Send + use<>, Error> {
+        let request = wire::GetEntriesRequest { start, end };
+        let answers = self.open_audit(|mut audit| async move { audit.get_entries(request).await }).await?;
+        let timeout = self.limits().timeout;
+        Ok(stream::try_unfold((answers, start), move |(mut answers, next)| async move {
+            if next >= end {
+                return Ok(None);
+            }
+            let message = tokio::time::timeout(timeout, answers.message()).await;
+            let message = message.map_err(|_| Error::deadline())?;
+            let Some(part) = message.map_err(|status| fault::explain(&status, None))? else {
+                return Err(Error::connection("the log's stream ended early"));
+            };
+            let count = part.leaves.len() as u64;
+            if part.start != next || count == 0 || count > end - next {
+                return Err(Error::bad_answer("entries are missing or out of order"));
+            }
+            Ok(Some((Leaves { start: part.start, leaves: part.leaves }, (answers, next + count))))
+        }))
+    }
+}
+
+fn micros(time: Option<SystemTime>) -> u64 {
+    let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    time.map_or(0, |time| u64::try_from(since(time).as_micros()).unwrap_or(u64::MAX))
+}

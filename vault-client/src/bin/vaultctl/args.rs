@@ -1,0 +1,207 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use vault_client::{Client, ClientBuilder, Purpose};
+
+use crate::failure::Failure;
+use crate::{audit, bulk, completions, describe, detokenize, erase, find, mask, tokenize};
+
+/// Keeps health data in a phi-vault and gets it back: values in by standard input, tokens out.
+///
+/// Values are read from standard input, never from the command line, which other users of the machine can see.
+///
+/// Exit codes: 0 done, 1 some items failed, 2 wrong use, 3 refused, 4 the vault is not available.
+#[derive(Parser)]
+#[command(name = "vaultctl", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of all commands.
+#[derive(Args)]
+pub(crate) struct Global {
+    /// The profile: where the vault is, and which certificates to use.
+    #[arg(
+        long,
+        short = 'p',
+        value_name = "FILE",
+        global = true,
+        env = "PHI_VAULT_PROFILE",
+        hide_env_values = true
+    )]
+    profile: Option<PathBuf>,
+
+    /// Which identity of the profile to use.
+    #[arg(long = "as", value_name = "NAME", global = true)]
+    identity: Option<String>,
+
+    /// Whose data is meant, for identities that serve several tenants.
+    #[arg(long, value_name = "TENANT", global = true)]
+    tenant: Option<String>,
+
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// How long a call may take: `500ms`, `10s`, `2m`.
+    #[arg(long, value_name = "TIME", global = true, default_value = "10s", value_parser = duration)]
+    timeout: Duration,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Keep a value; prints its token.
+    Tokenize(tokenize::TokenizeArgs),
+    /// Get values back; prints them, one a line.
+    Detokenize(detokenize::DetokenizeArgs),
+    /// Print the masked form of values: as much as may be shown.
+    Mask(mask::MaskArgs),
+    /// Find the tokens of a value.
+    Find(find::FindArgs),
+    /// Tell what is known of tokens, without any value.
+    Describe(describe::DescribeArgs),
+    /// Erase the values of tokens, or all of a person's.
+    Erase(erase::EraseArgs),
+    /// Replace the PHI columns of a file by tokens.
+    Import(bulk::import::ImportArgs),
+    /// Put the values back in place of a file's tokens.
+    Export(bulk::export::ExportArgs),
+    /// Read, export and verify the log.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Print a completion script for a shell.
+    Completions(completions::CompletionsArgs),
+}
+
+/// Tokens as arguments. Tokens are safe on a command line; values are not.
+#[derive(Args)]
+pub(crate) struct Tokens {
+    /// Tokens; `-` reads them from standard input, one a line.
+    #[arg(value_name = "TOKEN", required = true)]
+    pub(crate) tokens: Vec<String>,
+}
+
+/// A person, by the application's id.
+#[derive(Args)]
+#[group(multiple = false)]
+pub(crate) struct Subject {
+    /// The person, by your own id. Other users of this machine can see it while the command runs: prefer
+    /// --subject-file.
+    #[arg(long, value_name = "ID")]
+    pub(crate) subject: Option<String>,
+
+    /// Read the person's id from a file; `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) subject_file: Option<PathBuf>,
+}
+
+impl Global {
+    /// Connects as the profile and the options say.
+    pub(crate) fn connect(&self) -> Result<Client, Failure> {
+        Ok(self.builder()?.connect()?)
+    }
+
+    pub(crate) fn builder(&self) -> Result<ClientBuilder, Failure> {
+        let profile = self.profile.as_ref().ok_or_else(|| {
+            Failure::wrong_use("no profile is given")
+                .hint("give --profile FILE or set PHI_VAULT_PROFILE; `vault-server dev` writes one")
+        })?;
+        let builder = ClientBuilder::from_profile(profile, self.identity.as_deref())?.timeout(self.timeout);
+        Ok(match &self.tenant {
+            Some(tenant) => builder.tenant(tenant),
+            None => builder,
+        })
+    }
+}
+
+/// Parses a purpose of use.
+pub(crate) fn purpose(text: &str) -> Result<Purpose, String> {
+    Purpose::parse(text).ok_or_else(|| {
+        let codes: Vec<_> = Purpose::ALL.iter().map(|purpose| purpose.code()).collect();
+        format!("not a purpose of use (HL7 v3 ActReason); it is one of {}", codes.join(", "))
+    })
+}
+
+/// Parses a short span of time.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let wrong = || "a number and `ms`, `s`, `m`, `h` or `d`, such as `10s`".to_owned();
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    match number.checked_mul(millis) {
+        Some(millis) if millis > 0 => Ok(Duration::from_millis(millis)),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn spans_of_time_need_a_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
+        for bad in ["", "10", "s", "0s", "1w", "-1s", "99999999999999999999d"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_required_forms_parse() {
+        for line in [
+            "vaultctl --profile P --as console tokenize --class ssn --subject ID",
+            "vaultctl --profile P detokenize T1 T2 --purpose TREAT",
+            "vaultctl --profile P mask T1",
+            "vaultctl --profile P describe T1 T2",
+            "vaultctl --profile P erase T1",
+            "vaultctl --profile P erase --subject ID",
+            "vaultctl --profile P find --class ssn",
+            "vaultctl --profile P audit query --token T --subject ID --principal P --action A --since 1h --json",
+            "vaultctl --profile P audit export --dir DIR",
+            "vaultctl audit verify --dir DIR --key FILE",
+            "vaultctl --profile P import F.csv --map A=ssn --map B=name --subject ID --out O",
+            "vaultctl --profile P import F.csv --map A=ssn B=name --subject ID --out O --format csv",
+            "vaultctl --profile P export F.csv --purpose TREAT --out O",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_uses_do_not_parse() {
+        for line in [
+            "vaultctl detokenize T1",
+            "vaultctl detokenize T1 --purpose CURIOSITY",
+            "vaultctl erase T1 --subject ID",
+            "vaultctl erase",
+            "vaultctl tokenize --class SSN",
+            "vaultctl tokenize --class ssn 999-12-3456",
+            "vaultctl tokenize --class ssn --subject A --subject-file B",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! `vaultctl audit query`
+
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use serde_json::{Value, json};
+use vault_client::audit::{AuditEntry, AuditItem, AuditQuery, AuditRecord, audit_item};
+use vault_client::{Environment, Token};
+
+use crate::args::{self, Global, Subject};
+use crate::describe::time;
+use crate::failure::{Exit, Failure};
+use crate::{input, output};
+
+/// So many entries a page.
+const PAGE: u32 = 1_000;
+
+/// Look entries up. Reading the log is itself logged.
+#[derive(Args)]
+pub(crate) struct QueryArgs {
+    /// Entries that name this token.
+    #[arg(long)]
+    token: Option<String>,
+
+    #[command(flatten)]
+    subject: Subject,
+
+    /// Entries of this principal.
+    #[arg(long)]
+    principal: Option<String>,
+
+    /// Entries of this action: tokenize, detokenize, mask, find, describe, erase, audit_query ...
+    #[arg(long)]
+    action: Option<String>,
+
+    /// From then on: `2026-05-01`, `2026-05-01T12:00:00Z`, or so long ago: `15m`, `2h`, `7d`.
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    since: Option<SystemTime>,
+
+    /// Before then.
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    until: Option<SystemTime>,
+
+    /// At most so many entries.
+    #[arg(long, default_value_t = 100)]
+    limit: u32,
+
+    /// Oldest first.
+    #[arg(long)]
+    oldest_first: bool,
+}
+
+pub(crate) async fn run(global: &Global, args: QueryArgs) -> Result<Exit, Failure> {
+    let client = global.connect()?;
+    let token = args.token.map(|text| text.parse()).transpose();
+    let token =
+        token.map_err(|error: vault_client::ItemError| Failure::from(vault_client::Error::from(error)))?;
+    // Exposed: each page of the query names the subject to the vault again.
+    let subject = input::subject(args.subject, false)?;
+    let again =
+        |subject: &vault_client::SubjectId| vault_client::SubjectId::new(subject.expose().to_owned()).ok();
+    let mut entries = Vec::new();
+    let mut page = None;
+    loop {
+        let left = args.limit.saturating_sub(u32::try_from(entries.len()).unwrap_or(u32::MAX));
+        let query = AuditQuery {
+            token: Option::clone(&token),
+            subject: subject.as_ref().and_then(again),
+            principal: args.principal.clone(),
+            action: args.action.clone(),
+            since: args.since,
+            until: args.until,
+            limit: left.min(PAGE),
+            page: page.take(),
+            oldest_first: args.oldest_first,
+        };
+        let answer = client.audit_query(query).await?;
+        entries.extend(answer.entries);
+        page = answer.next;
+        if page.is_none() || entries.len() >= args.limit as usize {
+            break;
+        }
+    }
+    entries.truncate(args.limit as usize);
+    if global.json {
+        output::json(
+            &json!({ "entries": entries.iter().map(|record| object(record, client.environment())).collect::<Value>(), "more": page.is_some() }),
+        )?;
+    } else {
+        let header = ["SEQUENCE", "TIME", "PRINCIPAL", "ACTION", "DECISION", "PURPOSE", "ITEMS", "REASON"];
+        output::table(&header, entries.iter().map(row))?;
+        if page.is_some() {
+            eprintln!("vaultctl: there are more; ask for them with --limit");
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn row(record: &AuditRecord) -> Vec<String> {
+    let Some(entry) = &record.entry else { return vec![record.sequence.to_string()] };
+    let principal = match &entry.actor {
+        Some(actor) if !actor.principal.is_empty() => actor.principal.clone(),
+        Some(actor) if !actor.identity.is_empty() => format!("? {}", actor.identity),
+        _ => "-".to_owned(),
+    };
+    let failed = entry.items.iter().filter(|item| item.outcome() != audit_item::Outcome::Ok).count();
+    let items = if failed == 0 {
+        entry.items.len().to_string()
+    } else {
+        format!("{} ({failed} failed)", entry.items.len())
+    };
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    vec![
+        record.sequence.to_string(),
+        when(entry.time_us),
+        principal,
+        name(entry.action().as_str_name(), "ACTION_"),
+        name(entry.decision().as_str_name(), "DECISION_"),
+        or_dash(&entry.purpose),
+        items,
+        or_dash(if entry.cause.is_empty() { &entry.reason } else { &entry.cause }),
+    ]
+}
+
+fn object(record: &AuditRecord, environment: Option<&Environment>) -> Value {
+    let Some(entry) = &record.entry else { return json!({ "sequence": record.sequence }) };
+    let actor = entry.actor.clone().unwrap_or_default();
+    json!({
+        "sequence": record.sequence,
+        "time": when(entry.time_us),
+        "request": hex::encode(&entry.request_id),
+        "part": entry.part,
+        "parts": entry.parts,
+        "action": name(entry.action().as_str_name(), "ACTION_"),
+        "decision": name(entry.decision().as_str_name(), "DECISION_"),
+        "cause": entry.cause,
+        "policies": entry.policies,
+        "principal": actor.principal,
+        "kind": name(actor.kind().as_str_name(), "KIND_"),
+        "roles": actor.roles,
+        "credential": hex::encode(&actor.credential),
+        "identity": actor.identity,
+        "factors": actor.factors,
+        "source": actor.source,
+        "tenant": entry.tenant,
+        "purpose": entry.purpose,
+        "reason": entry.reason,
+        "ticket": entry.ticket,
+        "grant": entry.grant,
+        "accounting_exclusion": entry.accounting_exclusion,
+        "items": items(entry, environment),
+        "details": entry.details,
+    })
+}
+
+/// Tokens as applications know them, where the environment is known; else as the log has them, in hexadecimal.
+fn items(entry: &AuditEntry, environment: Option<&Environment>) -> Value {
+    let token = |bytes: &[u8]| {
+        let known = environment.and_then(|environment| Token::from_log(bytes, environment));
+        known.map_or_else(|| hex::encode(bytes), |token| token.to_string())
+    };
+    let one = |item: &AuditItem| {
+        json!({
+            "token": token(&item.token),
+            "class": item.data_class,
+            "subject": hex::encode(&item.subject),
+            "key": hex::encode(&item.key_id),
+            "outcome": name(item.outcome().as_str_name(), "OUTCOME_"),
+            "matches": item.matches,
+        })
+    };
+    entry.items.iter().map(one).collect()
+}
+
+fn name(wire: &str, prefix: &str) -> String {
+    wire.strip_prefix(prefix).unwrap_or(wire).to_ascii_lowercase()
+}
+
+fn when(micros: u64) -> String {
+    SystemTime::UNIX_EPOCH
+        .checked_add(Duration::from_micros(micros))
+        .map_or_else(|| "out of range".to_owned(), time)
+}
+
+/// An instant, a day (UTC), or a span before now.
+fn instant(text: &str) -> Result<SystemTime, String> {
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Ok(time.into());
+    }
+    if let Ok(day) = text.parse::<jiff::civil::Date>() {
+        let midnight = day.to_zoned(jiff::tz::TimeZone::UTC).map_err(|error| error.to_string())?;
+        return Ok(midnight.timestamp().into());
+    }
+    let ago = args::duration(text).ok().and_then(|span| SystemTime::now().checked_sub(span));
+    ago.ok_or_else(|| {
+        "a time such as 2026-05-01T12:00:00Z, a day such as 2026-05-01, or a span such as 2h".to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use vault_client::audit::audit_entry;
+
+    use super::*;
+
+    #[test]
+    fn times_are_instants_days_or_spans_before_now() {
+        let day = instant("2026-05-01").unwrap();
+        assert_eq!(day, instant("2026-05-01T00:00:00Z").unwrap());
+        assert_eq!(day, instant("2026-05-01T02:00:00+02:00").unwrap());
+        assert!(instant("1h").unwrap() < SystemTime::now());
+        for bad in ["", "yesterday", "2026-02-30", "1"] {
+            assert!(instant(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn entries_read_as_the_log_has_them() {
+        let mut entry = AuditEntry { time_us: 1_000_000, ..AuditEntry::default() };
+        entry.set_action(audit_entry::Action::Detokenize);
+        entry.set_decision(audit_entry::Decision::Deny);
+        let record = AuditRecord { sequence: 7, entry: Some(entry) };
+        let object = object(&record, None);
+        assert_eq!(object["time"], "1970-01-01T00:00:01.000Z");
+        assert_eq!(object["action"], "detokenize");
+        assert_eq!(row(&record)[4], "deny");
+    }
+}

@@ -1,0 +1,145 @@
+//! One call: a deadline, an endpoint, and another attempt where that is safe and may help.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+use vault_proto::v1::audit_service_client::AuditServiceClient;
+use vault_proto::v1::vault_service_client::VaultServiceClient;
+
+use super::Client;
+use crate::error::Error;
+use crate::retry;
+
+/// The most an answer may be; the vault's own bound is lower.
+const MOST_ANSWER: usize = 64 << 20;
+/// So near the deadline an attempt's failure counts as the deadline's.
+const SLACK: Duration = Duration::from_millis(5);
+
+/// The service's generated client on a channel.
+fn vault(channel: Channel) -> VaultServiceClient<Channel> {
+    VaultServiceClient::new(channel).max_decoding_message_size(MOST_ANSWER)
+}
+
+/// The log's generated client on a channel.
+fn audit(channel: Channel) -> AuditServiceClient<Channel> {
+    AuditServiceClient::new(channel).max_decoding_message_size(MOST_ANSWER)
+}
+
+impl Client {
+    /// Makes a unary call of the vault's, which all are safe to repeat (see [`retry`]).
+    pub(super) async fn call<Q, A, F, Fut>(&self, message: Q, send: F) -> Result<A, Error>
+    where
+        Q: Clone,
+        F: Fn(VaultServiceClient<Channel>, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        self.repeat(|channel, left| send(vault(channel), within(message.clone(), left))).await
+    }
+
+    /// The same of the log's.
+    pub(crate) async fn call_audit<Q, A, F, Fut>(&self, message: Q, send: F) -> Result<A, Error>
+    where
+        Q: Clone,
+        F: Fn(AuditServiceClient<Channel>, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        self.repeat(|channel, left| send(audit(channel), within(message.clone(), left))).await
+    }
+
+    async fn repeat<A, F, Fut>(&self, attempt: F) -> Result<A, Error>
+    where
+        F: Fn(Channel, Duration) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        let shared = &*self.shared;
+        let policy = shared.limits.retry;
+        let deadline = Instant::now() + shared.limits.timeout;
+        let mut attempts = 0;
+        loop {
+            let lane = shared.pool.pick();
+            let left = deadline.saturating_duration_since(Instant::now());
+            let outcome = tokio::time::timeout(left, attempt(lane.channel(), left)).await;
+            let error = match outcome {
+                Ok(Ok(answer)) => {
+                    lane.note(false);
+                    shared.budget.deposit();
+                    return Ok(answer.into_inner());
+                }
+                Ok(Err(status)) if status_is_late(&status, deadline) => Error::deadline(),
+                Ok(Err(status)) => lane.explain(&status),
+                Err(_) => Error::deadline(),
+            };
+            let repeatable = retry::may_repeat(error.code());
+            lane.note(leave_alone(&error));
+            attempts += 1;
+            if !repeatable || attempts >= policy.attempts || !shared.budget.withdraw() {
+                return Err(error);
+            }
+            // Another endpoint may be asked at once; the same one not.
+            let elsewhere = error.retry_after().is_none() && shared.pool.has_healthy();
+            let pause = if elsewhere {
+                Duration::ZERO
+            } else {
+                policy.pause(attempts, error.retry_after(), retry::dice())
+            };
+            if Instant::now() + pause >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Opens a stream of the vault's. It has no deadline as a whole; its opening has.
+    pub(super) async fn open<A, F, Fut>(&self, send: F) -> Result<A, Error>
+    where
+        F: FnOnce(VaultServiceClient<Channel>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        self.once(|channel| send(vault(channel))).await
+    }
+
+    /// The same of the log's.
+    pub(crate) async fn open_audit<A, F, Fut>(&self, send: F) -> Result<A, Error>
+    where
+        F: FnOnce(AuditServiceClient<Channel>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        self.once(|channel| send(audit(channel))).await
+    }
+
+    async fn once<A, F, Fut>(&self, attempt: F) -> Result<A, Error>
+    where
+        F: FnOnce(Channel) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        let lane = self.shared.pool.pick();
+        let outcome = match tokio::time::timeout(self.limits().timeout, attempt(lane.channel())).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(lane.explain(&status)),
+            Err(_) => Err(Error::deadline()),
+        };
+        lane.note(outcome.as_ref().is_err_and(leave_alone));
+        outcome
+    }
+}
+
+/// Whether an endpoint that answered so is better left alone for a while.
+fn leave_alone(error: &Error) -> bool {
+    error.is_retryable() || error.code() == Code::DeadlineExceeded
+}
+
+/// The transport ends calls by their `grpc-timeout` itself, as cancelled.
+fn status_is_late(status: &Status, deadline: Instant) -> bool {
+    use std::error::Error as _;
+
+    status.source().is_some() && Instant::now() + SLACK >= deadline
+}
+
+fn within<Q>(message: Q, left: Duration) -> Request<Q> {
+    let mut request = Request::new(message);
+    request.set_timeout(left);
+    request
+}

@@ -1,0 +1,121 @@
+//! Profiles: where a vault is and which identities may be used with it, in a file.
+//!
+//! ```toml
+//! endpoints = ["https://127.0.0.1:8443"]
+//! ca = "pki/ca.pem"
+//! # server_name = "vault.example.org"   # if the certificate is for another name than the endpoint's host
+//! # tenant = "st-mary"                  # for identities that serve several
+//! # environment = "prod"                # tokens of other environments are refused without a call
+//! identity = "service"                  # used when none is named
+//!
+//! [identities.service]
+//! certificate = "pki/service.pem"
+//! key = "pki/service.key"
+//! ```
+//!
+//! Paths are relative to the profile's own directory. Unknown keys are refused.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::Error;
+
+/// A profile, as read.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// `https://host:port`; several for several instances of one vault.
+    pub endpoints: Vec<String>,
+    /// Certificates that sign the servers' ones, PEM.
+    pub ca: PathBuf,
+    /// The name in the servers' certificates, if it is not the host of the endpoint.
+    #[serde(default)]
+    pub server_name: Option<String>,
+    /// Whose data is meant; needed if the identity serves several tenants.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// The environment of the vault's tokens; others are refused without a call.
+    #[serde(default)]
+    pub environment: Option<String>,
+    /// The identity to use when none is named.
+    pub identity: String,
+    /// Identities by name.
+    pub identities: BTreeMap<String, ProfileIdentity>,
+}
+
+/// One identity of a profile.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileIdentity {
+    /// Certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+}
+
+impl Profile {
+    /// Reads a profile; its paths come back usable from the current directory.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        let unusable = |what: &dyn std::fmt::Display| {
+            Error::configuration(&format!("profile {}: {what}", path.display()))
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| unusable(&error))?;
+        let mut profile: Self = toml::from_str(&text).map_err(|error| unusable(&error))?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        profile.ca = base.join(&profile.ca);
+        for identity in profile.identities.values_mut() {
+            identity.certificate = base.join(&identity.certificate);
+            identity.key = base.join(&identity.key);
+        }
+        Ok(profile)
+    }
+
+    /// The identity of that name, or the default one.
+    pub fn identity(&self, name: Option<&str>) -> Result<&ProfileIdentity, Error> {
+        let name = name.unwrap_or(&self.identity);
+        self.identities.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.identities.keys().map(String::as_str).collect();
+            Error::configuration(&format!(
+                "the profile has no identity `{name}`; it has {}",
+                known.join(", ")
+            ))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "endpoints = ['https://127.0.0.1:8443']\nca = 'pki/ca.pem'\nidentity = 'service'\n\
+                        [identities.service]\ncertificate = 'pki/service.pem'\nkey = '/abs/service.key'\n";
+
+    fn load(text: &str) -> Result<Profile, Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("profile.toml");
+        std::fs::write(&path, text).unwrap();
+        Profile::load(&path)
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_profile() {
+        let profile = load(GOOD).unwrap();
+        assert!(profile.ca.is_absolute() && profile.ca.ends_with("pki/ca.pem"));
+        assert_eq!(profile.identity(None).unwrap().key, Path::new("/abs/service.key"));
+    }
+
+    #[test]
+    fn a_typo_is_refused_and_named() {
+        let error = load(&GOOD.replace("identity =", "identiti =")).unwrap_err();
+        assert!(error.message().contains("identiti"), "{error}");
+        assert!(load(&format!("{GOOD}pin = 'x'\n")).is_err());
+    }
+
+    #[test]
+    fn an_unknown_identity_is_refused_with_the_known_ones() {
+        let error = load(GOOD).unwrap().identity(Some("root")).unwrap_err();
+        assert!(error.message().contains("service"), "{error}");
+    }
+}
