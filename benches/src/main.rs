@@ -1,0 +1,69 @@
+//! The load generator: the vault against a bare tonic service with the same messages over the same TLS, in one run.
+//!
+//! `cargo run --release -p vault-benches` starts both, measures each in turn and prints ratios: absolute figures of a
+//! shared machine mean little.
+#![forbid(unsafe_code)]
+
+mod echo;
+mod load;
+mod report;
+mod servers;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Measures phi-vault against a bare tonic echo over the same TLS")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// Seconds for each figure.
+    #[arg(long, default_value_t = 4)]
+    seconds: u64,
+
+    /// Callers at the same time.
+    #[arg(long, default_value_t = 64)]
+    callers: usize,
+
+    /// Rounds; the median ratio counts.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves the echo (started by the measurement itself).
+    #[command(hide = true)]
+    Echo {
+        /// Directory with the certificates.
+        #[arg(long)]
+        pki: PathBuf,
+    },
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    if let Some(Command::Echo { pki }) = &arguments.command {
+        return echo::serve(pki).await;
+    }
+    let seconds = Duration::from_secs(arguments.seconds);
+    let servers = servers::Servers::start()?;
+    let vault = load::Target::connect(&servers.pki, &servers.vault_address).await?;
+    let echo = load::Target::connect(&servers.pki, &servers.echo_address).await?;
+    let mut rows = Vec::new();
+    for case in load::Case::ALL {
+        let mut pairs = Vec::new();
+        for _ in 0..arguments.rounds {
+            let bare = echo.measure(*case, arguments.callers, seconds).await?;
+            let real = vault.measure(*case, arguments.callers, seconds).await?;
+            pairs.push((bare, real));
+        }
+        rows.push(report::Row::new(*case, pairs));
+        report::print(&rows[rows.len() - 1..], rows.len() == 1);
+    }
+    Ok(())
+}
