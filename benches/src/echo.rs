@@ -67,7 +67,10 @@ fn unmeasured<T>() -> Result<Response<T>, Status> {
 
 #[tonic::async_trait]
 impl VaultService for Echo {
-    async fn tokenize(&self, request: Request<v1::TokenizeRequest>) -> Result<Response<v1::TokenizeResponse>, Status> {
+    async fn tokenize(
+        &self,
+        request: Request<v1::TokenizeRequest>,
+    ) -> Result<Response<v1::TokenizeResponse>, Status> {
         Ok(Response::new(tokenized(request.get_ref())))
     }
 
@@ -86,7 +89,10 @@ impl VaultService for Echo {
         unmeasured()
     }
 
-    async fn describe(&self, _: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
+    async fn describe(
+        &self,
+        _: Request<v1::DescribeRequest>,
+    ) -> Result<Response<v1::DescribeResponse>, Status> {
         unmeasured()
     }
 

@@ -92,7 +92,12 @@ impl Target {
     }
 
     /// Runs a case with so many callers for so long.
-    pub(crate) async fn measure(&self, case: Case, callers: usize, time: Duration) -> anyhow::Result<Figures> {
+    pub(crate) async fn measure(
+        &self,
+        case: Case,
+        callers: usize,
+        time: Duration,
+    ) -> anyhow::Result<Figures> {
         let callers = if case.items() == 1 { callers } else { callers.div_ceil(8) };
         let from = Instant::now() + WARM_UP;
         let until = from + time;
@@ -148,7 +153,8 @@ async fn calls(
             }
             Case::TokenizeOne | Case::TokenizeBatch => {
                 let response = client.tokenize(tokenize_request(case.items())).await?.into_inner();
-                let token = |r: &v1::TokenizeResult| matches!(r.outcome, Some(tokenize_result::Outcome::Token(_)));
+                let token =
+                    |r: &v1::TokenizeResult| matches!(r.outcome, Some(tokenize_result::Outcome::Token(_)));
                 anyhow::ensure!(response.results.iter().all(token), "an item failed");
             }
         }
@@ -164,7 +170,12 @@ async fn calls(
 }
 
 /// A stream that keeps a few messages in flight.
-async fn stream(mut client: Client, tokens: &[String], from: Instant, until: Instant) -> anyhow::Result<Vec<Duration>> {
+async fn stream(
+    mut client: Client,
+    tokens: &[String],
+    from: Instant,
+    until: Instant,
+) -> anyhow::Result<Vec<Duration>> {
     const IN_FLIGHT: usize = 4;
     let (send, receive) = tokio::sync::mpsc::channel(IN_FLIGHT);
     let batch: Vec<String> = tokens[..STREAM_BATCH].to_vec();
@@ -210,7 +221,10 @@ fn detokenize_request(tokens: Vec<String>) -> v1::DetokenizeRequest {
 fn tokenize_request(count: usize) -> v1::TokenizeRequest {
     let item = || v1::TokenizeItem {
         data_class: "ssn".to_owned(),
-        value: Some(v1::Value { data: Bytes::from_static(b"999-31-4101"), padding: Bytes::from_static(&[0; 53]) }),
+        value: Some(v1::Value {
+            data: Bytes::from_static(b"999-31-4101"),
+            padding: Bytes::from_static(&[0; 53]),
+        }),
         subject: Some(v1::SubjectId { id: "p-0001".to_owned() }),
     };
     v1::TokenizeRequest {
@@ -237,7 +251,8 @@ async fn connect(pki: &Path, address: &str) -> anyhow::Result<Client> {
         async move {
             let tcp = TcpStream::connect(to).await?;
             tcp.set_nodelay(true)?;
-            let stream = tls.connect(ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()), tcp).await?;
+            let stream =
+                tls.connect(ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into()), tcp).await?;
             Ok::<_, std::io::Error>(TokioIo::new(stream))
         }
     });

@@ -31,6 +31,10 @@ struct Arguments {
     /// Rounds; the median ratio counts.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+
+    /// Only cases whose name begins with this.
+    #[arg(long, default_value = "")]
+    case: String,
 }
 
 #[derive(Subcommand)]
@@ -55,7 +59,7 @@ async fn main() -> anyhow::Result<()> {
     let vault = load::Target::connect(&servers.pki, &servers.vault_address).await?;
     let echo = load::Target::connect(&servers.pki, &servers.echo_address).await?;
     let mut rows = Vec::new();
-    for case in load::Case::ALL {
+    for case in load::Case::ALL.iter().filter(|case| case.name().starts_with(&arguments.case)) {
         let mut pairs = Vec::new();
         for _ in 0..arguments.rounds {
             let bare = echo.measure(*case, arguments.callers, seconds).await?;

@@ -52,7 +52,9 @@ fn a_missing_purpose_and_a_foreign_tenant() {
     let token = vault.ctl("service", &["tokenize", "--class", "ssn"]).stdin("999-31-4101").ok();
     vault.ctl("service", &["detokenize", token.line()]).ends(2);
     vault.ctl("service", &["detokenize", token.line(), "--purpose", "NOSUCH"]).ends(2);
-    let ran = vault.ctl("service", &["--tenant", "elsewhere", "detokenize", token.line(), "--purpose", "TREAT"]).ends(3);
+    let ran = vault
+        .ctl("service", &["--tenant", "elsewhere", "detokenize", token.line(), "--purpose", "TREAT"])
+        .ends(3);
     assert_eq!(ran.stdout, "");
 }
 
@@ -67,7 +69,9 @@ fn files_that_are_not_what_they_should_be() {
         path.display().to_string()
     };
     let missing = file("missing.csv", b"ID,NAME\n1,Ann\n");
-    let ran = vault.ctl("service", &["import", &missing, "--map", "SSN=ssn", "--subject", "ID", "--out", &out]).ends(2);
+    let ran = vault
+        .ctl("service", &["import", &missing, "--map", "SSN=ssn", "--subject", "ID", "--out", &out])
+        .ends(2);
     assert!(ran.stderr.contains("SSN"), "{}", ran.stderr);
 
     let rows = b"\xef\xbb\xbfID,SSN,NOTE\r\n1,999-31-4101,\"two\r\nlines, \"\"quoted\"\"\"\r\n2,bad,x\r\n3,999-31-4103,y\r\n";
@@ -76,7 +80,11 @@ fn files_that_are_not_what_they_should_be() {
     let ran = vault.ctl("service", &args).ends(1);
     assert!(!ran.stderr.contains("4101"), "{}", ran.stderr);
     let text = fs::read_to_string(&out).unwrap();
-    assert!(text.starts_with("\u{feff}ID,SSN,NOTE\r\n1,phi_dev_") && text.contains("\"two\r\nlines, \"\"quoted\"\"\""), "{text}");
+    assert!(
+        text.starts_with("\u{feff}ID,SSN,NOTE\r\n1,phi_dev_")
+            && text.contains("\"two\r\nlines, \"\"quoted\"\"\""),
+        "{text}"
+    );
     assert_eq!(text.matches("phi_dev_").count(), 2, "the rejected row is not in the output");
 }
 

@@ -65,7 +65,10 @@ fn an_import_survives_twenty_kills_of_the_server() {
         progressed += u32::from(now.len() > before);
         acknowledged = now;
     }
-    assert!(progressed >= KILLS / 2, "only {progressed} of {KILLS} rounds got anywhere: the kills prove little");
+    assert!(
+        progressed >= KILLS / 2,
+        "only {progressed} of {KILLS} rounds got anywhere: the kills prove little"
+    );
     let vault = DevVault::start(&home);
     let status = import(vault.profile(), &input, &out).wait().unwrap();
     assert!(status.success(), "the last import: {status}");
@@ -87,7 +90,8 @@ fn an_import_survives_twenty_kills_of_the_server() {
 fn read_acknowledged(out: &Path) -> Vec<u8> {
     let mut state = out.as_os_str().to_owned();
     state.push(".resume");
-    let state = fs::read_to_string(state).ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+    let state =
+        fs::read_to_string(state).ok().and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
     let length = state.and_then(|state| usize::try_from(state["out"].as_u64()?).ok()).unwrap_or(0);
     fs::read(out).ok().and_then(|bytes| bytes.get(..length).map(<[u8]>::to_vec)).unwrap_or_default()
 }

@@ -61,7 +61,14 @@ fn fhir_job(input: PathBuf) -> Job {
             }
         }
         for address in patient["address"].as_array().into_iter().flatten() {
-            canaries.extend(address["line"].as_array().into_iter().flatten().filter_map(|l| l.as_str()).map(str::to_owned));
+            canaries.extend(
+                address["line"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|l| l.as_str())
+                    .map(str::to_owned),
+            );
         }
     }
     canaries.retain(|value| value.len() >= 8);
@@ -73,7 +80,12 @@ fn import_args(job: &Job, out: &Path) -> Vec<String> {
     for map in &job.maps {
         args.extend(["--map".to_owned(), (*map).to_owned()]);
     }
-    args.extend(["--subject".to_owned(), job.subject.to_owned(), "--out".to_owned(), out.display().to_string()]);
+    args.extend([
+        "--subject".to_owned(),
+        job.subject.to_owned(),
+        "--out".to_owned(),
+        out.display().to_string(),
+    ]);
     args
 }
 
@@ -109,7 +121,8 @@ fn the_main_job(job: &Job) {
     let masks = vault.ctl("console", &[&["mask"], &some[..]].concat()).ok();
     assert_eq!(masks.stdout.lines().count(), some.len(), "{}", masks.stdout);
     assert_eq!(canaries.scan("masks", masks.stdout.as_bytes()), []);
-    let refused = vault.ctl("console", &[&["detokenize"], &some[..], &["--purpose", "TREAT"]].concat()).ends(3);
+    let refused =
+        vault.ctl("console", &[&["detokenize"], &some[..], &["--purpose", "TREAT"]].concat()).ends(3);
     assert_eq!(refused.stdout, "");
 
     // Allowed callers get everything back, byte for byte.
@@ -128,7 +141,8 @@ fn every_export_is_on_record(vault: &DevVault, tokens: &[String]) {
     let answer: Value = serde_json::from_str(&vault.ctl("auditor", &query).ok().stdout).unwrap();
     assert_eq!(answer["more"], false);
     let entries = answer["entries"].as_array().unwrap();
-    let allowed = entries.iter().filter(|entry| entry["purpose"] == "TREAT" && entry["principal"] == "service");
+    let allowed =
+        entries.iter().filter(|entry| entry["purpose"] == "TREAT" && entry["principal"] == "service");
     let items = allowed.flat_map(|entry| entry["items"].as_array().unwrap());
     let logged: BTreeSet<&str> =
         items.filter(|item| item["outcome"] == "ok").map(|item| item["token"].as_str().unwrap()).collect();
@@ -201,7 +215,8 @@ fn synthetic_fhir_patients_go_in_and_come_back() {
 fn what_dev_prints_works_as_pasted() {
     let dir = TempDir::new().unwrap();
     let vault = DevVault::start(&dir.path().join("vault"));
-    let token = vault.ctl("service", &["tokenize", "--class", "ssn", "--subject", "p-1"]).stdin("999-31-4101\n").ok();
+    let token =
+        vault.ctl("service", &["tokenize", "--class", "ssn", "--subject", "p-1"]).stdin("999-31-4101\n").ok();
     let token = token.line();
     assert!(token.starts_with("phi_dev_"), "{token}");
     assert_eq!(vault.ctl("console", &["mask", token]).ok().line(), "***-**-4101");

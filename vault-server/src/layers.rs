@@ -66,7 +66,11 @@ fn arrows_point_down() {
     let mut bad = Vec::new();
     for (path, text) in sources() {
         if let Some(layer) = layer_of(&path) {
-            bad.extend(upward(&layer, &text).into_iter().map(|(line, to)| format!("{}:{line} -> {to}", path.display())));
+            bad.extend(
+                upward(&layer, &text)
+                    .into_iter()
+                    .map(|(line, to)| format!("{}:{line} -> {to}", path.display())),
+            );
         }
     }
     assert!(bad.is_empty(), "arrows that run up:\n{}", bad.join("\n"));
@@ -99,7 +103,8 @@ fn seams_have_one_place() {
                 continue;
             }
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-            let line = code.lines().position(|line| line.split("//").next().unwrap_or_default().contains(needle));
+            let line =
+                code.lines().position(|line| line.split("//").next().unwrap_or_default().contains(needle));
             assert!(line.is_none(), "{needle} in {}:{}", path.display(), line.unwrap_or(0) + 1);
         }
     }

@@ -132,13 +132,11 @@ fn greeting(address: SocketAddr, profile: &Path) -> String {
 /// cargo in the source's directory.
 fn vaultctl() -> (&'static str, String) {
     let beside = std::env::current_exe().ok().map(|path| path.with_file_name("vaultctl"));
-    match beside.filter(|path| path.exists()) {
-        Some(path) => ("", format!("vaultctl() {{ {} \"$@\"; }}", shell_quoted(&path.to_string_lossy()))),
-        None => {
-            let cargo = "cargo run --quiet --release --bin vaultctl --";
-            (", in the same directory", format!("vaultctl() {{ {cargo} \"$@\"; }}"))
-        }
-    }
+    let (place, command) = match beside.filter(|path| path.exists()) {
+        Some(path) => ("", shell_quoted(&path.to_string_lossy())),
+        None => (", in the same directory", "cargo run --quiet --release --bin vaultctl --".to_owned()),
+    };
+    (place, format!("vaultctl() {{ {command} \"$@\"; }}"))
 }
 
 fn shell_quoted(text: &str) -> String {

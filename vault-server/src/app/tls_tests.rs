@@ -250,7 +250,11 @@ async fn client_of_the_authority_is_served_and_known() {
     let connection = site.incoming.as_mut().unwrap().next().await.unwrap().unwrap();
     let peer = connection.connect_info();
     let certificate = CertificateDer::from_pem_slice(client.pem.as_bytes()).unwrap();
-    let fingerprint: [u8; 32] = sha2::Digest::finalize(sha2::Digest::chain_update(<sha2::Sha256 as sha2::Digest>::new(), &certificate)).into();
+    let fingerprint: [u8; 32] = sha2::Digest::finalize(sha2::Digest::chain_update(
+        <sha2::Sha256 as sha2::Digest>::new(),
+        &certificate,
+    ))
+    .into();
     assert_eq!(peer.credential.as_ref().unwrap().fingerprint, fingerprint);
     assert_eq!(peer.source, stream.get_ref().0.local_addr().unwrap());
     drop(connection);

@@ -39,7 +39,7 @@ const LAST_CHECKPOINT: Duration = Duration::from_secs(5);
 /// How often the KMS is asked whether it answers, for the health service `kms`.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 /// How often expired idempotency keys are forgotten, and how many at once.
-const FORGET_EVERY: Duration = Duration::from_secs(60);
+const FORGET_EVERY: Duration = Duration::from_mins(1);
 const FORGET_AT_ONCE: usize = 10_000;
 
 /// What the parts get from the running server.

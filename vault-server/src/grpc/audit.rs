@@ -115,12 +115,15 @@ fn query(request: v1::AuditQueryRequest, environment: &Environment) -> Result<Au
         .map(|id| SubjectId::parse(id).ok_or_else(|| Problem::Field("1 to 256 bytes").at("subject")))
         .transpose()?;
     let principal = some(request.principal)
-        .map(|name| PrincipalId::parse(&name).map_err(|_| Problem::Field("a principal's name").at("principal")))
+        .map(|name| {
+            PrincipalId::parse(&name).map_err(|_| Problem::Field("a principal's name").at("principal"))
+        })
         .transpose()?;
     let action = some(request.action)
         .map(|name| {
             let name = format!("ACTION_{}", name.to_ascii_uppercase());
-            AuditAction::from_str_name(&name).ok_or_else(|| Problem::Field("a name of an action").at("action"))
+            AuditAction::from_str_name(&name)
+                .ok_or_else(|| Problem::Field("a name of an action").at("action"))
         })
         .transpose()?;
     Ok(AuditQuery {

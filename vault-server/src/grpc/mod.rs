@@ -53,8 +53,5 @@ pub fn routes(
         .register_encoded_file_descriptor_set(vault_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    Ok(Routes::new(vault_service)
-        .add_service(audit_service)
-        .add_service(health)
-        .add_service(reflection))
+    Ok(Routes::new(vault_service).add_service(audit_service).add_service(health).add_service(reflection))
 }

@@ -27,7 +27,10 @@ pub(super) fn value(value: Option<v1::Value>) -> Result<Plaintext, Problem> {
     Plaintext::from_utf8(data.into()).map_err(|_| Problem::ValueNotUtf8)
 }
 
-pub(super) fn subject(subject: Option<v1::SubjectId>, field: impl Into<String>) -> Result<Option<SubjectId>, Refused> {
+pub(super) fn subject(
+    subject: Option<v1::SubjectId>,
+    field: impl Into<String>,
+) -> Result<Option<SubjectId>, Refused> {
     let Some(subject) = subject else { return Ok(None) };
     let rule = Problem::Field("a subject's id of 1 to 256 bytes");
     SubjectId::parse(subject.id).map(Some).ok_or_else(|| rule.at(field))
@@ -59,7 +62,9 @@ pub(super) fn erase_target(
     environment: &Environment,
 ) -> Result<EraseTarget, Refused> {
     match subject(who, "subject")? {
-        Some(_) if !texts.is_empty() => Err(Problem::Field("either tokens or a subject, not both").at("subject")),
+        Some(_) if !texts.is_empty() => {
+            Err(Problem::Field("either tokens or a subject, not both").at("subject"))
+        }
         Some(subject) => Ok(EraseTarget::Subject(subject)),
         None => Ok(EraseTarget::Tokens(tokens(texts, environment))),
     }

@@ -53,7 +53,11 @@ fn wire(problem: &Problem) -> Wire {
             (C::InvalidArgument, R::PurposeUnknown, "not a purpose of use (HL7 v3 ActReason code)")
         }
         Problem::Field(rule) => {
-            return Wire { code: C::InvalidArgument, reason: R::FieldInvalid, text: format!("must be {rule}") };
+            return Wire {
+                code: C::InvalidArgument,
+                reason: R::FieldInvalid,
+                text: format!("must be {rule}"),
+            };
         }
         Problem::TooManyItems { most } => {
             return Wire {
@@ -65,10 +69,14 @@ fn wire(problem: &Problem) -> Wire {
         Problem::NoItems => (C::InvalidArgument, R::NoItems, "no items"),
         Problem::NotFound => (C::NotFound, R::NotFound, "no such token"),
         Problem::ActionNotAllowed => (C::PermissionDenied, R::ActionNotAllowed, "not allowed"),
-        Problem::TenantNotAllowed => (C::PermissionDenied, R::TenantNotAllowed, "not a tenant of the caller's"),
-        Problem::PrincipalUnknown => {
-            (C::Unauthenticated, R::PrincipalUnknown, "the client certificate names no principal of this vault")
+        Problem::TenantNotAllowed => {
+            (C::PermissionDenied, R::TenantNotAllowed, "not a tenant of the caller's")
         }
+        Problem::PrincipalUnknown => (
+            C::Unauthenticated,
+            R::PrincipalUnknown,
+            "the client certificate names no principal of this vault",
+        ),
         Problem::ResponseTooLarge => {
             (C::ResourceExhausted, R::ResponseTooLarge, "the answer would be too large: ask for fewer items")
         }
@@ -111,7 +119,8 @@ pub(super) fn status(refused: &Refused) -> Status {
 /// The error of one item. `field` is its path.
 pub(super) fn item_error(problem: &Problem, field: impl FnOnce() -> String) -> ItemError {
     let Wire { code, reason, text } = wire(problem);
-    let retry_after_ms = problem.retry_after().map_or(0, |wait| wait.as_millis().try_into().unwrap_or(u32::MAX));
+    let retry_after_ms =
+        problem.retry_after().map_or(0, |wait| wait.as_millis().try_into().unwrap_or(u32::MAX));
     // What is wrong with the request is named by its field; of anything else the place tells enough.
     let field = if code == Code::InvalidArgument { field() } else { String::new() };
     ItemError { code: code.into(), reason: reason.into(), message: text, field, retry_after_ms }

@@ -35,7 +35,12 @@ impl VaultApi {
     }
 
     /// Serves one call: who calls, what they get, and the count of it.
-    async fn serve<Q, A, F>(&self, action: AuditAction, request: Request<Q>, serve: F) -> Result<Response<A>, Status>
+    async fn serve<Q, A, F>(
+        &self,
+        action: AuditAction,
+        request: Request<Q>,
+        serve: F,
+    ) -> Result<Response<A>, Status>
     where
         F: AsyncFnOnce(&Service, &Context, Q) -> Result<A, Refused>,
         A: Items,
@@ -65,22 +70,30 @@ impl Service {
         token.encode(&self.vault.identity().environment)
     }
 
-    async fn tokenize(&self, cx: &Context, request: v1::TokenizeRequest) -> Result<v1::TokenizeResponse, Refused> {
+    async fn tokenize(
+        &self,
+        cx: &Context,
+        request: v1::TokenizeRequest,
+    ) -> Result<v1::TokenizeResponse, Refused> {
         let items = parse::new_values(request.items);
         let idempotency = parse::idempotency(&request.idempotency_key);
         let results = self.vault.tokenize(cx, &request.tenant, items, idempotency).await?;
         let results = results.into_iter().enumerate().map(|(i, result)| v1::TokenizeResult {
             outcome: Some(match result {
                 Ok(token) => tokenize_result::Outcome::Token(self.text(token)),
-                Err(problem) => {
-                    tokenize_result::Outcome::Error(item_error(&problem, || format!("items[{i}].{}", input(&problem))))
-                }
+                Err(problem) => tokenize_result::Outcome::Error(item_error(&problem, || {
+                    format!("items[{i}].{}", input(&problem))
+                })),
             }),
         });
         Ok(v1::TokenizeResponse { results: results.collect() })
     }
 
-    async fn detokenize(&self, cx: &Context, request: v1::DetokenizeRequest) -> Result<v1::DetokenizeResponse, Refused> {
+    async fn detokenize(
+        &self,
+        cx: &Context,
+        request: v1::DetokenizeRequest,
+    ) -> Result<v1::DetokenizeResponse, Refused> {
         let tokens = parse::tokens(&request.tokens, &self.vault.identity().environment);
         let purpose = parse::purpose(&request.purpose);
         let note = Note::parse(request.reason, request.ticket);
@@ -124,7 +137,11 @@ impl Service {
         Ok(v1::FindResponse { results: results.collect() })
     }
 
-    async fn describe(&self, cx: &Context, request: v1::DescribeRequest) -> Result<v1::DescribeResponse, Refused> {
+    async fn describe(
+        &self,
+        cx: &Context,
+        request: v1::DescribeRequest,
+    ) -> Result<v1::DescribeResponse, Refused> {
         let tokens = parse::tokens(&request.tokens, &self.vault.identity().environment);
         let results = self.vault.describe(cx, &request.tenant, tokens).await?;
         let results = results.into_iter().enumerate().map(|(i, result)| v1::DescribeResult {
@@ -142,7 +159,8 @@ impl Service {
         let note = Note::parse(request.reason, request.ticket);
         let results = self.vault.erase(cx, &request.tenant, target, note).await?;
         let results = results.into_iter().enumerate().map(|(i, Erased { token, outcome })| v1::EraseResult {
-            token: token.map_or_else(|| request.tokens.get(i).cloned().unwrap_or_default(), |token| self.text(token)),
+            token: token
+                .map_or_else(|| request.tokens.get(i).cloned().unwrap_or_default(), |token| self.text(token)),
             outcome: Some(match outcome {
                 Ok(erased) => erase_result::Outcome::Erased(erased),
                 Err(problem) => erase_result::Outcome::Error(token_error(&problem, i)),
@@ -154,7 +172,10 @@ impl Service {
 
 #[tonic::async_trait]
 impl VaultService for VaultApi {
-    async fn tokenize(&self, request: Request<v1::TokenizeRequest>) -> Result<Response<v1::TokenizeResponse>, Status> {
+    async fn tokenize(
+        &self,
+        request: Request<v1::TokenizeRequest>,
+    ) -> Result<Response<v1::TokenizeResponse>, Status> {
         self.serve(AuditAction::Tokenize, request, Service::tokenize).await
     }
 
@@ -173,7 +194,10 @@ impl VaultService for VaultApi {
         self.serve(AuditAction::Find, request, Service::find).await
     }
 
-    async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
+    async fn describe(
+        &self,
+        request: Request<v1::DescribeRequest>,
+    ) -> Result<Response<v1::DescribeResponse>, Status> {
         self.serve(AuditAction::Describe, request, Service::describe).await
     }
 
@@ -195,7 +219,8 @@ impl VaultService for VaultApi {
             async move {
                 let v1::TokenizeStreamRequest { sequence, request } = message?;
                 let request = request.unwrap_or_default();
-                let answer = service.one(&credential, AuditAction::Tokenize, request, Service::tokenize).await;
+                let answer =
+                    service.one(&credential, AuditAction::Tokenize, request, Service::tokenize).await;
                 Ok(v1::TokenizeStreamResponse {
                     sequence,
                     outcome: Some(match answer {
@@ -222,12 +247,15 @@ impl VaultService for VaultApi {
             async move {
                 let v1::DetokenizeStreamRequest { sequence, request } = message?;
                 let request = request.unwrap_or_default();
-                let answer = service.one(&credential, AuditAction::Detokenize, request, Service::detokenize).await;
+                let answer =
+                    service.one(&credential, AuditAction::Detokenize, request, Service::detokenize).await;
                 Ok(v1::DetokenizeStreamResponse {
                     sequence,
                     outcome: Some(match answer {
                         Ok(response) => v1::detokenize_stream_response::Outcome::Response(response),
-                        Err(refused) => v1::detokenize_stream_response::Outcome::Error(message_error(&refused)),
+                        Err(refused) => {
+                            v1::detokenize_stream_response::Outcome::Error(message_error(&refused))
+                        }
                     }),
                 })
             }

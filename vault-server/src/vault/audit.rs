@@ -122,7 +122,9 @@ impl Vault {
         let mut subjects = Vec::new();
         if let Some(subject) = &query.subject {
             let AuditScope::Tenant(tenant) = scope else {
-                return Err(Problem::Field("of one tenant: a person is known within a tenant only").at("subject"));
+                return Err(
+                    Problem::Field("of one tenant: a person is known within a tenant only").at("subject")
+                );
             };
             let keys = self.parts.keyring.index_keys(tenant).await?;
             if keys.is_empty() {
@@ -160,13 +162,18 @@ impl Vault {
             return Ok(AuditScope::Vault);
         }
         let tenant = self.tenant(cx, action, asked).await?;
-        let mut draft = self.draft(cx, action, &tenant);
+        let mut draft = cx.draft(action, &tenant);
         self.allow(cx, &mut draft, &tenant, whole(question, None), Vec::new).await?;
         Ok(AuditScope::Tenant(tenant))
     }
 
     /// Asks policy about something that concerns the whole vault.
-    async fn vault_wide(&self, cx: &Context, action: AuditAction, question: Action) -> Result<Draft, Refused> {
+    async fn vault_wide(
+        &self,
+        cx: &Context,
+        action: AuditAction,
+        question: Action,
+    ) -> Result<Draft, Refused> {
         let mut draft = Draft::new(cx.request, action, audit::Actor::caller_of_vault(&cx.caller));
         let Verdict { allowed, policies, .. } = self.parts.access.decide_for_vault(&cx.caller, question);
         draft.policies.extend(policies.iter().cloned());
@@ -179,7 +186,7 @@ impl Vault {
 
     fn reading(&self, cx: &Context, action: AuditAction, scope: &AuditScope) -> Draft {
         match scope {
-            AuditScope::Tenant(tenant) => self.draft(cx, action, tenant),
+            AuditScope::Tenant(tenant) => cx.draft(action, tenant),
             AuditScope::Vault => Draft::new(cx.request, action, audit::Actor::caller_of_vault(&cx.caller)),
         }
     }

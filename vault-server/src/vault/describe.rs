@@ -19,7 +19,7 @@ impl Vault {
         tokens: Vec<ParsedToken>,
     ) -> Result<Vec<Result<Described, Problem>>, Refused> {
         let tenant = self.tenant(cx, AuditAction::Describe, asked_tenant).await?;
-        let mut draft = self.draft(cx, AuditAction::Describe, &tenant);
+        let mut draft = cx.draft(AuditAction::Describe, &tenant);
         if let Err(refused) = self.check_count(tokens.len(), "tokens") {
             return Err(self.log_refusal(draft, Vec::new(), refused).await);
         }

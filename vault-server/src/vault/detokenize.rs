@@ -26,7 +26,7 @@ impl Vault {
         note: Result<Note, Refused>,
     ) -> Result<Vec<Result<Opened, Problem>>, Refused> {
         let tenant = self.tenant(cx, AuditAction::Detokenize, asked_tenant).await?;
-        let mut draft = self.draft(cx, AuditAction::Detokenize, &tenant);
+        let mut draft = cx.draft(AuditAction::Detokenize, &tenant);
         let checked = || {
             self.check_count(tokens.len(), "tokens")?;
             Ok((purpose.map_err(|problem| problem.at("purpose"))?, note?))

@@ -37,7 +37,7 @@ impl Vault {
         note: Result<Note, Refused>,
     ) -> Result<Vec<Erased>, Refused> {
         let tenant = self.tenant(cx, AuditAction::Erase, asked_tenant).await?;
-        let mut draft = self.draft(cx, AuditAction::Erase, &tenant);
+        let mut draft = cx.draft(AuditAction::Erase, &tenant);
         let checked = target.and_then(|target| {
             if let EraseTarget::Tokens(tokens) = &target {
                 self.check_count(tokens.len(), "tokens")?;
@@ -102,8 +102,10 @@ impl Vault {
         if results.is_empty() {
             // Nothing was there: that it was asked for is on record all the same.
             draft.details.push(("matches", "0".to_owned()));
-            let items =
-                names.into_iter().map(|name| Item { subject: Some(name), outcome: Outcome::Ok, ..Item::invalid() }).collect();
+            let items = names
+                .into_iter()
+                .map(|name| Item { subject: Some(name), outcome: Outcome::Ok, ..Item::invalid() })
+                .collect();
             self.parts.log.record(draft, items).await?;
         }
         Ok(results)

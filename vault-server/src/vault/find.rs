@@ -35,7 +35,7 @@ impl Vault {
         limit: usize,
     ) -> Result<Vec<Result<Found, Problem>>, Refused> {
         let tenant = self.tenant(cx, AuditAction::Find, asked_tenant).await?;
-        let mut draft = self.draft(cx, AuditAction::Find, &tenant);
+        let mut draft = cx.draft(AuditAction::Find, &tenant);
         let count = values.len();
         let refused = || std::iter::repeat_with(denied).take(count).collect();
         self.allow(cx, &mut draft, &tenant, whole(Action::Find, None), refused).await?;

@@ -16,7 +16,7 @@ impl Vault {
         tokens: Vec<ParsedToken>,
     ) -> Result<Vec<Result<Masked, Problem>>, Refused> {
         let tenant = self.tenant(cx, AuditAction::Mask, asked_tenant).await?;
-        let mut draft = self.draft(cx, AuditAction::Mask, &tenant);
+        let mut draft = cx.draft(AuditAction::Mask, &tenant);
         if let Err(refused) = self.check_count(tokens.len(), "tokens") {
             return Err(self.log_refusal(draft, Vec::new(), refused).await);
         }

@@ -83,6 +83,14 @@ pub struct Context {
     pub request: RequestId,
 }
 
+impl Context {
+    /// An entry for the log of something that this request does with a tenant's data.
+    fn draft(&self, action: AuditAction, tenant: &TenantId) -> Draft {
+        let actor = Actor::caller(&self.caller, tenant);
+        Draft { tenant: Some(tenant.clone()), ..Draft::new(self.request, action, actor) }
+    }
+}
+
 impl Vault {
     /// Puts it together.
     pub fn new(parts: Parts) -> Self {
@@ -115,17 +123,16 @@ impl Vault {
         self.log_refusal(draft, Vec::new(), refused).await.of(cx.request)
     }
 
-    fn draft(&self, cx: &Context, action: AuditAction, tenant: &TenantId) -> Draft {
-        let actor = Actor::caller(&cx.caller, tenant);
-        Draft { tenant: Some(tenant.clone()), ..Draft::new(cx.request, action, actor) }
-    }
-
     /// The tenant a request is about. A refusal is in the log.
     async fn tenant(&self, cx: &Context, action: AuditAction, asked: &str) -> Result<TenantId, Refused> {
         let problem = match self.parts.access.tenant(&cx.caller, asked) {
             Ok(tenant) => return Ok(tenant),
-            Err(TenantError::Invalid) => Problem::Field("a tenant's name: a-z, 0-9 and '-', at most 63 characters"),
-            Err(TenantError::Ambiguous) => Problem::Field("named: the caller serves several tenants, or none by itself"),
+            Err(TenantError::Invalid) => {
+                Problem::Field("a tenant's name: a-z, 0-9 and '-', at most 63 characters")
+            }
+            Err(TenantError::Ambiguous) => {
+                Problem::Field("named: the caller serves several tenants, or none by itself")
+            }
             Err(TenantError::NotAllowed) => Problem::TenantNotAllowed,
         };
         Err(self.refuse(cx, action, problem.at("tenant")).await)

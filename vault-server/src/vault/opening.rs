@@ -10,7 +10,9 @@ use crate::domain::{Body, KeyId, Purpose, Record, TenantId, Token};
 use crate::keyring::KeyringError;
 use crate::store::Lookup;
 
-use super::{Context, ParsedToken, Problem, Refused, Vault, add_policies, breathe, decision, warrant::warrant};
+use super::{
+    Context, ParsedToken, Problem, Refused, Vault, add_policies, breathe, decision, warrant::warrant,
+};
 
 /// What became of one token before anything was opened.
 enum Slot {
@@ -50,10 +52,12 @@ impl Vault {
         }
         let size: usize = sealed.iter().map(Record::sealed_len).sum();
         if size > self.parts.limits.response_bytes {
-            let items = sorted.into_iter().map(|sorted| Item { outcome: Outcome::Denied, ..sorted.item }).collect();
+            let items =
+                sorted.into_iter().map(|sorted| Item { outcome: Outcome::Denied, ..sorted.item }).collect();
             return Err(self.log_refusal(draft, items, Problem::ResponseTooLarge.whole()).await);
         }
-        let (permit, verdicts) = self.parts.access.permit::<A>(&cx.caller, cx.request, tenant, draft.purpose, sealed);
+        let (permit, verdicts) =
+            self.parts.access.permit::<A>(&cx.caller, cx.request, tenant, draft.purpose, sealed);
         apply(&mut sorted, &verdicts, &mut draft);
         let (slots, items): (Vec<_>, Vec<_>) = sorted.into_iter().map(|s| (s.slot, s.item)).unzip();
         draft.decision = decision(&items);
@@ -92,7 +96,9 @@ impl Vault {
         };
         let refused = |problem, item| Sorted { slot: Slot::Refused(problem), item };
         match lookup {
-            None | Some(Lookup::Missing) => refused(Problem::NotFound, Item::of_token(token, Outcome::Unknown)),
+            None | Some(Lookup::Missing) => {
+                refused(Problem::NotFound, Item::of_token(token, Outcome::Unknown))
+            }
             Some(Lookup::Corrupt) => refused(Problem::RecordCorrupt, Item::of_token(token, Outcome::Corrupt)),
             Some(Lookup::Found(record)) if record.tenant != *tenant => {
                 refused(Problem::NotFound, Item::of_record(&record, Outcome::ForeignTenant))
@@ -146,7 +152,7 @@ impl Vault {
         }
         if !failed.is_empty() {
             tracing::error!(request = %cx.request, records = failed.len(), "records do not open: tampered or corrupt");
-            let mut draft = self.draft(cx, AuditAction::OpenFailed, tenant);
+            let mut draft = cx.draft(AuditAction::OpenFailed, tenant);
             draft.cause = "record_corrupt";
             draft.decision = decision(&failed);
             self.parts.log.record(draft, failed).await?;

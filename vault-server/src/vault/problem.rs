@@ -130,7 +130,9 @@ impl Problem {
     /// How long to wait before trying again, where waiting helps.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Overloaded | Self::LogUnavailable | Self::StoreUnavailable => Some(Duration::from_millis(200)),
+            Self::Overloaded | Self::LogUnavailable | Self::StoreUnavailable => {
+                Some(Duration::from_millis(200))
+            }
             Self::KmsUnavailable | Self::ShuttingDown => Some(Duration::from_secs(1)),
             _ => None,
         }

@@ -46,7 +46,7 @@ impl Vault {
         idempotency: Result<Option<IdempotencyKey>, Refused>,
     ) -> Result<Vec<Result<Token, Problem>>, Refused> {
         let tenant = self.tenant(cx, AuditAction::Tokenize, asked_tenant).await?;
-        let mut draft = self.draft(cx, AuditAction::Tokenize, &tenant);
+        let mut draft = cx.draft(AuditAction::Tokenize, &tenant);
         let idempotency = match self.check_count(items.len(), "items").and(idempotency) {
             Ok(idempotency) => idempotency,
             Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
@@ -61,7 +61,10 @@ impl Vault {
             draft.decision = Decision::Deny;
             draft.cause = "no_item_allowed";
             self.parts.log.record(draft, judged.iter().map(refused_item).collect()).await?;
-            return Ok(judged.into_iter().map(|item| item.map_or_else(Err, |_| Err(Problem::Internal))).collect());
+            return Ok(judged
+                .into_iter()
+                .map(|item| item.map_or_else(Err, |_| Err(Problem::Internal)))
+                .collect());
         }
         let keys = WriteKeys {
             data: self.parts.keyring.active_data_key(&tenant).await?,
@@ -95,7 +98,8 @@ impl Vault {
             .map(|item| {
                 let new = item.map_err(|refused| refused.problem)?;
                 let class = self.parts.classes.get(&new.class).ok_or(Problem::ClassUnknown)?;
-                let question = Question { action: Action::Tokenize, class: Some(class.name()), purpose: None };
+                let question =
+                    Question { action: Action::Tokenize, class: Some(class.name()), purpose: None };
                 let verdict = self.decide(cx, tenant, question);
                 add_policies(&mut draft.policies, &verdict);
                 if !verdict.allowed {
@@ -163,9 +167,10 @@ impl Vault {
                 .iter()
                 .zip(judged)
                 .map(|(token, item)| match (token, item) {
-                    (Some(token), Ok(accepted)) => {
-                        Item { class: Some(accepted.new.class.clone()), ..Item::of_token(*token, Outcome::Ok) }
-                    }
+                    (Some(token), Ok(accepted)) => Item {
+                        class: Some(accepted.new.class.clone()),
+                        ..Item::of_token(*token, Outcome::Ok)
+                    },
                     (_, Ok(accepted)) => class_item(&accepted.new, Outcome::Failed),
                     (_, Err(_)) => refused_item(item),
                 })
@@ -209,7 +214,13 @@ impl Vault {
         if let Some((key, request)) = memory {
             let lifetime = u64::try_from(self.parts.limits.remember.as_micros()).unwrap_or(u64::MAX);
             let expires = Timestamp(now.0.saturating_add(lifetime));
-            writes.push(Write::Remember(Remembered { key, request, tokens: tokens.clone(), at: now, expires }));
+            writes.push(Write::Remember(Remembered {
+                key,
+                request,
+                tokens: tokens.clone(),
+                at: now,
+                expires,
+            }));
         }
         match self.parts.log.commit(draft, items, writes).await {
             Ok(_) => Ok(Attempt::Done(tokens)),
@@ -230,10 +241,18 @@ impl Vault {
         let token = crypto::random_token().map_err(fault)?;
         let subject = new.subject.as_ref().map(|subject| crypto::subject_ref(&keys.index, subject));
         let index = class.indexed().then(|| crypto::blind_index(&keys.index, class.name(), normalized));
-        let place =
-            Place { identity: &self.parts.identity, token, tenant, class: class.name(), subject, index, created };
+        let place = Place {
+            identity: &self.parts.identity,
+            token,
+            tenant,
+            class: class.name(),
+            subject,
+            index,
+            created,
+        };
         let padded = class.padded_len(new.value.expose().len()); // Exposed: its length alone, for padding.
-        let bytes = crypto::seal(&place, &keys.data, &new.value, padded).map_err(|_| Problem::Internal.whole())?;
+        let bytes =
+            crypto::seal(&place, &keys.data, &new.value, padded).map_err(|_| Problem::Internal.whole())?;
         Ok(Record {
             token,
             tenant: tenant.clone(),
