@@ -25,13 +25,20 @@ impl std::error::Error for HardenError {
 }
 
 /// Makes this process undumpable (no core file; no debugger and no `/proc/<pid>/mem` for processes without
-/// CAP_SYS_PTRACE) and bars it, and what it starts, from gaining privileges.
+/// CAP_SYS_PTRACE), bars it, and what it starts, from gaining privileges, and makes the files that it creates its owner's
+/// alone.
 ///
 /// To be called first thing in `main`: the last holds for this thread and those that it starts from now on.
 pub fn harden() -> Result<(), HardenError> {
     control("make the process undumpable", libc::PR_SET_DUMPABLE, 0)?;
     control("forbid new privileges", libc::PR_SET_NO_NEW_PRIVS, 1)?;
+    private_files();
     no_core()
+}
+
+fn private_files() {
+    // SAFETY: the call takes an integer, always succeeds, and touches no memory of ours.
+    unsafe { libc::umask(0o077) };
 }
 
 fn control(what: &'static str, option: libc::c_int, value: libc::c_ulong) -> Result<(), HardenError> {

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use anyhow::Result;
 use bytes::Bytes;
 use vault_server::domain::Token;
-use vault_server::store::{Lookup, Store, StoreError};
+use vault_server::store::{Lookup, Store, StoreError, TileId};
 
 use super::Subject;
-use super::workload::{Acknowledged, KEY, entry, record, token_of};
+use super::workload::{Acknowledged, KEY, TILES, entry, record, tile, token_of};
 
 /// What was found after a cut.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Findings {
     /// Acknowledged changes whose record or entry is not there as it was.
     pub(super) lost: usize,
-    /// Whether a change is there in part: an entry without its record, or a record without its index row.
+    /// Whether a change is there in part: an entry without its record, a record without its index row, or a part
+    /// of a tile.
     pub(super) torn: bool,
     /// Why the store does not open or read, if it does not. Then all is lost.
     pub(super) unreadable: Option<String>,
@@ -58,8 +59,20 @@ async fn compare(store: &Arc<dyn Store>, acknowledged: &[Acknowledged]) -> Resul
     let mut indexed: Vec<_> = indexed(store).await?.into_iter().map(Some).collect();
     indexed.sort();
     let stats = store.stats().await?;
-    let torn = logged != indexed || stats.records != entries.len() as u64;
+    let torn = logged != indexed || stats.records != entries.len() as u64 || torn_tile(store).await?;
     Ok(Findings { lost, torn, unreadable: None })
+}
+
+/// Whether a tile is not as it was written at some time.
+async fn torn_tile(store: &Arc<dyn Store>) -> Result<bool, StoreError> {
+    for index in 0..TILES {
+        if let Some(found) = store.tile(TileId { level: 0, index }).await?
+            && found.first().is_none_or(|byte| found != tile(*byte))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn log(store: &Arc<dyn Store>) -> Result<Vec<Bytes>, StoreError> {
@@ -94,6 +107,8 @@ async fn indexed(store: &Arc<dyn Store>) -> Result<Vec<Token>, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use vault_server::store::Derived;
+
     use super::*;
     use crate::powercut::workload::{Entries, commit_one};
 
@@ -108,6 +123,20 @@ mod tests {
         let wrong_place = Acknowledged { sequence: 1, ..kept };
         let findings = check(Subject::Fjall, dir.path(), &[kept, never_written, wrong_place]).await;
         assert_eq!(findings, Findings { lost: 2, ..Findings::default() });
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_tile_of_two_writes_is_torn_and_one_of_one_write_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let two = [&tile(1)[..4096], &tile(2)[..4096]].concat();
+        for (bytes, torn) in [(tile(1), false), (two.into(), true)] {
+            let store = Subject::Sled.open(dir.path()).unwrap();
+            let tiles = vec![(TileId { level: 0, index: 1 }, bytes)];
+            store.derive(Derived { upto: 0, tiles, postings: vec![], checkpoint: None }).await.unwrap();
+            store.close().await.unwrap();
+            let findings = check(Subject::Sled, dir.path(), &[]).await;
+            assert_eq!(findings, Findings { torn, ..Findings::default() });
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! acknowledgements it had sent are noted, and the file is copied. The copy holds what ext4 had given to its disk
 //! by then and nothing of the page cache above it: what a disk without a volatile cache would hold after a power
 //! cut. The copy is mounted (ext4 replays its journal), the store in it is opened, and
-//! everything noted must be there. Then the child goes on.
+//! everything noted must be there. Then the child goes on. After some cuts a new child goes on with what the last
+//! one left, so that stores which have been through a cut are written to and cut again.
 //!
 //! Not shown: loss in a drive's own volatile cache (every submitted block counts as written here), and torn
 //! sectors.

@@ -46,8 +46,12 @@ pub struct Outcome {
     pub unreadable: u32,
 }
 
-/// Cuts on one image: then a new one is begun, so that it does not fill up.
-const CUTS_PER_IMAGE: u32 = 10;
+/// Cuts on one image.
+const CUTS_PER_IMAGE: u32 = 5;
+
+/// The writer goes on twice from what the last cut of an image left; then a new image is begun, so that none
+/// fills up.
+const GENERATIONS: u32 = 3;
 
 /// Cuts the power. `Err` if the rig cannot run here.
 pub async fn cut_power(options: &RigOptions) -> Result<Outcome> {
@@ -57,35 +61,56 @@ pub async fn cut_power(options: &RigOptions) -> Result<Outcome> {
     let mut random = Random(options.seed | 1);
     let mut outcome = Outcome::default();
     while outcome.cuts < options.cuts {
-        let cuts = CUTS_PER_IMAGE.min(options.cuts - outcome.cuts);
-        one_image(options, cuts, &mut random, &mut outcome).await?;
+        let mut left =
+            Left { disk: Mounted::create(&name(options, "0.img"), &name(options, "0"))?, noted: vec![] };
+        for generation in 1..=GENERATIONS {
+            let before = outcome;
+            left = one_image(options, generation, left, &mut random, &mut outcome).await?;
+            // Nothing can be expected of a store that has lost something.
+            if outcome.cuts >= options.cuts || outcome.bad_cuts > before.bad_cuts {
+                break;
+            }
+        }
     }
     Ok(outcome)
 }
 
+/// What a cut left, and the acknowledgements of before.
+struct Left {
+    disk: Mounted,
+    noted: Vec<Acknowledged>,
+}
+
+fn name(options: &RigOptions, what: &str) -> PathBuf {
+    options.dir.join(format!("{}-{}-{what}", options.subject.as_str(), std::process::id()))
+}
+
+/// Writes on `left`; what the last of its cuts left.
 async fn one_image(
     options: &RigOptions,
-    cuts: u32,
+    generation: u32,
+    left: Left,
     random: &mut Random,
     outcome: &mut Outcome,
-) -> Result<()> {
-    let name =
-        |what: &str| options.dir.join(format!("{}-{}-{what}", options.subject.as_str(), std::process::id()));
-    let (copy, at) = (name("cut.img"), name("cut"));
-    let disk = Mounted::create(&name("live.img"), &name("live"))?;
-    let writer = Writer::start(options, &disk.path().join("store"))?;
+) -> Result<Left> {
+    let writer = Writer::start(options, &left.disk.path().join("store"), left.noted)?;
     writer.wait_for_acknowledgements().await?;
-    for _ in 0..cuts {
+    let cuts = CUTS_PER_IMAGE.min(options.cuts - outcome.cuts);
+    for cut in 1.. {
         tokio::time::sleep(Duration::from_micros(random.below(300_000))).await;
-        let acknowledged = writer.stop()?;
-        disk.copy(&copy)?;
-        let cut = Mounted::mount(&copy, &at)?;
-        let findings = check(options.subject, &cut.path().join("store"), &acknowledged).await;
-        drop(cut);
-        outcome.add(acknowledged.len(), &findings);
+        let noted = writer.stop()?;
+        let copy = name(options, &format!("{generation}.img"));
+        left.disk.copy(&copy)?;
+        let disk = Mounted::mount(&copy, &name(options, &generation.to_string()))?;
+        let findings = check(options.subject, &disk.path().join("store"), &noted).await;
+        outcome.add(noted.len(), &findings);
+        if cut == cuts {
+            return Ok(Left { disk, noted });
+        }
+        drop(disk);
         writer.go_on()?;
     }
-    Ok(())
+    bail!("no cuts");
 }
 
 impl Outcome {
@@ -106,10 +131,12 @@ impl Outcome {
 struct Writer {
     child: Child,
     acknowledged: Arc<Mutex<Vec<Acknowledged>>>,
+    /// Of those, how many are of the writers before.
+    before: usize,
 }
 
 impl Writer {
-    fn start(options: &RigOptions, store: &Path) -> Result<Self> {
+    fn start(options: &RigOptions, store: &Path, noted: Vec<Acknowledged>) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe().context("this program's path")?)
             .args(["--engine", options.subject.as_str(), "--writers", &options.writers.to_string()])
             .args((options.entries == Entries::Short).then_some("--short-entries"))
@@ -120,7 +147,8 @@ impl Writer {
             .spawn()
             .context("the writer")?;
         let mut pipe = child.stdout.take().context("the writer's pipe")?;
-        let acknowledged = Arc::<Mutex<Vec<_>>>::default();
+        let before = noted.len();
+        let acknowledged = Arc::new(Mutex::new(noted));
         let noted = Arc::clone(&acknowledged);
         std::thread::spawn(move || {
             let mut bytes = [0; Acknowledged::LEN];
@@ -129,12 +157,12 @@ impl Writer {
                 noted.lock().push(Acknowledged::from_bytes(bytes));
             }
         });
-        Ok(Self { child, acknowledged })
+        Ok(Self { child, acknowledged, before })
     }
 
     async fn wait_for_acknowledgements(&self) -> Result<()> {
         for _ in 0..3000 {
-            if !self.acknowledged.lock().is_empty() {
+            if self.acknowledged.lock().len() > self.before {
                 return Ok(());
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

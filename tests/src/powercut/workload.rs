@@ -4,13 +4,14 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use vault_server::domain::{
     BlindIndex, Body, ClassName, KeyId, KeyVersion, Record, Sealed, SubjectRef, TenantId, Timestamp, Token,
 };
-use vault_server::store::{Change, Store, Write};
+use vault_server::store::{Change, Derived, Store, TileId, Write};
 
 use super::Subject;
 
@@ -79,7 +80,7 @@ pub(super) fn token_of(entry_bytes: &Bytes) -> Option<Token> {
 /// Which entries there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entries {
-    /// Short and long ones.
+    /// Short and long ones, and tiles of the log beside them.
     Any,
     /// Of 256 bytes.
     Short,
@@ -97,6 +98,25 @@ pub(super) async fn commit_one(store: &Arc<dyn Store>, entries: Entries) -> Resu
     Ok(Acknowledged { token, sequence })
 }
 
+/// How many tiles there are; each is replaced again and again.
+pub(super) const TILES: u64 = 64;
+
+/// A tile as long as the log's are, of one byte.
+pub(super) fn tile(byte: u8) -> Bytes {
+    vec![byte; 8192].into()
+}
+
+/// Replaces tiles: rows of several pages that nobody waits for, written beside the committer.
+async fn derive_tiles(store: &Arc<dyn Store>) -> Result<()> {
+    for number in 0.. {
+        let id = TileId { level: 0, index: number % TILES };
+        let tiles = vec![(id, tile((number / TILES) as u8))];
+        store.derive(Derived { upto: 0, tiles, postings: vec![], checkpoint: None }).await?;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
 /// The child: commits from many tasks and tells what was acknowledged on standard output, until it is killed.
 pub async fn write_until_killed(
     subject: Subject,
@@ -106,6 +126,10 @@ pub async fn write_until_killed(
 ) -> Result<()> {
     let store = subject.open(dir)?;
     let mut tasks = tokio::task::JoinSet::new();
+    if entries == Entries::Any {
+        let store = Arc::clone(&store);
+        tasks.spawn(async move { derive_tiles(&store).await });
+    }
     for _ in 0..writers {
         let store = Arc::clone(&store);
         tasks.spawn(async move {

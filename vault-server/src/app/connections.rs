@@ -16,9 +16,9 @@ use crate::access::Credential;
 
 /// Who is at the other end. In the extensions of every request of the connection, as `Arc<PeerInfo>`.
 pub struct PeerInfo {
-    /// Whose connection it is, as the client's certificate (the leaf, verified by TLS) says; `None` if that is not
-    /// a certificate that names a caller.
-    pub credential: Option<Arc<Credential>>,
+    /// Whose connection it is, as the client's certificate (the leaf, verified by TLS) says. One that names nobody
+    /// has no identities.
+    pub credential: Arc<Credential>,
     /// Where it connects from.
     pub source: SocketAddr,
     /// All certificates that the client sent, leaf first, to be verified anew.
@@ -62,14 +62,11 @@ impl Drop for ActiveRequest {
     }
 }
 
-fn credential(leaf: &CertificateDer<'_>, source: SocketAddr) -> Option<Arc<Credential>> {
-    match Credential::from_certificate(leaf, Some(source.ip())) {
-        Ok(credential) => Some(Arc::new(credential)),
-        Err(error) => {
-            tracing::warn!(%source, %error, "a client's certificate names no caller");
-            None
-        }
-    }
+fn credential(leaf: &[u8], source: SocketAddr) -> Credential {
+    Credential::from_certificate(leaf, Some(source.ip())).unwrap_or_else(|error| {
+        tracing::warn!(%source, %error, "a client's certificate names no caller");
+        Credential::of_nobody(leaf, Some(source.ip()))
+    })
 }
 
 /// All live connections.
@@ -92,7 +89,7 @@ impl Connections {
         source: SocketAddr,
     ) -> Registered {
         let peer = Arc::new(PeerInfo {
-            credential: chain.first().and_then(|leaf| credential(leaf, source)),
+            credential: Arc::new(credential(chain.first().map_or(&[], |leaf| leaf.as_ref()), source)),
             source,
             chain,
             opened: Instant::now(),

@@ -48,6 +48,11 @@ fn write(
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.new", std::process::id()));
     let temporary = Path::new(&temporary);
+    // What a crash left there: the next process may have the same id (in a container it does).
+    match fs::remove_file(temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     // With the mode from the start: there is no moment at which others could open it.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(access.mode()).open(temporary)?;
     let written = file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| publish(temporary));

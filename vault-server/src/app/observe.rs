@@ -1,10 +1,12 @@
-//! Around every request: it is counted and timed, its time is bounded, and there are not too many at once.
+//! Around every request: who nobody knows is turned away, it is counted and timed, its time is bounded, and there are
+//! not too many at once.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
@@ -19,6 +21,7 @@ use tower::{Layer, Service};
 use super::config::Limits;
 use super::connections::{ActiveRequest, PeerInfo};
 use super::metrics::{Metrics, RpcMetrics};
+use crate::access::Credential;
 use crate::grpc::PeerIdentity;
 
 /// How long a caller should wait when there are too many requests.
@@ -29,9 +32,23 @@ const HEALTH: &str = "/grpc.health.v1.Health/";
 /// The one whose answer never ends by itself.
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
+/// Knows who may come in at all: asked before a request takes up anything.
+#[async_trait]
+pub trait Doorkeeper: Send + Sync + 'static {
+    /// Whether the credential names somebody who may call now.
+    fn knows(&self, credential: &Credential) -> bool;
+
+    /// Puts on record that somebody nobody knows was turned away at `path`; what they are told.
+    async fn turn_away(&self, credential: &Credential, path: &str) -> Status;
+
+    /// Puts on record that a message at `path` was refused unread.
+    async fn refused_unread(&self, credential: &Credential, path: &str, cause: &'static str);
+}
+
 /// Makes [`Observe`].
 #[derive(Clone)]
 pub struct ObserveLayer {
+    doorkeeper: Arc<dyn Doorkeeper>,
     metrics: Arc<Metrics>,
     slots: Arc<Semaphore>,
     timeout: Duration,
@@ -41,14 +58,20 @@ pub struct ObserveLayer {
 impl ObserveLayer {
     /// With the process's limits. Watches of the health service end when the server is `stopping`: they would hold
     /// up the drain for as long as it may take.
-    pub fn new(metrics: Arc<Metrics>, limits: &Limits, stopping: CancellationToken) -> Self {
+    pub fn new(
+        doorkeeper: Arc<dyn Doorkeeper>,
+        metrics: Arc<Metrics>,
+        limits: &Limits,
+        stopping: CancellationToken,
+    ) -> Self {
         let slots = Arc::new(Semaphore::new(limits.max_requests));
-        Self { metrics, slots, timeout: limits.request_timeout, stopping }
+        Self { doorkeeper, metrics, slots, timeout: limits.request_timeout, stopping }
     }
 
     /// A place among the requests at work. Health checks need none: they must answer under load, too.
     fn slot(&self, path: &str) -> Result<Option<OwnedSemaphorePermit>, Status> {
-        if path.starts_with(HEALTH) {
+        // A stream takes a place for each of its messages (in `grpc`), not for as long as it is open.
+        if path.starts_with(HEALTH) || path.ends_with("Stream") {
             return Ok(None);
         }
         self.slots.clone().try_acquire_owned().map(Some).map_err(|_| {
@@ -87,32 +110,63 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let path = request.uri().path();
-        let mut observation = Observation::new(&self.layer.metrics, path);
-        match self.layer.slot(path) {
+        let path = request.uri().path().to_owned();
+        let mut observation = Observation::new(&self.layer.metrics, &path);
+        let peer = request.extensions().get::<Arc<PeerInfo>>().cloned();
+        let credential = peer.as_ref().map(|peer| Arc::clone(&peer.credential));
+        let doorkeeper = Arc::clone(&self.layer.doorkeeper);
+        if let Some(credential) = credential.clone().filter(|credential| !doorkeeper.knows(credential)) {
+            return Box::pin(async move {
+                let status = doorkeeper.turn_away(&credential, &path).await;
+                Ok(observation.answer(status.into_http()))
+            });
+        }
+        match self.layer.slot(&path) {
             Ok(slot) => observation.slot = slot,
             Err(status) => return Box::pin(async { Ok(observation.answer(status.into_http())) }),
         }
         let ending = (path == HEALTH_WATCH).then(|| Box::pin(self.layer.stopping.clone().cancelled_owned()));
-        if let Some(peer) = request.extensions().get::<Arc<PeerInfo>>().cloned() {
-            if let Some(credential) = &peer.credential {
-                request.extensions_mut().insert(PeerIdentity(Arc::clone(credential)));
-            }
+        if let (Some(peer), Some(credential)) = (peer, &credential) {
+            request.extensions_mut().insert(PeerIdentity(Arc::clone(credential)));
             observation.active = Some(peer.request());
         }
         let within = self.layer.timeout;
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let answer = match tokio::time::timeout(within, answer).await {
+            let mut answer = match tokio::time::timeout(within, answer).await {
                 Ok(answer) => answer?,
                 Err(_) => {
                     refusal(Code::DeadlineExceeded, "the request took too long", "DEADLINE", None).into_http()
                 }
             };
+            if let Some((status, cause)) = unread(answer.headers()) {
+                if let Some(credential) = &credential {
+                    doorkeeper.refused_unread(credential, &path, cause).await;
+                }
+                answer = status.into_http();
+            }
             let mut answer = observation.answer(answer);
             answer.body_mut().ending = ending;
             Ok(answer)
         })
+    }
+}
+
+/// What a message that the gRPC library could not read gets from us, and its cause for the log.
+fn unread(headers: &HeaderMap) -> Option<(Status, &'static str)> {
+    let text = headers.get("grpc-message").and_then(|text| text.to_str().ok()).unwrap_or_default();
+    match Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes()) {
+        Code::OutOfRange => {
+            let status =
+                refusal(Code::ResourceExhausted, "the message is too large", "MESSAGE_TOO_LARGE", None);
+            Some((status, "message_too_large"))
+        }
+        Code::Internal if text.starts_with("failed%20to%20decode") => {
+            let status =
+                refusal(Code::InvalidArgument, "the message does not decode", "MESSAGE_MALFORMED", None);
+            Some((status, "message_malformed"))
+        }
+        _ => None,
     }
 }
 
@@ -232,9 +286,36 @@ mod tests {
 
     const PATH: &str = "/vault.v1.VaultService/Mask";
 
+    struct Anybody;
+
+    #[async_trait]
+    impl Doorkeeper for Anybody {
+        fn knows(&self, _: &Credential) -> bool {
+            true
+        }
+
+        async fn turn_away(&self, _: &Credential, _: &str) -> Status {
+            Status::unauthenticated("")
+        }
+
+        async fn refused_unread(&self, _: &Credential, _: &str, _: &'static str) {}
+    }
+
+    #[test]
+    fn what_the_library_could_not_read_is_the_callers_fault() {
+        let headers = |status: Status| status.into_http::<Body>().headers().clone();
+        let large =
+            unread(&headers(Status::out_of_range("Error, decoded message length too large"))).unwrap();
+        assert_eq!((large.0.code(), large.1), (Code::ResourceExhausted, "message_too_large"));
+        let garbage = unread(&headers(Status::internal("failed to decode Protobuf message: x"))).unwrap();
+        assert_eq!((garbage.0.code(), garbage.1), (Code::InvalidArgument, "message_malformed"));
+        assert!(unread(&headers(Status::internal("a fault of the vault's own"))).is_none());
+    }
+
     fn layer(max_requests: usize) -> ObserveLayer {
         let limits = Limits { max_requests, request_timeout: Duration::from_millis(50), ..Limits::default() };
-        ObserveLayer::new(Arc::new(Metrics::new(Vec::new())), &limits, CancellationToken::new())
+        let metrics = Arc::new(Metrics::new(Vec::new()));
+        ObserveLayer::new(Arc::new(Anybody), metrics, &limits, CancellationToken::new())
     }
 
     fn request(path: &str) -> Request<Body> {

@@ -65,7 +65,7 @@ pub async fn run(
         .await
         .with_context(|| format!("can't listen on {}", config.listen.address))?;
     let address = listener.address()?;
-    let Wired { routes, reloads, sample, close } = wire::wire(&config, &context).await?;
+    let Wired { routes, doorkeeper, reloads, sample, close } = wire::wire(&config, &context).await?;
 
     let mut background = JoinSet::new();
     if let Some(address) = config.metrics.listen {
@@ -82,7 +82,7 @@ pub async fn run(
     let incoming = listener.accept(surroundings, &config.limits);
     let stopping = context.stopping.clone();
     let server = server(&config.limits)
-        .layer(ObserveLayer::new(metrics, &config.limits, context.stopping.clone()))
+        .layer(ObserveLayer::new(doorkeeper, metrics, &config.limits, context.stopping.clone()))
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, async move { stopping.cancelled().await });
     let mut serving = tokio::spawn(server);
@@ -104,8 +104,10 @@ pub async fn run(
     context.stopping.cancel();
     let outcome = drain(&reason, &mut signals, serving, &connections, config.limits.drain_timeout).await;
     background.shutdown().await;
-    if outcome != Outcome::Undrained {
-        close.await.context("closing the store")?;
+    match (&outcome, close.await.context("closing the store")) {
+        // Why it stops is known already, and is what counts.
+        (Outcome::Fatal(_) | Outcome::Undrained, Err(error)) => tracing::error!("{error:#}"),
+        (_, closed) => closed?,
     }
     Ok(outcome)
 }

@@ -96,6 +96,12 @@ pub enum TlsError {
         /// Why.
         source: io::Error,
     },
+    /// A private key that anybody can read.
+    #[error("{}: others can read this private key (chmod o-rwx)", file.display())]
+    Exposed {
+        /// Which.
+        file: PathBuf,
+    },
     /// A file is not what it should be.
     #[error("{}: no {what} in PEM", file.display())]
     Pem {
@@ -205,6 +211,11 @@ fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErr
 }
 
 fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let mode = std::fs::metadata(file)
+        .map_or(0, |meta| std::os::unix::fs::PermissionsExt::mode(&meta.permissions()));
+    if mode & 0o007 != 0 {
+        return Err(TlsError::Exposed { file: file.to_owned() });
+    }
     let text = zeroize::Zeroizing::new(read(file)?);
     // The parser's error could quote the key: it is left out.
     PrivateKeyDer::from_pem_slice(&text)

@@ -227,6 +227,7 @@ impl Site {
 
 fn put(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
 }
 
 async fn echoes(stream: &mut TlsStream<TcpStream>) -> std::io::Result<()> {
@@ -255,7 +256,7 @@ async fn client_of_the_authority_is_served_and_known() {
         &certificate,
     ))
     .into();
-    assert_eq!(peer.credential.as_ref().unwrap().fingerprint, fingerprint);
+    assert_eq!(peer.credential.fingerprint, fingerprint);
     assert_eq!(peer.source, stream.get_ref().0.local_addr().unwrap());
     drop(connection);
     assert_eq!(site.connections.count(), 0);

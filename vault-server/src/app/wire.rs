@@ -14,9 +14,10 @@ use vault_format::note::Signer;
 use super::config::{Config, Engine, KmsKind};
 use super::metrics::{ItemLabels, Metrics};
 use super::metrics_server::Sample;
+use super::observe::Doorkeeper;
 use super::reload::Reloadable;
 use super::shutdown::FatalSwitch;
-use crate::access::{Access, Directory, Policies};
+use crate::access::{Access, Credential, Directory, Policies};
 use crate::audit::{
     AuditAction, Draft, Follower, FollowerHandle, FollowerOptions, KeyJournal, Log, LogOptions,
 };
@@ -57,6 +58,8 @@ pub struct Context {
 pub struct Wired {
     /// The services.
     pub routes: Routes,
+    /// Who decides who may come in.
+    pub doorkeeper: Arc<dyn Doorkeeper>,
     /// What is read from files besides TLS.
     pub reloads: Vec<Reloadable>,
     /// Figures that are counted elsewhere.
@@ -119,7 +122,12 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         },
     }));
     let observer: Arc<dyn Observer> = Arc::new(ItemCounter(Arc::clone(&context.metrics)));
-    let limits = WireLimits { message: config.limits.max_message, stream_window: STREAM_WINDOW };
+    let limits = WireLimits {
+        message: config.limits.max_message,
+        stream_window: STREAM_WINDOW,
+        stream_messages: config.limits.max_requests,
+        stream_idle: config.limits.stream_idle,
+    };
     let (reporter, health) = tonic_health::server::health_reporter();
     let routes = grpc::routes(&vault, &observer, limits, health).context("the reflection service")?;
     tokio::spawn(report_health(reporter, Arc::clone(&keyring), context.stopping.clone()));
@@ -127,6 +135,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     tokio::spawn(watch_log(Arc::clone(&log), context.clone()));
     Ok(Wired {
         routes,
+        doorkeeper: Arc::new(Door(vault)),
         reloads: vec![access_reload(config, access, Arc::clone(&log))],
         sample: Some(Box::new(Figures { keyring, store: Arc::clone(&store) })),
         close: Box::pin(close(log, follower, store)),
@@ -308,6 +317,23 @@ async fn close(log: Arc<Log>, follower: Arc<FollowerHandle>, store: Arc<dyn Stor
     }
     follower.stop(LAST_CHECKPOINT).await;
     Ok(store.close().await?)
+}
+
+struct Door(Arc<Vault>);
+
+#[async_trait]
+impl Doorkeeper for Door {
+    fn knows(&self, credential: &Credential) -> bool {
+        self.0.knows(credential)
+    }
+
+    async fn turn_away(&self, credential: &Credential, path: &str) -> tonic::Status {
+        grpc::turned_away(&self.0, credential, path).await
+    }
+
+    async fn refused_unread(&self, credential: &Credential, path: &str, cause: &'static str) {
+        grpc::refused_unread(&self.0, credential, path, cause).await;
+    }
 }
 
 /// Counts items into the metrics.

@@ -20,6 +20,8 @@ use crate::store::{Store, StoreError};
 pub const MOST_READ: usize = 10_000;
 /// The most entries one page returns.
 pub const MOST_RETURNED: usize = 1000;
+/// A page that has read so many bytes ends with its next match.
+const MOST_BYTES: usize = 4 << 20;
 /// The most subject references of a query: versions of a tenant's index key.
 const MOST_SUBJECTS: usize = 64;
 /// Entries read, or looked up, at once.
@@ -90,16 +92,17 @@ pub async fn query(store: &Arc<dyn Store>, covered: u64, query: &Query) -> Resul
     let keys = index_keys(query);
     let mut scan = Scan { store: &**store, keys, covered: covered.min(size), from, until, query };
     let limit = query.limit.clamp(1, MOST_RETURNED);
-    let (mut found, mut read) = (Vec::new(), 0);
+    let (mut found, mut read, mut bytes_read) = (Vec::new(), 0, 0);
     while scan.from < scan.until && read < MOST_READ {
         let batch = scan.next().await?;
         for (sequence, bytes) in batch {
             read += 1;
+            bytes_read += bytes.len();
             let entry = AuditEntry::decode(bytes)
                 .map_err(|_| StoreError::Corrupt { what: format!("log entry {sequence}") })?;
             if matches(query, &entry) {
                 found.push((sequence, entry));
-                if found.len() == limit {
+                if found.len() == limit || bytes_read >= MOST_BYTES {
                     scan.leave_off_at(sequence);
                     return Ok(Page { entries: found, next: scan.cursor() });
                 }

@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 use vault_proto::v1;
 use vault_proto::v1::audit_service_server::AuditService;
 
+use crate::access::{Action, Credential};
 use crate::audit::AuditAction;
 use crate::domain::{Environment, PrincipalId, SubjectId, Timestamp, Token};
 use crate::vault::{AuditQuery, Context, Problem, Refused, Vault};
@@ -28,14 +29,14 @@ impl AuditApi {
         &self,
         action: AuditAction,
         request: Request<Q>,
-        serve: impl AsyncFnOnce(&Arc<Vault>, Context, Q) -> Result<A, Refused>,
+        serve: impl AsyncFnOnce(&Arc<Vault>, &Context, Q) -> Result<A, Refused>,
     ) -> Result<Response<A>, Status> {
         let credential = peer::credential(request.extensions())?;
         let answer = match self.vault.enter(&credential, action).await {
-            Ok(cx) => {
-                let id = cx.request;
-                serve(&self.vault, cx, request.into_inner()).await.map_err(|refused| refused.of(id))
-            }
+            Ok(cx) => match serve(&self.vault, &cx, request.into_inner()).await {
+                Ok(answer) => Ok(answer),
+                Err(refused) => Err(self.vault.refuse(&cx, action, refused).await),
+            },
             Err(refused) => Err(refused),
         };
         answer.map(Response::new).map_err(|refused| status(&refused))
@@ -51,7 +52,7 @@ impl AuditService for AuditApi {
         self.serve(AuditAction::AuditQuery, request, async |vault, cx, request| {
             let tenant = request.tenant.clone();
             let query = query(request, &vault.identity().environment);
-            let page = vault.audit_query(&cx, &tenant, query).await?;
+            let page = vault.audit_query(cx, &tenant, query).await?;
             let entries = page.entries.into_iter();
             Ok(v1::AuditQueryResponse {
                 entries: entries
@@ -68,7 +69,7 @@ impl AuditService for AuditApi {
         request: Request<v1::GetCheckpointRequest>,
     ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
         self.serve(AuditAction::AuditCheckpoint, request, async |vault, cx, request| {
-            let (checkpoint, verifier_key) = vault.checkpoint(&cx, request.fresh).await?;
+            let (checkpoint, verifier_key) = vault.checkpoint(cx, request.fresh).await?;
             Ok(v1::GetCheckpointResponse { checkpoint, verifier_key })
         })
         .await
@@ -80,32 +81,40 @@ impl AuditService for AuditApi {
         &self,
         request: Request<v1::GetEntriesRequest>,
     ) -> Result<Response<Self::GetEntriesStream>, Status> {
+        let credential = peer::credential(request.extensions())?;
         self.serve(AuditAction::AuditExport, request, async |vault, cx, request| {
             let v1::GetEntriesRequest { start, end } = request;
-            vault.audit_export(&cx, start, end).await?;
-            Ok(entries(Arc::clone(vault), start, end))
+            vault.audit_export(cx, start, end).await?;
+            Ok(entries(Arc::clone(vault), Arc::clone(&credential), start, end))
         })
         .await
     }
 }
 
-/// Streams leaves, a message's worth at a time, as fast as the reader takes them.
+/// Streams leaves, a message's worth at a time, as fast as the reader takes them. Whether the reader still may is asked
+/// for each.
 fn entries(
     vault: Arc<Vault>,
+    credential: Arc<Credential>,
     start: u64,
     end: u64,
 ) -> Pin<Box<dyn Stream<Item = Result<v1::GetEntriesResponse, Status>> + Send>> {
-    Box::pin(futures::stream::try_unfold((vault, start), move |(vault, start)| async move {
-        if start >= end {
-            return Ok(None);
-        }
-        let leaves = vault.leaves(start, end).await.map_err(|refused| status(&refused))?;
-        if leaves.is_empty() {
-            return Err(status(&Problem::StoreUnavailable.whole()));
-        }
-        let next = start + leaves.len() as u64;
-        Ok(Some((v1::GetEntriesResponse { start, leaves }, (vault, next))))
-    }))
+    Box::pin(futures::stream::try_unfold(
+        (vault, credential, start),
+        move |(vault, credential, start)| async move {
+            if start >= end {
+                return Ok(None);
+            }
+            let may = vault.enter_for(&credential, AuditAction::AuditExport, Action::AuditExport).await;
+            may.map_err(|refused| status(&refused))?;
+            let leaves = vault.leaves(start, end).await.map_err(|refused| status(&refused))?;
+            if leaves.is_empty() {
+                return Err(status(&Problem::StoreUnavailable.whole()));
+            }
+            let next = start + leaves.len() as u64;
+            Ok(Some((v1::GetEntriesResponse { start, leaves }, (vault, credential, next))))
+        },
+    ))
 }
 
 fn query(request: v1::AuditQueryRequest, environment: &Environment) -> Result<AuditQuery, Refused> {

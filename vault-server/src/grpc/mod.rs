@@ -7,12 +7,16 @@ mod status;
 mod vault;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tonic::Status;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use vault_proto::v1;
 
-use crate::vault::Vault;
+use crate::access::Credential;
+use crate::audit::AuditAction;
+use crate::vault::{Problem, Vault};
 
 pub use peer::PeerIdentity;
 
@@ -23,12 +27,46 @@ pub struct WireLimits {
     pub message: usize,
     /// How many messages of one stream are served at once.
     pub stream_window: usize,
+    /// How many messages of all streams are served at once; more wait.
+    pub stream_messages: usize,
+    /// A stream without a message for so long is ended.
+    pub stream_idle: Duration,
 }
 
 /// Counts items; calls are counted around the services.
 pub trait Observer: Send + Sync + 'static {
     /// So many items of an action fared well, so many did not.
     fn items(&self, action: &'static str, ok: usize, failed: usize);
+}
+
+/// Puts on record that somebody nobody knows was turned away at an rpc's path; what they are told.
+pub async fn turned_away(vault: &Vault, credential: &Credential, path: &str) -> Status {
+    match vault.enter(credential, action(path)).await {
+        // Known since: the caller may come again.
+        Ok(_) => status::status(&Problem::Overloaded.whole()),
+        Err(refused) => status::status(&refused),
+    }
+}
+
+/// Puts on record that a message at an rpc's path was refused unread.
+pub async fn refused_unread(vault: &Vault, credential: &Credential, path: &str, cause: &'static str) {
+    vault.refused_unread(credential, action(path), cause).await;
+}
+
+/// What an rpc is in the log.
+fn action(path: &str) -> AuditAction {
+    match path.rsplit('/').next().unwrap_or_default() {
+        "Tokenize" | "TokenizeStream" => AuditAction::Tokenize,
+        "Detokenize" | "DetokenizeStream" => AuditAction::Detokenize,
+        "Mask" => AuditAction::Mask,
+        "Find" => AuditAction::Find,
+        "Describe" => AuditAction::Describe,
+        "Erase" => AuditAction::Erase,
+        "Query" => AuditAction::AuditQuery,
+        "GetCheckpoint" => AuditAction::AuditCheckpoint,
+        "GetEntries" => AuditAction::AuditExport,
+        _ => AuditAction::Unspecified,
+    }
 }
 
 /// The services of the vault, to be served on a listener that requires client certificates and puts a

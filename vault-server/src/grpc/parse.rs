@@ -4,7 +4,7 @@ use bytes::Bytes;
 use vault_proto::v1;
 
 use crate::domain::{ClassName, Environment, IdempotencyKey, Plaintext, Purpose, SubjectId, Token};
-use crate::vault::{EraseTarget, NewValue, ParsedToken, Problem, Refused};
+use crate::vault::{NewValue, ParsedToken, Problem, Refused};
 
 pub(super) fn tokens(texts: &[String], environment: &Environment) -> Vec<ParsedToken> {
     texts.iter().map(|text| Token::parse(text, environment).map_err(Problem::Token)).collect()
@@ -56,16 +56,10 @@ fn new_value(item: v1::TokenizeItem) -> Result<NewValue, Refused> {
     })
 }
 
-pub(super) fn erase_target(
-    texts: &[String],
-    who: Option<v1::SubjectId>,
-    environment: &Environment,
-) -> Result<EraseTarget, Refused> {
+/// The person to erase, if it is a person; `tokens`: there are tokens beside.
+pub(super) fn erase_target(who: Option<v1::SubjectId>, tokens: bool) -> Result<Option<SubjectId>, Refused> {
     match subject(who, "subject")? {
-        Some(_) if !texts.is_empty() => {
-            Err(Problem::Field("either tokens or a subject, not both").at("subject"))
-        }
-        Some(subject) => Ok(EraseTarget::Subject(subject)),
-        None => Ok(EraseTarget::Tokens(tokens(texts, environment))),
+        Some(_) if tokens => Err(Problem::Field("either tokens or a subject, not both").at("subject")),
+        subject => Ok(subject),
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
+use tokio::sync::Semaphore;
+
 use tonic::{Request, Response, Status, Streaming};
 use vault_proto::v1::vault_service_server::VaultService;
 use vault_proto::v1::{self, detokenize_result, erase_result, find_result, mask_result, tokenize_result};
@@ -12,7 +14,9 @@ use vault_proto::v1::{self, detokenize_result, erase_result, find_result, mask_r
 use crate::access::Credential;
 use crate::audit::AuditAction;
 use crate::domain::{Body, Timestamp, Token};
-use crate::vault::{Context, Described, Erased, Found, Note, Opened, Problem, Refused, Vault};
+use crate::vault::{
+    Context, Described, EraseTarget, Erased, Found, Note, Opened, ParsedToken, Problem, Refused, Vault,
+};
 
 use super::status::{item_error, message_error, status};
 use super::{Observer, WireLimits, parse, peer};
@@ -24,6 +28,8 @@ pub(super) struct VaultApi {
 }
 
 struct Service {
+    /// Places for messages of streams.
+    places: Semaphore,
     vault: Arc<Vault>,
     observer: Arc<dyn Observer>,
     limits: WireLimits,
@@ -31,7 +37,8 @@ struct Service {
 
 impl VaultApi {
     pub(super) fn new(vault: Arc<Vault>, observer: Arc<dyn Observer>, limits: WireLimits) -> Self {
-        Self { service: Arc::new(Service { vault, observer, limits }) }
+        let places = Semaphore::new(limits.stream_messages);
+        Self { service: Arc::new(Service { places, vault, observer, limits }) }
     }
 
     /// Serves one call: who calls, what they get, and the count of it.
@@ -60,10 +67,23 @@ impl Service {
         serve: impl AsyncFnOnce(&Self, &Context, Q) -> Result<A, Refused>,
     ) -> Result<A, Refused> {
         let cx = self.vault.enter(credential, action).await?;
-        let answer = serve(self, &cx, request).await.map_err(|refused| refused.of(cx.request))?;
+        let answer = match serve(self, &cx, request).await {
+            Ok(answer) => answer,
+            Err(refused) => return Err(self.vault.refuse(&cx, action, refused).await),
+        };
         let (ok, failed) = answer.count();
         self.observer.items(A::ACTION, ok, failed);
         Ok(answer)
+    }
+
+    /// Items, unless there are none or too many: before anything is made of them.
+    fn bounded<T>(&self, items: Vec<T>, field: &str) -> Result<Vec<T>, Refused> {
+        self.vault.check_count(items.len(), field).map(|()| items)
+    }
+
+    fn tokens(&self, texts: &[String]) -> Result<Vec<ParsedToken>, Refused> {
+        self.vault.check_count(texts.len(), "tokens")?;
+        Ok(parse::tokens(texts, &self.vault.identity().environment))
     }
 
     fn text(&self, token: Token) -> String {
@@ -75,7 +95,7 @@ impl Service {
         cx: &Context,
         request: v1::TokenizeRequest,
     ) -> Result<v1::TokenizeResponse, Refused> {
-        let items = parse::new_values(request.items);
+        let items = self.bounded(request.items, "items").map(parse::new_values);
         let idempotency = parse::idempotency(&request.idempotency_key);
         let results = self.vault.tokenize(cx, &request.tenant, items, idempotency).await?;
         let results = results.into_iter().enumerate().map(|(i, result)| v1::TokenizeResult {
@@ -94,7 +114,7 @@ impl Service {
         cx: &Context,
         request: v1::DetokenizeRequest,
     ) -> Result<v1::DetokenizeResponse, Refused> {
-        let tokens = parse::tokens(&request.tokens, &self.vault.identity().environment);
+        let tokens = self.tokens(&request.tokens);
         let purpose = parse::purpose(&request.purpose);
         let note = Note::parse(request.reason, request.ticket);
         let results = self.vault.detokenize(cx, &request.tenant, tokens, purpose, note).await?;
@@ -108,7 +128,7 @@ impl Service {
     }
 
     async fn mask(&self, cx: &Context, request: v1::MaskRequest) -> Result<v1::MaskResponse, Refused> {
-        let tokens = parse::tokens(&request.tokens, &self.vault.identity().environment);
+        let tokens = self.tokens(&request.tokens);
         let results = self.vault.mask(cx, &request.tenant, tokens).await?;
         let results = results.into_iter().enumerate().map(|(i, result)| v1::MaskResult {
             outcome: Some(match result {
@@ -122,7 +142,8 @@ impl Service {
 
     async fn find(&self, cx: &Context, request: v1::FindRequest) -> Result<v1::FindResponse, Refused> {
         let class = parse::class(&request.data_class, "data_class");
-        let values = request.values.into_iter().map(|value| parse::value(Some(value))).collect();
+        let values = self.bounded(request.values, "values");
+        let values = values.map(|values| values.into_iter().map(|value| parse::value(Some(value))).collect());
         let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
         let results = self.vault.find(cx, &request.tenant, class, values, limit).await?;
         let results = results.into_iter().enumerate().map(|(i, result)| v1::FindResult {
@@ -142,7 +163,7 @@ impl Service {
         cx: &Context,
         request: v1::DescribeRequest,
     ) -> Result<v1::DescribeResponse, Refused> {
-        let tokens = parse::tokens(&request.tokens, &self.vault.identity().environment);
+        let tokens = self.tokens(&request.tokens);
         let results = self.vault.describe(cx, &request.tenant, tokens).await?;
         let results = results.into_iter().enumerate().map(|(i, result)| v1::DescribeResult {
             outcome: Some(match result {
@@ -154,8 +175,11 @@ impl Service {
     }
 
     async fn erase(&self, cx: &Context, request: v1::EraseRequest) -> Result<v1::EraseResponse, Refused> {
-        let environment = &self.vault.identity().environment;
-        let target = parse::erase_target(&request.tokens, request.subject, environment);
+        let target = match parse::erase_target(request.subject, !request.tokens.is_empty()) {
+            Ok(None) => self.tokens(&request.tokens).map(EraseTarget::Tokens),
+            Ok(Some(subject)) => Ok(EraseTarget::Subject(subject)),
+            Err(refused) => Err(refused),
+        };
         let note = Note::parse(request.reason, request.ticket);
         let results = self.vault.erase(cx, &request.tenant, target, note).await?;
         let results = results.into_iter().enumerate().map(|(i, Erased { token, outcome })| v1::EraseResult {
@@ -213,11 +237,13 @@ impl VaultService for VaultApi {
     ) -> Result<Response<Self::TokenizeStreamStream>, Status> {
         let credential = peer::credential(request.extensions())?;
         let service = Arc::clone(&self.service);
-        let window = service.limits.stream_window;
-        let answers = request.into_inner().map(move |message| {
+        let WireLimits { stream_window, stream_idle, .. } = service.limits;
+        let messages = tokio_stream::StreamExt::timeout(request.into_inner(), stream_idle);
+        let answers = messages.map(move |message| {
             let (service, credential) = (Arc::clone(&service), Arc::clone(&credential));
             async move {
-                let v1::TokenizeStreamRequest { sequence, request } = message?;
+                let v1::TokenizeStreamRequest { sequence, request } = message.map_err(|_| idle())??;
+                let _place = service.places.acquire().await.map_err(|_| idle())?;
                 let request = request.unwrap_or_default();
                 let answer =
                     service.one(&credential, AuditAction::Tokenize, request, Service::tokenize).await;
@@ -230,7 +256,7 @@ impl VaultService for VaultApi {
                 })
             }
         });
-        Ok(Response::new(Box::pin(answers.buffered(window))))
+        Ok(Response::new(Box::pin(answers.buffered(stream_window))))
     }
 
     type DetokenizeStreamStream = Answers<v1::DetokenizeStreamResponse>;
@@ -241,11 +267,13 @@ impl VaultService for VaultApi {
     ) -> Result<Response<Self::DetokenizeStreamStream>, Status> {
         let credential = peer::credential(request.extensions())?;
         let service = Arc::clone(&self.service);
-        let window = service.limits.stream_window;
-        let answers = request.into_inner().map(move |message| {
+        let WireLimits { stream_window, stream_idle, .. } = service.limits;
+        let messages = tokio_stream::StreamExt::timeout(request.into_inner(), stream_idle);
+        let answers = messages.map(move |message| {
             let (service, credential) = (Arc::clone(&service), Arc::clone(&credential));
             async move {
-                let v1::DetokenizeStreamRequest { sequence, request } = message?;
+                let v1::DetokenizeStreamRequest { sequence, request } = message.map_err(|_| idle())??;
+                let _place = service.places.acquire().await.map_err(|_| idle())?;
                 let request = request.unwrap_or_default();
                 let answer =
                     service.one(&credential, AuditAction::Detokenize, request, Service::detokenize).await;
@@ -260,8 +288,12 @@ impl VaultService for VaultApi {
                 })
             }
         });
-        Ok(Response::new(Box::pin(answers.buffered(window))))
+        Ok(Response::new(Box::pin(answers.buffered(stream_window))))
     }
+}
+
+fn idle() -> Status {
+    Status::deadline_exceeded("the stream had no message for too long")
 }
 
 /// How the items of an answer fared, for the metrics.

@@ -179,11 +179,12 @@ impl Keyring {
         self.0.active(tenant, KeyPurpose::Index).await.and_then(index_key)
     }
 
-    /// Every usable version of a tenant's index key, newest first; empty if it has none. All or an error: a look-up
+    /// Every version of a tenant's index key that is not gone, newest first; empty if it has none. All or an error: a look-up
     /// under some of them would silently miss records.
     pub async fn index_keys(&self, tenant: &TenantId) -> Result<Vec<Arc<IndexKey>>, KeyringError> {
         let versions = self.0.versions(tenant, KeyPurpose::Index).await?;
-        let keys = try_join_all(versions.usable().map(|record| self.0.open(tenant, record))).await?;
+        let keys =
+            try_join_all(versions.usable()?.into_iter().map(|record| self.0.open(tenant, record))).await?;
         keys.into_iter().map(index_key).collect()
     }
 

@@ -463,12 +463,12 @@ async fn without_the_store_no_key_is_used_past_the_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn index_keys_are_every_usable_version_newest_first() {
+async fn index_keys_are_every_version_that_is_not_gone_newest_first() {
     let bench = Bench::new();
     assert!(bench.keyring.index_keys(&mary()).await.unwrap().is_empty());
     bench.keyring.active_index_key(&mary()).await.unwrap();
     let first = bench.store.only();
-    for (version, state) in [(2, KeyState::Compromised), (3, KeyState::Retired), (4, KeyState::Active)] {
+    for (version, state) in [(2, KeyState::Destroyed), (3, KeyState::Retired), (4, KeyState::Active)] {
         let id = KeyId::from_bytes([version; 16]);
         let context = KeyContext {
             identity: bench.keyring.0.identity.clone(),
@@ -484,6 +484,11 @@ async fn index_keys_are_every_usable_version_newest_first() {
     let versions: Vec<u32> =
         bench.keyring.index_keys(&mary()).await.unwrap().iter().map(|key| key.version().0).collect();
     assert_eq!(versions, [4, 3, 1]);
+    // A version that may not be used hides what was indexed under it: no list at all, rather than a short one.
+    bench.store.keys.lock()[1].state = KeyState::Compromised;
+    bench.keyring.forget_all();
+    assert_eq!(bench.keyring.index_keys(&mary()).await.err(), Some(KeyringError::Unusable));
+    bench.store.keys.lock()[1].state = KeyState::Destroyed;
     bench.keyring.forget_all();
     bench.kms.set(Mood::Unavailable);
     assert!(bench.keyring.index_keys(&mary()).await.is_err(), "all or an error");

@@ -50,9 +50,10 @@ impl Versions {
         self.newest_first.iter().find(|record| record.state == KeyState::Active)
     }
 
-    /// Versions that open, newest first.
-    pub(super) fn usable(&self) -> impl Iterator<Item = &Arc<KeyRecord>> {
-        self.newest_first.iter().filter(|record| check_state(record).is_ok())
+    /// Versions that open, newest first; an error if one of them may not be used though it is not gone.
+    pub(super) fn usable(&self) -> Result<Vec<&Arc<KeyRecord>>, KeyringError> {
+        let there = self.newest_first.iter().filter(|record| record.state != KeyState::Destroyed);
+        there.map(|record| check_state(record).map(|()| record)).collect()
     }
 
     pub(super) fn find(&self, id: KeyId) -> Option<&Arc<KeyRecord>> {

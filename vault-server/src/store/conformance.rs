@@ -47,6 +47,7 @@ macro_rules! conformance_tests {
             concurrent_replaces_lose_no_update
             entries_page_by_count_and_bytes
             an_entry_may_be_as_long_as_a_bundle_allows_and_no_longer
+            long_rows_are_replaced_removed_and_scanned_as_short_ones_are
             derived_rows_come_back_and_never_go_back
             postings_are_ordered_within_their_key_and_range
             stats_count_records_and_entries
@@ -517,6 +518,56 @@ pub(crate) async fn an_entry_may_be_as_long_as_a_bundle_allows_and_no_longer(bac
     assert_eq!((get(&store, 1).await, store.log_size().await), (None, Ok(0)));
     store.commit(entry(MAX_ENTRY)).await.unwrap();
     assert_eq!(all_entries(&store).await[0].len(), MAX_ENTRY);
+}
+
+pub(crate) async fn long_rows_are_replaced_removed_and_scanned_as_short_ones_are(backend: &impl Backend) {
+    let lens = [MAX_ENTRY, 1, 2048, 9000, MAX_ENTRY, 0, 32_000];
+    let sealed = |revision: u32, len| Record {
+        body: Body::Sealed {
+            key_id: key_id(1),
+            key_version: KeyVersion(1),
+            bytes: Sealed(vec![revision as u8; len]),
+        },
+        revision,
+        ..record(1)
+    };
+    let wrapped = |version: u8, len| KeyRecord {
+        wraps: vec![WrappedKey { wrapping_key: "local:a".to_owned(), ciphertext: vec![version; len] }],
+        ..key(version)
+    };
+    let long_answer = Remembered { tokens: vec![Some(token(1)); 4096], ..answer(1, 1, 10) };
+    let tile = TileId { level: 0, index: 1 };
+    let entries: Vec<_> = lens.iter().zip(1..).map(|(len, n)| Bytes::from(vec![n; *len])).collect();
+    let keys: Vec<_> = lens.iter().zip(1..).map(|(len, n)| wrapped(n, *len)).collect();
+
+    let store = backend.open();
+    for ((revision, len), entry) in (0..).zip(lens).zip(&entries) {
+        let next = sealed(revision, len);
+        let put = if revision == 0 { Write::Insert } else { Write::Replace };
+        let change = Change { writes: vec![put(next.clone())], entries: vec![entry.clone()] };
+        store.commit(change).await.unwrap();
+        assert_eq!(get(&store, 1).await, Some(next));
+        let tiles = vec![(tile, entry.clone())];
+        store.derive(Derived { upto: 0, tiles, postings: Vec::new(), checkpoint: None }).await.unwrap();
+        assert_eq!(store.tile(tile).await, Ok(Some(entry.clone())));
+    }
+    write(&store, keys.iter().rev().cloned().map(Write::InsertKey).collect::<Vec<_>>()).await.unwrap();
+    write(&store, [Write::Remember(long_answer.clone())]).await.unwrap();
+    assert_eq!(store.remembered(&[1; 32]).await, Ok(Some(long_answer)));
+    drop(store);
+
+    let store = backend.open();
+    assert_eq!(all_entries(&store).await, entries);
+    assert_eq!(store.keys(Some(&tenant("st-mary")), KeyPurpose::Data).await, Ok(keys));
+    assert_eq!(get(&store, 1).await, Some(sealed(6, 32_000)));
+    assert_eq!(store.tile(tile).await, Ok(entries.last().cloned()));
+    let erased = Record { body: Body::Erased { at: Timestamp(7) }, revision: 7, ..record(1) };
+    write(&store, [Write::Replace(erased.clone())]).await.unwrap();
+    assert_eq!(get(&store, 1).await, Some(erased));
+    assert_eq!(store.forget(Timestamp(11), 9).await, Ok(1));
+    assert_eq!(store.remembered(&[1; 32]).await, Ok(None));
+    write(&store, [Write::Remember(answer(1, 20, 30))]).await.unwrap();
+    assert_eq!(store.remembered(&[1; 32]).await, Ok(Some(answer(1, 20, 30))));
 }
 
 pub(crate) async fn derived_rows_come_back_and_never_go_back(backend: &impl Backend) {

@@ -1,7 +1,7 @@
 //! Reads the log. Reading it is itself on record, before anything is shown.
 
 use crate::access::{Action, Verdict};
-use crate::audit::{self, AuditAction, Decision, Draft, Page, Query};
+use crate::audit::{self, AuditAction, Decision, Draft, Item, Outcome, Page, Query};
 use crate::crypto;
 use crate::domain::{PrincipalId, SubjectId, TenantId, Timestamp};
 
@@ -54,8 +54,7 @@ impl Vault {
         query: Result<AuditQuery, Refused>,
     ) -> Result<Page, Refused> {
         const ACTION: AuditAction = AuditAction::AuditQuery;
-        let scope = self.scope(cx, ACTION, Action::AuditQuery, asked_tenant).await?;
-        let draft = self.reading(cx, ACTION, &scope);
+        let (scope, mut draft) = self.scope(cx, ACTION, Action::AuditQuery, asked_tenant).await?;
         let checked = match query {
             Ok(query) => self.query(&scope, query).await,
             Err(refused) => Err(refused),
@@ -64,7 +63,8 @@ impl Vault {
             Ok(query) => query,
             Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
         };
-        self.parts.log.record(draft, Vec::new()).await?;
+        let items = query.as_ref().map(|query| asked(query, &mut draft.details)).unwrap_or_default();
+        self.parts.log.record(draft, items).await?;
         // A person of whom the tenant has no key: nothing was ever kept about them.
         let Some(query) = query else { return Ok(Page { entries: Vec::new(), next: None }) };
         let covered = self.parts.follower.covered();
@@ -97,9 +97,8 @@ impl Vault {
         const ACTION: AuditAction = AuditAction::AuditExport;
         let mut draft = self.vault_wide(cx, ACTION, Action::AuditExport).await?;
         draft.details = vec![("start", start.to_string()), ("end", end.to_string())];
-        let size = self.parts.store.log_size().await?;
-        if start > end || end > size {
-            let refused = Problem::Field("start <= end <= the size of the log").at("end");
+        if start > end || end > self.parts.follower.covered() {
+            let refused = Problem::Field("start <= end <= the size of the newest checkpoint").at("end");
             return Err(self.log_refusal(draft, Vec::new(), refused).await);
         }
         self.parts.log.record(draft, Vec::new()).await?;
@@ -156,19 +155,19 @@ impl Vault {
         action: AuditAction,
         question: Action,
         asked: &str,
-    ) -> Result<AuditScope, Refused> {
+    ) -> Result<(AuditScope, Draft), Refused> {
         if asked == "*" {
-            self.vault_wide(cx, action, question).await?;
-            return Ok(AuditScope::Vault);
+            let draft = self.vault_wide(cx, action, question).await?;
+            return Ok((AuditScope::Vault, draft));
         }
         let tenant = self.tenant(cx, action, asked).await?;
         let mut draft = cx.draft(action, &tenant);
         self.allow(cx, &mut draft, &tenant, whole(question, None), Vec::new).await?;
-        Ok(AuditScope::Tenant(tenant))
+        Ok((AuditScope::Tenant(tenant), draft))
     }
 
     /// Asks policy about something that concerns the whole vault.
-    async fn vault_wide(
+    pub(super) async fn vault_wide(
         &self,
         cx: &Context,
         action: AuditAction,
@@ -183,11 +182,23 @@ impl Vault {
         }
         Err(self.log_refusal(draft, Vec::new(), Problem::ActionNotAllowed.whole()).await)
     }
+}
 
-    fn reading(&self, cx: &Context, action: AuditAction, scope: &AuditScope) -> Draft {
-        match scope {
-            AuditScope::Tenant(tenant) => cx.draft(action, tenant),
-            AuditScope::Vault => Draft::new(cx.request, action, audit::Actor::caller_of_vault(&cx.caller)),
+/// What a query asks, for its own entry: whom and what it is about as items, the rest as details.
+fn asked(query: &Query, details: &mut Vec<(&'static str, String)>) -> Vec<Item> {
+    if let Some(principal) = &query.principal {
+        details.push(("principal", principal.to_string()));
+    }
+    if let Some(action) = query.action {
+        details.push(("action", action.as_str_name().to_owned()));
+    }
+    for (name, time) in [("since_us", query.since), ("until_us", query.until)] {
+        if let Some(Timestamp(us)) = time {
+            details.push((name, us.to_string()));
         }
     }
+    details.push(("limit", query.limit.to_string()));
+    let token = query.token.map(|token| Item::of_token(token, Outcome::Ok));
+    let subject = |subject: &_| Item { subject: Some(*subject), outcome: Outcome::Ok, ..Item::invalid() };
+    token.into_iter().chain(query.subjects.iter().map(subject)).collect()
 }

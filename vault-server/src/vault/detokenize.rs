@@ -21,17 +21,14 @@ impl Vault {
         &self,
         cx: &Context,
         asked_tenant: &str,
-        tokens: Vec<ParsedToken>,
+        tokens: Result<Vec<ParsedToken>, Refused>,
         purpose: Result<Purpose, Problem>,
         note: Result<Note, Refused>,
     ) -> Result<Vec<Result<Opened, Problem>>, Refused> {
         let tenant = self.tenant(cx, AuditAction::Detokenize, asked_tenant).await?;
         let mut draft = cx.draft(AuditAction::Detokenize, &tenant);
-        let checked = || {
-            self.check_count(tokens.len(), "tokens")?;
-            Ok((purpose.map_err(|problem| problem.at("purpose"))?, note?))
-        };
-        let (purpose, note) = match checked() {
+        let checked = || Ok((tokens?, purpose.map_err(|problem| problem.at("purpose"))?, note?));
+        let (tokens, purpose, note) = match checked() {
             Ok(checked) => checked,
             Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
         };

@@ -3,14 +3,14 @@
 use crate::access::Action;
 use crate::audit::{AuditAction, Draft, Item, LogError, Outcome};
 use crate::crypto;
-use crate::domain::{Body, Record, SubjectId, TenantId, Token};
+use crate::domain::{Body, Record, SubjectId, SubjectRef, TenantId, Timestamp, Token};
 use crate::store::Write;
 
 use super::{Context, Note, ParsedToken, Problem, Refused, Vault, decision, denied_tokens, whole};
 
 /// What to erase.
 pub enum EraseTarget {
-    /// These tokens.
+    /// These tokens, at least one.
     Tokens(Vec<ParsedToken>),
     /// All tokens of a person.
     Subject(SubjectId),
@@ -38,12 +38,7 @@ impl Vault {
     ) -> Result<Vec<Erased>, Refused> {
         let tenant = self.tenant(cx, AuditAction::Erase, asked_tenant).await?;
         let mut draft = cx.draft(AuditAction::Erase, &tenant);
-        let checked = target.and_then(|target| {
-            if let EraseTarget::Tokens(tokens) = &target {
-                self.check_count(tokens.len(), "tokens")?;
-            }
-            Ok((target, note?))
-        });
+        let checked = target.and_then(|target| Ok((target, note?)));
         let (target, note) = match checked {
             Ok(checked) => checked,
             Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
@@ -71,7 +66,7 @@ impl Vault {
         let mut results = Vec::with_capacity(tokens.len());
         while !tokens.is_empty() {
             let rest = tokens.split_off(tokens.len().min(CHUNK));
-            results.extend(self.erase_chunk(cx, tenant, draft, &tokens).await?);
+            results.extend(self.erase_chunk(cx, tenant, draft, &tokens, None).await?);
             tokens = rest;
         }
         Ok(results)
@@ -96,7 +91,8 @@ impl Vault {
                 let Some(last) = tokens.last().copied() else { break };
                 after = Some(last);
                 let parsed: Vec<ParsedToken> = tokens.into_iter().map(Ok).collect();
-                results.extend(self.erase_chunk(cx, tenant, &draft, &parsed).await?);
+                let chunk = self.erase_chunk(cx, tenant, &draft, &parsed, Some(name)).await?;
+                results.extend(chunk.into_iter().map(unnamed_if_hidden));
             }
         }
         if results.is_empty() {
@@ -117,10 +113,11 @@ impl Vault {
         tenant: &TenantId,
         draft: &Draft,
         tokens: &[ParsedToken],
+        of: Option<SubjectRef>,
     ) -> Result<Vec<Erased>, Refused> {
         const ATTEMPTS: usize = 8;
         for _ in 0..ATTEMPTS {
-            if let Some(results) = self.try_erase(cx, tenant, draft.clone(), tokens).await? {
+            if let Some(results) = self.try_erase(cx, tenant, draft.clone(), tokens, of).await? {
                 return Ok(results);
             }
         }
@@ -134,6 +131,7 @@ impl Vault {
         tenant: &TenantId,
         mut draft: Draft,
         tokens: &[ParsedToken],
+        of: Option<SubjectRef>,
     ) -> Result<Option<Vec<Erased>>, Refused> {
         let lookups = self.look_up(tokens).await?;
         let now = self.parts.clock.now();
@@ -146,11 +144,17 @@ impl Vault {
                 Err(problem) => (Err(problem.clone()), Item::invalid()),
                 Ok(token) => match self.visible(cx, tenant, Action::Erase, lookup, &mut draft.policies) {
                     Err((problem, outcome)) => (Err(problem), Item::of_token(*token, outcome)),
+                    // An index row that leads to somebody else's record erases nothing.
+                    Ok(record) if of.is_some() && record.subject != of => {
+                        (Err(Problem::RecordCorrupt), Item::of_token(*token, Outcome::Corrupt))
+                    }
                     Ok(record) => {
                         let item = Item::of_record(&record, Outcome::Ok);
                         let there = record.key_id().is_some() && seen.insert(record.token);
                         if there {
-                            writes.push(Write::Replace(erased(*record, now)));
+                            let next = record.revision.checked_add(1);
+                            let next = next.ok_or_else(|| Problem::RecordCorrupt.whole())?;
+                            writes.push(Write::Replace(erased(*record, now, next)));
                         }
                         (Ok(there), item)
                     }
@@ -168,6 +172,14 @@ impl Vault {
     }
 }
 
-fn erased(record: Record, at: crate::domain::Timestamp) -> Record {
-    Record { index: None, body: Body::Erased { at }, revision: record.revision + 1, ..record }
+fn erased(record: Record, at: Timestamp, revision: u32) -> Record {
+    Record { index: None, body: Body::Erased { at }, revision, ..record }
+}
+
+/// Whoever erases a person learns that something could not be erased, but not the names of tokens that policy hides.
+fn unnamed_if_hidden(erased: Erased) -> Erased {
+    match erased.outcome {
+        Err(Problem::NotFound) => Erased { token: None, outcome: Err(Problem::ActionNotAllowed) },
+        _ => erased,
+    }
 }

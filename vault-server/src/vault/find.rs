@@ -22,6 +22,8 @@ pub struct Found {
 impl Vault {
     /// The most tokens a value that a caller may ask for.
     pub const MOST_MATCHES: usize = 1000;
+    /// The most tokens (and refused values) that one request may come to: all of them are in its log entry.
+    pub const MOST_MATCHES_AT_ALL: usize = 10_000;
     /// How many it gets without asking.
     pub const USUAL_MATCHES: usize = 100;
 
@@ -31,18 +33,18 @@ impl Vault {
         cx: &Context,
         asked_tenant: &str,
         class: Result<ClassName, Refused>,
-        values: Vec<Result<Plaintext, Problem>>,
+        values: Result<Vec<Result<Plaintext, Problem>>, Refused>,
         limit: usize,
     ) -> Result<Vec<Result<Found, Problem>>, Refused> {
         let tenant = self.tenant(cx, AuditAction::Find, asked_tenant).await?;
         let mut draft = cx.draft(AuditAction::Find, &tenant);
+        let (values, class) = match values.and_then(|values| Ok((values, self.check_find(class, limit)?))) {
+            Ok(checked) => checked,
+            Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
+        };
         let count = values.len();
         let refused = || std::iter::repeat_with(denied).take(count).collect();
         self.allow(cx, &mut draft, &tenant, whole(Action::Find, None), refused).await?;
-        let class = match self.check_find(class, count, limit) {
-            Ok(class) => class,
-            Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
-        };
         let question = Question { action: Action::Find, class: Some(class.name()), purpose: None };
         self.allow(cx, &mut draft, &tenant, question, refused).await?;
         let keys = self.parts.keyring.index_keys(&tenant).await?;
@@ -58,19 +60,17 @@ impl Vault {
                 items.push(Item { class: Some(class.name().clone()), ..Item::invalid() });
             }
             results.push(result);
+            if items.len() > Self::MOST_MATCHES_AT_ALL {
+                // Nothing is told, so nothing of it is on record but that it was asked.
+                return Err(self.log_refusal(draft, Vec::new(), Problem::ResponseTooLarge.whole()).await);
+            }
         }
         draft.decision = decision(&items);
         self.parts.log.record(draft, items).await?;
         Ok(results)
     }
 
-    fn check_find(
-        &self,
-        class: Result<ClassName, Refused>,
-        count: usize,
-        limit: usize,
-    ) -> Result<&DataClass, Refused> {
-        self.check_count(count, "values")?;
+    fn check_find(&self, class: Result<ClassName, Refused>, limit: usize) -> Result<&DataClass, Refused> {
         if limit > Self::MOST_MATCHES {
             return Err(Problem::Field("at most 1,000").at("limit"));
         }

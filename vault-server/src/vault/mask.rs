@@ -13,13 +13,14 @@ impl Vault {
         &self,
         cx: &Context,
         asked_tenant: &str,
-        tokens: Vec<ParsedToken>,
+        tokens: Result<Vec<ParsedToken>, Refused>,
     ) -> Result<Vec<Result<Masked, Problem>>, Refused> {
         let tenant = self.tenant(cx, AuditAction::Mask, asked_tenant).await?;
         let mut draft = cx.draft(AuditAction::Mask, &tenant);
-        if let Err(refused) = self.check_count(tokens.len(), "tokens") {
-            return Err(self.log_refusal(draft, Vec::new(), refused).await);
-        }
+        let tokens = match tokens {
+            Ok(tokens) => tokens,
+            Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
+        };
         let question = whole(Action::Mask, None);
         self.allow(cx, &mut draft, &tenant, question, || denied_tokens(&tokens)).await?;
         let view = self.parts.access.mask_view(&cx.caller, &tenant);

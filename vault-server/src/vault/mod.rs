@@ -112,13 +112,33 @@ impl Vault {
                 draft.decision = Decision::Deny;
                 draft.cause = cause.as_str();
                 self.parts.log.record(draft, Vec::new()).await?;
-                Err(Problem::PrincipalUnknown.whole().of(request))
+                Err(Problem::PrincipalUnknown.whole().of(request).logged())
             }
         }
     }
 
-    /// Puts a request into the log that was refused before a use case saw it (it did not parse).
+    /// Whether a credential names somebody who may call now.
+    pub fn knows(&self, credential: &Credential) -> bool {
+        self.parts.access.authenticate(credential, self.parts.clock.now()).is_ok()
+    }
+
+    /// Puts on record that something of a caller's was refused before it could be read.
+    pub async fn refused_unread(&self, credential: &Credential, action: AuditAction, cause: &'static str) {
+        let Ok(cx) = self.enter(credential, action).await else { return };
+        let mut draft = Draft::new(cx.request, action, Actor::caller_of_vault(&cx.caller));
+        draft.decision = Decision::Deny;
+        draft.cause = cause;
+        if let Err(error) = self.parts.log.record(draft, Vec::new()).await {
+            tracing::error!(%error, "a refusal is not on record");
+        }
+    }
+
+    /// Puts a refusal into the log that no use case has put there: what failed on the way (the KMS, the store) or was
+    /// refused before a use case saw it.
     pub async fn refuse(&self, cx: &Context, action: AuditAction, refused: Refused) -> Refused {
+        if refused.logged {
+            return refused.of(cx.request);
+        }
         let draft = Draft::new(cx.request, action, Actor::caller_of_vault(&cx.caller));
         self.log_refusal(draft, Vec::new(), refused).await.of(cx.request)
     }
@@ -165,14 +185,14 @@ impl Vault {
         draft.decision = Decision::Deny;
         draft.cause = refused.problem.cause();
         match self.parts.log.record(draft, items).await {
-            Ok(_) => refused,
+            Ok(_) => refused.logged(),
             // The refusal could not be made durable: not even that much is told.
             Err(error) => error.into(),
         }
     }
 
-    /// Refuses a request that asks for nothing or for too much.
-    fn check_count(&self, count: usize, field: &str) -> Result<(), Refused> {
+    /// Refuses a request that asks for nothing or for too much. Before anything is made of its items.
+    pub fn check_count(&self, count: usize, field: &str) -> Result<(), Refused> {
         match count {
             0 => Err(Problem::NoItems.at(field)),
             n if n > self.parts.limits.items => {
@@ -180,6 +200,17 @@ impl Vault {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether a stream may go on: its caller is asked for anew, and what it does, as for a call of its own.
+    pub async fn enter_for(
+        &self,
+        credential: &Credential,
+        action: AuditAction,
+        question: Action,
+    ) -> Result<(), Refused> {
+        let cx = self.enter(credential, action).await?;
+        self.vault_wide(&cx, action, question).await.map(drop)
     }
 }
 

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use crate::access::{OpenAction, Question, Verdict};
 use crate::audit::{AuditAction, Draft, Item, Outcome};
 use crate::crypto::{DataKey, OpenError, Warrant};
-use crate::domain::{Body, KeyId, Purpose, Record, TenantId, Token};
+use crate::domain::{KeyId, Record, TenantId, Token};
 use crate::keyring::KeyringError;
 use crate::store::Lookup;
 
 use super::{
     Context, ParsedToken, Problem, Refused, Vault, add_policies, breathe, decision, warrant::warrant,
 };
+
+/// So many tokens are looked up at once; what of them may not be opened is dropped before the next ones.
+const CHUNK: usize = 1024;
 
 /// What became of one token before anything was opened.
 enum Slot {
@@ -29,10 +32,13 @@ pub(super) struct Opening<A> {
     keys: HashMap<KeyId, Result<Arc<DataKey>, KeyringError>>,
 }
 
-/// A token's record, or why there is none, with its entry for the log.
-struct Sorted {
-    slot: Slot,
-    item: Item,
+/// Tokens, sorted so far.
+struct Sorting {
+    slots: Vec<Slot>,
+    items: Vec<Item>,
+    /// Records that policy allows to open, and their size.
+    allowed: Vec<Record>,
+    size: usize,
 }
 
 impl Vault {
@@ -44,22 +50,27 @@ impl Vault {
         mut draft: Draft,
         tokens: Vec<ParsedToken>,
     ) -> Result<Opening<A>, Refused> {
-        let lookups = self.look_up(&tokens).await?;
-        let mut sealed = Vec::new();
-        let mut sorted = Vec::with_capacity(tokens.len());
-        for (token, lookup) in tokens.into_iter().zip(lookups) {
-            sorted.push(self.sort::<A>(cx, tenant, draft.purpose, token, lookup, &mut sealed, &mut draft));
+        let mut sorting = Sorting {
+            slots: Vec::with_capacity(tokens.len()),
+            items: Vec::with_capacity(tokens.len()),
+            allowed: Vec::new(),
+            size: 0,
+        };
+        for chunk in tokens.chunks(CHUNK) {
+            let lookups = self.look_up(chunk).await?;
+            for (token, lookup) in chunk.iter().zip(lookups) {
+                self.sort::<A>(cx, tenant, token, lookup, &mut sorting, &mut draft);
+            }
+            if sorting.size > self.parts.limits.response_bytes {
+                let items = undelivered(sorting.items, &tokens);
+                return Err(self.log_refusal(draft, items, Problem::ResponseTooLarge.whole()).await);
+            }
         }
-        let size: usize = sealed.iter().map(Record::sealed_len).sum();
-        if size > self.parts.limits.response_bytes {
-            let items =
-                sorted.into_iter().map(|sorted| Item { outcome: Outcome::Denied, ..sorted.item }).collect();
-            return Err(self.log_refusal(draft, items, Problem::ResponseTooLarge.whole()).await);
-        }
+        let Sorting { mut slots, mut items, allowed, .. } = sorting;
         let (permit, verdicts) =
-            self.parts.access.permit::<A>(&cx.caller, cx.request, tenant, draft.purpose, sealed);
-        apply(&mut sorted, &verdicts, &mut draft);
-        let (slots, items): (Vec<_>, Vec<_>) = sorted.into_iter().map(|s| (s.slot, s.item)).unzip();
+            self.parts.access.permit::<A>(&cx.caller, cx.request, tenant, draft.purpose, allowed);
+        draft.policies.extend(permit.policies().iter().cloned());
+        apply(&mut slots, &mut items, &verdicts);
         draft.decision = decision(&items);
         if permit.records().is_empty() {
             draft.cause = "no_item_allowed";
@@ -79,52 +90,68 @@ impl Vault {
         Ok(tokens.iter().map(|token| if token.is_ok() { found.next() } else { None }).collect())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one step of `opening`, with its whole state")]
+    /// Puts one token where it belongs. A record that may not be opened is let go at once.
     fn sort<A: OpenAction>(
         &self,
         cx: &Context,
         tenant: &TenantId,
-        purpose: Option<Purpose>,
-        token: ParsedToken,
+        token: &ParsedToken,
         lookup: Option<Lookup>,
-        sealed: &mut Vec<Record>,
+        sorting: &mut Sorting,
         draft: &mut Draft,
-    ) -> Sorted {
-        let token = match token {
-            Ok(token) => token,
-            Err(problem) => return Sorted { slot: Slot::Refused(problem), item: Item::invalid() },
-        };
-        let refused = |problem, item| Sorted { slot: Slot::Refused(problem), item };
-        match lookup {
-            None | Some(Lookup::Missing) => {
-                refused(Problem::NotFound, Item::of_token(token, Outcome::Unknown))
-            }
-            Some(Lookup::Corrupt) => refused(Problem::RecordCorrupt, Item::of_token(token, Outcome::Corrupt)),
-            Some(Lookup::Found(record)) if record.tenant != *tenant => {
-                refused(Problem::NotFound, Item::of_record(&record, Outcome::ForeignTenant))
-            }
-            Some(Lookup::Found(record)) => match record.body {
-                // Whether it was erased is told only to those who could have had it.
-                Body::Erased { .. } => {
-                    let question = Question { action: A::ACTION, class: Some(&record.class), purpose };
-                    let verdict = self.decide(cx, tenant, question);
-                    add_policies(&mut draft.policies, &verdict);
-                    if verdict.allowed {
-                        refused(Problem::Erased, Item::of_record(&record, Outcome::Erased))
-                    } else {
-                        refused(Problem::NotFound, Item::of_record(&record, Outcome::Denied))
-                    }
+    ) {
+        let (slot, item) = match token {
+            Err(problem) => (Slot::Refused(problem.clone()), Item::invalid()),
+            Ok(token) => match self.openable::<A>(cx, tenant, lookup, draft) {
+                Err((problem, outcome, None)) => (Slot::Refused(problem), Item::of_token(*token, outcome)),
+                Err((problem, outcome, Some(record))) => {
+                    (Slot::Refused(problem), Item::of_record(&record, outcome))
                 }
-                Body::Sealed { .. } => {
+                Ok(record) => {
                     let item = Item::of_record(&record, Outcome::Ok);
-                    sealed.push(*record);
-                    Sorted { slot: Slot::Warranted(sealed.len() - 1), item }
+                    sorting.size += record.sealed_len();
+                    sorting.allowed.push(*record);
+                    (Slot::Warranted(sorting.allowed.len() - 1), item)
                 }
             },
+        };
+        sorting.slots.push(slot);
+        sorting.items.push(item);
+    }
+
+    /// A record of this tenant that policy allows to open and that still has its value; or what the caller is told,
+    /// what the log is told, and the record if the log may tell more of it (never of another tenant's).
+    #[expect(clippy::type_complexity, reason = "three things to be told, used in one place")]
+    fn openable<A: OpenAction>(
+        &self,
+        cx: &Context,
+        tenant: &TenantId,
+        lookup: Option<Lookup>,
+        draft: &mut Draft,
+    ) -> Result<Box<Record>, (Problem, Outcome, Option<Box<Record>>)> {
+        let record = match lookup {
+            None | Some(Lookup::Missing) => return Err((Problem::NotFound, Outcome::Unknown, None)),
+            Some(Lookup::Corrupt) => return Err((Problem::RecordCorrupt, Outcome::Corrupt, None)),
+            Some(Lookup::Found(record)) => record,
+        };
+        if record.tenant != *tenant {
+            return Err((Problem::NotFound, Outcome::ForeignTenant, None));
+        }
+        let question = Question { action: A::ACTION, class: Some(&record.class), purpose: draft.purpose };
+        let verdict = self.decide(cx, tenant, question);
+        add_policies(&mut draft.policies, &verdict);
+        if !verdict.allowed {
+            Err((Problem::NotFound, Outcome::Denied, Some(record)))
+        } else if record.key_id().is_none() {
+            // Whether it was erased is told only to those who could have had it.
+            Err((Problem::Erased, Outcome::Erased, Some(record)))
+        } else {
+            Ok(record)
         }
     }
 
-    /// Opens all that the warrant is for. Records that do not open get an entry of their own.
+    /// Opens all that the warrant is for. Those that do not open get an entry of their own, since their request's entry
+    /// says that they were allowed.
     pub(super) async fn open_all<A, T>(
         &self,
         cx: &Context,
@@ -139,10 +166,9 @@ impl Vault {
                 (Slot::Refused(problem), _) => Err(problem),
                 (Slot::Warranted(_), None) => Err(Problem::Internal),
                 (Slot::Warranted(n), Some(warrant)) => {
-                    let record = &warrant.records()[n];
                     let result = open_one(warrant, n, &opening.keys, &open);
-                    if let Err(Problem::RecordCorrupt) = result {
-                        failed.push(Item::of_record(record, Outcome::Corrupt));
+                    if let Err(problem) = &result {
+                        failed.push(Item::of_record(&warrant.records()[n], not_opened(problem)));
                     }
                     result
                 }
@@ -151,9 +177,12 @@ impl Vault {
             breathe(place).await;
         }
         if !failed.is_empty() {
-            tracing::error!(request = %cx.request, records = failed.len(), "records do not open: tampered or corrupt");
+            let corrupt = failed.iter().filter(|item| item.outcome == Outcome::Corrupt).count();
+            if corrupt > 0 {
+                tracing::error!(request = %cx.request, corrupt, "records do not open: tampered or corrupt");
+            }
             let mut draft = cx.draft(AuditAction::OpenFailed, tenant);
-            draft.cause = "record_corrupt";
+            draft.cause = if corrupt > 0 { "record_corrupt" } else { "not_opened" };
             draft.decision = decision(&failed);
             self.parts.log.record(draft, failed).await?;
         }
@@ -175,14 +204,22 @@ fn open_one<A, T>(
     }
 }
 
-/// Puts the verdicts on the sealed records into their slots and items; what is left is numbered as in the permit.
-fn apply(sorted: &mut [Sorted], verdicts: &[Verdict], draft: &mut Draft) {
+/// What the log says of a record that was allowed but did not open.
+fn not_opened(problem: &Problem) -> Outcome {
+    match problem {
+        Problem::RecordCorrupt => Outcome::Corrupt,
+        Problem::KeyDestroyed | Problem::KeyUnusable => Outcome::KeyUnusable,
+        _ => Outcome::Failed,
+    }
+}
+
+/// Policy may have changed since the records were sorted: the permit has the last word. What is left is numbered as
+/// in the permit.
+fn apply(slots: &mut [Slot], items: &mut [Item], verdicts: &[Verdict]) {
     let mut allowed = 0;
-    for Sorted { slot, item } in sorted {
+    for (slot, item) in slots.iter_mut().zip(items) {
         let Slot::Warranted(n) = *slot else { continue };
-        let verdict = &verdicts[n];
-        add_policies(&mut draft.policies, verdict);
-        if verdict.allowed {
+        if verdicts[n].allowed {
             *slot = Slot::Warranted(allowed);
             allowed += 1;
         } else {
@@ -190,4 +227,17 @@ fn apply(sorted: &mut [Sorted], verdicts: &[Verdict], draft: &mut Draft) {
             item.outcome = Outcome::Denied;
         }
     }
+}
+
+/// The items of a request that was given up: none of its values was delivered.
+fn undelivered(sorted: Vec<Item>, tokens: &[ParsedToken]) -> Vec<Item> {
+    let rest = tokens[sorted.len()..].iter().map(|token| match token {
+        Ok(token) => Item::of_token(*token, Outcome::Failed),
+        Err(_) => Item::invalid(),
+    });
+    let ended = |item: Item| match item.outcome {
+        Outcome::Ok => Item { outcome: Outcome::Failed, ..item },
+        _ => item,
+    };
+    sorted.into_iter().map(ended).chain(rest).collect()
 }

@@ -78,12 +78,14 @@ pub struct Refused {
     pub field: String,
     /// The request, once it has a name.
     pub request: Option<RequestId>,
+    /// Whether it is on record, or can't be.
+    pub(super) logged: bool,
 }
 
 impl Problem {
     /// Wrong with a field.
     pub fn at(self, field: impl Into<String>) -> Refused {
-        Refused { problem: self, field: field.into(), request: None }
+        Refused { problem: self, field: field.into(), request: None, logged: false }
     }
 
     /// Wrong with the request as a whole.
@@ -140,6 +142,12 @@ impl Problem {
 }
 
 impl Refused {
+    /// It is on record, or can't be.
+    pub(super) fn logged(mut self) -> Self {
+        self.logged = true;
+        self
+    }
+
     /// Names the request.
     #[must_use]
     pub fn of(mut self, request: RequestId) -> Self {
@@ -156,6 +164,7 @@ impl From<LogError> for Refused {
             LogError::Conflict { .. } | LogError::Mismatch | LogError::TooLarge => Problem::Internal,
         }
         .whole()
+        .logged()
     }
 }
 

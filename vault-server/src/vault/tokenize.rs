@@ -42,13 +42,13 @@ impl Vault {
         &self,
         cx: &Context,
         asked_tenant: &str,
-        items: Vec<Result<NewValue, Refused>>,
+        items: Result<Vec<Result<NewValue, Refused>>, Refused>,
         idempotency: Result<Option<IdempotencyKey>, Refused>,
     ) -> Result<Vec<Result<Token, Problem>>, Refused> {
         let tenant = self.tenant(cx, AuditAction::Tokenize, asked_tenant).await?;
         let mut draft = cx.draft(AuditAction::Tokenize, &tenant);
-        let idempotency = match self.check_count(items.len(), "items").and(idempotency) {
-            Ok(idempotency) => idempotency,
+        let (items, idempotency) = match items.and_then(|items| Ok((items, idempotency?))) {
+            Ok(checked) => checked,
             Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
         };
         let count = items.len();
@@ -152,12 +152,14 @@ impl Vault {
     ) -> Result<Option<Vec<Option<Token>>>, Refused> {
         let now = self.parts.clock.now();
         for index in self.parts.keyring.index_keys(tenant).await? {
-            let (name, request) = memory(cx, tenant, &index, judged, key);
-            let Some(remembered) = self.parts.store.remembered(&name).await? else { continue };
+            let memory = memory(cx, tenant, &index, judged, key);
+            let Some(remembered) = self.parts.store.remembered(&memory.name).await? else { continue };
             if remembered.expires <= now {
                 continue;
             }
-            let same = bool::from(remembered.request.ct_eq(&request));
+            // The answer is bound, too: nobody puts another token into it.
+            let expected = memory.request(&remembered.tokens);
+            let same = bool::from(remembered.request.ct_eq(&expected));
             if !same || remembered.tokens.len() != judged.len() {
                 let refused = Problem::IdempotencyConflict.at("idempotency_key");
                 return Err(self.log_refusal(draft.clone(), Vec::new(), refused).await);
@@ -191,7 +193,7 @@ impl Vault {
         tenant: &TenantId,
         keys: &WriteKeys,
         judged: &Judged<'_>,
-        memory: Option<([u8; 32], [u8; 32])>,
+        memory: Option<Memory>,
     ) -> Result<Attempt, Refused> {
         let now = self.parts.clock.now();
         let mut writes = Vec::with_capacity(judged.len() + 1);
@@ -211,7 +213,9 @@ impl Vault {
         }
         draft.decision = decision(&items);
         let remember = writes.len();
-        if let Some((key, request)) = memory {
+        let remembering = memory.is_some();
+        if let Some(memory) = memory {
+            let (key, request) = (memory.name, memory.request(&tokens));
             let lifetime = u64::try_from(self.parts.limits.remember.as_micros()).unwrap_or(u64::MAX);
             let expires = Timestamp(now.0.saturating_add(lifetime));
             writes.push(Write::Remember(Remembered {
@@ -224,7 +228,7 @@ impl Vault {
         }
         match self.parts.log.commit(draft, items, writes).await {
             Ok(_) => Ok(Attempt::Done(tokens)),
-            Err(LogError::Conflict { write }) if memory.is_some() && write == remember => Ok(Attempt::Raced),
+            Err(LogError::Conflict { write }) if remembering && write == remember => Ok(Attempt::Raced),
             Err(error) => Err(error.into()),
         }
     }
@@ -266,14 +270,30 @@ impl Vault {
     }
 }
 
-/// Keyed hashes of an idempotency key and of the request made with it.
+/// Keyed hashes of an idempotency key, and of the request made with it as far as it goes.
+struct Memory {
+    name: [u8; 32],
+    so_far: Fingerprint,
+}
+
+impl Memory {
+    /// The hash of the request and of its answer.
+    fn request(self, tokens: &[Option<Token>]) -> [u8; 32] {
+        let add = |hash: Fingerprint, token: &Option<Token>| match token {
+            Some(token) => hash.field(token.as_bytes()),
+            None => hash.field(b""),
+        };
+        tokens.iter().fold(self.so_far, add).finish()
+    }
+}
+
 fn memory(
     cx: &Context,
     tenant: &TenantId,
     index: &IndexKey,
     judged: &Judged<'_>,
     key: &IdempotencyKey,
-) -> ([u8; 32], [u8; 32]) {
+) -> Memory {
     let name = Fingerprint::new(index, "idempotency key")
         .field(tenant.as_str().as_bytes())
         .field(cx.caller.principal.id.as_str().as_bytes())
@@ -293,7 +313,7 @@ fn memory(
             }
         };
     }
-    (name, request.finish())
+    Memory { name, so_far: request }
 }
 
 fn refused_item(item: &Result<Accepted<'_>, Problem>) -> Item {

