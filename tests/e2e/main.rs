@@ -1,6 +1,12 @@
 //! End-to-end tests: real processes, real TLS, the commands that a user types.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
 mod bad_input;
 mod crash;
+mod kms;
+mod leaks;
 mod main_job;
 mod roles;
+mod tamper;
+mod wire;

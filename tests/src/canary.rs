@@ -11,7 +11,8 @@ use base64::Engine as _;
 pub struct Canaries {
     /// By their first eight bytes.
     by_head: HashMap<[u8; 8], Vec<(Vec<u8>, String)>>,
-    first: [bool; 65536],
+    /// Which first two bytes any of them has.
+    first: Vec<bool>,
 }
 
 /// Where one was found: the place, and which value's which form (never the value).
@@ -26,7 +27,7 @@ pub struct Hit {
 impl Canaries {
     /// Takes values of at least eight bytes; each is looked for raw, in hex, base64, UTF-16 and reversed.
     pub fn new<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut canaries = Self { by_head: HashMap::new(), first: [false; 65536] };
+        let mut canaries = Self::none();
         for (number, value) in values.into_iter().enumerate() {
             if value.len() < 8 {
                 continue;
@@ -36,7 +37,8 @@ impl Canaries {
             let reversed: Vec<u8> = raw.iter().rev().copied().collect();
             let hex = hex::encode(&raw).into_bytes();
             // The part of the base64 text that does not depend on what stands around the value.
-            let base64 = base64::engine::general_purpose::STANDARD.encode(&raw[..raw.len() / 3 * 3]).into_bytes();
+            let base64 =
+                base64::engine::general_purpose::STANDARD.encode(&raw[..raw.len() / 3 * 3]).into_bytes();
             for (form, bytes) in
                 [("raw", raw), ("utf-16", utf16), ("reversed", reversed), ("hex", hex), ("base64", base64)]
             {
@@ -44,6 +46,22 @@ impl Canaries {
             }
         }
         canaries
+    }
+
+    /// Takes secrets that are no text, such as keys: each is looked for raw, in hex and in base64.
+    pub fn of_bytes<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut canaries = Self::none();
+        for (number, secret) in secrets.into_iter().enumerate() {
+            canaries.add(secret.to_vec(), format!("secret {number}, raw"));
+            canaries.add(hex::encode(secret).into_bytes(), format!("secret {number}, hex"));
+            let base64 = base64::engine::general_purpose::STANDARD.encode(&secret[..secret.len() / 3 * 3]);
+            canaries.add(base64.into_bytes(), format!("secret {number}, base64"));
+        }
+        canaries
+    }
+
+    fn none() -> Self {
+        Self { by_head: HashMap::new(), first: vec![false; 1 << 16] }
     }
 
     fn add(&mut self, bytes: Vec<u8>, what: String) {

@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: real processes, started and ended by their id, a KMS that can be made to fail, and
 //! scanners for leaks.
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
 pub mod canary;
 pub mod data;
@@ -8,3 +9,5 @@ pub mod fake_kms;
 pub mod moto;
 pub mod powercut;
 pub mod process;
+pub mod site;
+pub mod wire;

@@ -1,7 +1,7 @@
 //! moto: someone else's AWS KMS, to prove that the wire is AWS's and not just our own idea of it.
 //!
-//! It is installed from PyPI into `target/test-tools/venv` on first use. Where that cannot be, [`Moto::start`] says
-//! so and returns `None`.
+//! `PHI_VAULT_MOTO` names the `moto_server` to use (`tests/run` installs one). Without it, one is installed from PyPI
+//! into `target/test-tools/venv` on first use. Where that cannot be, [`Moto::start`] says so and returns `None`.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,8 @@ pub struct Moto {
 impl Moto {
     /// Starts one. `None`, after saying why, if it is not to be had here.
     pub fn start() -> Option<Self> {
-        match install().and_then(|venv| Self::launch(&venv)) {
+        let named = std::env::var_os("PHI_VAULT_MOTO").map(|path| Ok(PathBuf::from(path)));
+        match named.unwrap_or_else(install).and_then(|server| Self::launch(&server)) {
             Ok(moto) => Some(moto),
             Err(error) => {
                 println!("skipped: moto is not to be had here: {error:#}");
@@ -37,10 +38,10 @@ impl Moto {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    fn launch(venv: &Path) -> anyhow::Result<Self> {
+    fn launch(server: &Path) -> anyhow::Result<Self> {
         // Taken and given back: moto cannot tell which port it took by itself.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let child = Command::new(venv.join("bin/moto_server"))
+        let child = Command::new(server)
             .args(["-H", "127.0.0.1", "-p", &port.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -70,17 +71,18 @@ impl Drop for Moto {
     }
 }
 
-/// The virtual environment, made if it is missing.
+/// The server in a virtual environment, which is made if it is missing.
 fn install() -> anyhow::Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no workspace")?;
     let venv = root.join("target/test-tools/venv");
-    if venv.join("bin/moto_server").exists() {
-        return Ok(venv);
+    let server = venv.join("bin/moto_server");
+    if server.exists() {
+        return Ok(server);
     }
     std::fs::create_dir_all(&venv)?;
     run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
     run(Command::new(venv.join("bin/pip")).args(["install", "--quiet", REQUIREMENT]))?;
-    Ok(venv)
+    Ok(server)
 }
 
 fn run(command: &mut Command) -> anyhow::Result<()> {

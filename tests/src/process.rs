@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a vault may take to serve.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// A binary of this workspace, built beside the test that asks.
 ///
@@ -20,7 +20,11 @@ pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
     let dir = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
     let path = dir.join(name);
-    assert!(path.exists(), "{} is not built: run tests/run, or `cargo build --workspace --bins --examples`", path.display());
+    assert!(
+        path.exists(),
+        "{} is not built: run tests/run, or `cargo build --workspace --bins --examples`",
+        path.display()
+    );
     path
 }
 
@@ -45,20 +49,21 @@ impl DevVault {
     pub fn start_with(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(binary("vault-server"));
         command.arg("dev").arg("--dir").arg(dir).args(["--listen", "127.0.0.1:0"]).args(args);
-        Self::spawn(command, dir, dir.join("profile.toml"), env)
+        Self::spawn(command, dir, dir.join("profile.toml"), env, Ready::Printed)
     }
 
     /// Serves a configuration: `vault-server serve`.
     pub fn serve(dir: &Path, config: &Path, profile: &Path, env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(binary("vault-server"));
         command.arg("serve").arg("--config").arg(config);
-        Self::spawn(command, dir, profile.to_owned(), env)
+        Self::spawn(command, dir, profile.to_owned(), env, Ready::Logged)
     }
 
-    fn spawn(mut command: Command, dir: &Path, profile: PathBuf, env: &[(&str, &str)]) -> Self {
+    fn spawn(mut command: Command, dir: &Path, profile: PathBuf, env: &[(&str, &str)], ready: Ready) -> Self {
         fs::create_dir_all(dir).unwrap();
         let stderr = dir.with_extension("stderr.log");
         let log = File::options().create(true).append(true).open(&stderr).unwrap();
+        let before = log.metadata().unwrap().len();
         let mut child = command
             .envs(env.iter().copied())
             .stdin(Stdio::null())
@@ -68,7 +73,11 @@ impl DevVault {
             .expect("vault-server starts");
         let out = child.stdout.take().expect("piped");
         let lines = follow(out);
-        let (address, printed) = match wait_ready(&lines) {
+        let started = match ready {
+            Ready::Printed => wait_ready(&lines),
+            Ready::Logged => wait_serving(&mut child, &stderr, before).ok_or_else(Vec::new),
+        };
+        let (address, printed) = match started {
             Ok(ready) => ready,
             Err(printed) => {
                 let _ = child.kill();
@@ -132,6 +141,15 @@ impl DevVault {
     }
 }
 
+/// How a server says that it serves.
+#[derive(Clone, Copy)]
+enum Ready {
+    /// `dev`: by a line on stdout.
+    Printed,
+    /// `serve`: by a line of its log.
+    Logged,
+}
+
 impl Drop for DevVault {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -157,13 +175,36 @@ fn follow(out: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     lines
 }
 
+/// Waits for the line of the log that says where it serves; `None` if the server ended or took too long.
+fn wait_serving(child: &mut Child, log: &Path, from: u64) -> Option<(String, Vec<String>)> {
+    let until = Instant::now() + START;
+    let from = usize::try_from(from).ok()?;
+    while Instant::now() < until {
+        let text = fs::read(log).ok()?;
+        let text = String::from_utf8_lossy(&text[from.min(text.len())..]).into_owned();
+        let serving = text.lines().find(|line| line.contains("serving") && line.contains("environment="));
+        if let Some((_, address)) = serving.and_then(|line| line.split_once("address=")) {
+            return Some((address.split_whitespace().next()?.to_owned(), Vec::new()));
+        }
+        if child.try_wait().ok()?.is_some() {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    None
+}
+
 /// Reads up to the `ready` line and what follows it within a moment.
 fn wait_ready(lines: &mpsc::Receiver<String>) -> Result<(String, Vec<String>), Vec<String>> {
     let until = Instant::now() + START;
     let mut printed = Vec::new();
     let mut address = None;
     loop {
-        let left = if address.is_some() { Duration::from_millis(300) } else { until.saturating_duration_since(Instant::now()) };
+        let left = if address.is_some() {
+            Duration::from_millis(300)
+        } else {
+            until.saturating_duration_since(Instant::now())
+        };
         match lines.recv_timeout(left) {
             Ok(line) => {
                 if line.starts_with("ready") {

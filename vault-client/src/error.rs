@@ -74,6 +74,8 @@ reasons! {
         IdempotencyConflict "IDEMPOTENCY_CONFLICT" "the idempotency key was used for another request";
         Internal "INTERNAL" "a fault of the vault's own; its server log has more";
         Deadline "DEADLINE" "the deadline passed";
+        MessageTooLarge "MESSAGE_TOO_LARGE" "the request is too large for one message";
+        MessageMalformed "MESSAGE_MALFORMED" "the vault can't read the request";
     }
     own {
         Connection "CONNECTION" "the vault can't be reached";
@@ -327,13 +329,13 @@ mod tests {
 
     #[test]
     fn every_reason_of_the_wire_has_its_name_here() {
-        for number in 1..=31 {
+        for number in 1..=33 {
             let wire = wire::Reason::try_from(number).unwrap();
             let reason = Reason::from_wire(wire);
             assert_eq!(format!("REASON_{reason}"), wire.as_str_name());
             assert_eq!(Reason::from_name(reason.as_str()), Some(reason));
         }
-        assert!(wire::Reason::try_from(32).is_err(), "a new reason: add it here");
+        assert!(wire::Reason::try_from(34).is_err(), "a new reason: add it here");
     }
 
     #[test]

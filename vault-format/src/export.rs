@@ -6,7 +6,7 @@
 //! tile/entries/<N>[.p/<W>]     entries
 //! ```
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -49,7 +49,8 @@ pub enum ExportError {
 }
 
 /// Writes a log, entry by entry. Without [`DirWriter::finish`] there is no checkpoint file, so that half an
-/// export does not pass for one.
+/// export does not pass for one. Directories and files that it makes are the owner's alone: who asked for whose data,
+/// and when, is not for everybody.
 #[derive(Debug)]
 pub struct DirWriter {
     dir: PathBuf,
@@ -62,7 +63,7 @@ impl DirWriter {
     /// Into a directory that is empty, or is made.
     pub fn create(dir: &Path) -> Result<Self, ExportError> {
         let name = |source| ExportError::Io { file: dir.display().to_string(), source };
-        fs::create_dir_all(dir).map_err(name)?;
+        make_dirs(dir).map_err(name)?;
         if fs::read_dir(dir).map_err(name)?.next().is_some() {
             return Err(ExportError::NotEmpty(dir.to_owned()));
         }
@@ -116,11 +117,25 @@ impl DirWriter {
 
     fn write(&self, file: &str, bytes: &[u8]) -> Result<(), ExportError> {
         let path = self.dir.join(file);
-        let written = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| {
-            let mut out = File::create_new(&path)?;
+        let written = path.parent().map_or(Ok(()), make_dirs).and_then(|()| {
+            let mut out = make_file(&path)?;
             out.write_all(bytes)?;
             out.sync_all()
         });
         written.map_err(|source| ExportError::Io { file: file.to_owned(), source })
     }
+}
+
+fn make_dirs(dir: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(dir)
+}
+
+fn make_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.write(true).create_new(true).open(path)
 }

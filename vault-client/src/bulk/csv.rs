@@ -88,7 +88,7 @@ impl Columns {
             let mut at = names.iter().enumerate().filter(|(_, name)| ***name == place.text).map(|(at, _)| at);
             let first = at.next().ok_or_else(|| BulkError::MissingColumn {
                 column: place.text.clone(),
-                header: names.iter().map(ToString::to_string).collect(),
+                columns: names.len(),
             })?;
             match at.next() {
                 Some(_) => Err(BulkError::AmbiguousColumn { column: place.text.clone() }),

@@ -1,4 +1,5 @@
-//! What stops a run. Nothing here holds a cell's content; names of columns are not PHI.
+//! What stops a run. Nothing here holds a cell's content; columns are named as the map names them, for the first line
+//! of a file without a header holds values.
 
 use std::io;
 use std::path::PathBuf;
@@ -30,12 +31,12 @@ pub enum BulkError {
     #[error("the header line is not well-formed")]
     Header,
     /// The map or the subject names a column that the file does not have.
-    #[error("there is no column `{column}`; the header has: {}", header.join(", "))]
+    #[error("there is no column `{column}` among the {columns} of the first line: is that line a header?")]
     MissingColumn {
-        /// The name.
+        /// The name that was asked for.
         column: String,
-        /// What there is.
-        header: Vec<String>,
+        /// How many columns there are.
+        columns: usize,
     },
     /// The map or the subject names a column that the file has twice.
     #[error("there is more than one column `{column}`")]
@@ -86,6 +87,14 @@ pub enum BulkError {
         /// For which row.
         row: u64,
     },
+    /// Two files of the run are the same one.
+    #[error("{} and {} are the same file", one.display(), other.display())]
+    SameFile {
+        /// One name of it.
+        one: PathBuf,
+        /// The other name.
+        other: PathBuf,
+    },
     /// There is an output file, and no run to resume.
     #[error("{} exists already", path.display())]
     OutputExists {
@@ -131,8 +140,8 @@ pub enum BulkError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MapError {
-    /// Not `NAME=CLASS`.
-    #[error("`{0}` is not of the form NAME=CLASS")]
+    /// Not `NAME=CLASS`. Not printed: it may be a value that was meant for something else.
+    #[error("an entry of the map is not of the form NAME=CLASS")]
     Form(String),
     /// The class cannot be one.
     #[error("`{0}`: a class is 1 to 32 characters of a-z, 0-9 and '_', not beginning with '_'")]

@@ -40,6 +40,7 @@
 mod chunk;
 mod csv;
 mod error;
+mod files;
 mod json;
 mod ndjson;
 mod path;

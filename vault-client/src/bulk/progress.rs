@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chunk::Counts;
 use super::error::BulkError;
+use super::files;
 use super::reader::Position;
 
 const VERSION: u32 = 1;
@@ -90,11 +91,9 @@ impl State {
 
     /// Replaces the state on the disk, durably and at once.
     pub(super) fn save(&self, path: &Path) -> Result<(), BulkError> {
-        let mut new = path.as_os_str().to_owned();
-        new.push(".new");
-        let new = PathBuf::from(new);
+        let new = new_beside(path);
         let written = || -> std::io::Result<()> {
-            let mut file = File::create(&new)?;
+            let mut file = files::private().create(true).truncate(true).open(&new)?;
             file.write_all(&serde_json::to_vec_pretty(self)?)?;
             file.sync_all()?;
             fs::rename(&new, path)?;
@@ -111,6 +110,13 @@ impl State {
             source,
         })
     }
+}
+
+/// Where a state is written before it takes its place.
+pub(super) fn new_beside(state: &Path) -> PathBuf {
+    let mut new = state.as_os_str().to_owned();
+    new.push(".new");
+    new.into()
 }
 
 /// Makes a rename, a new file or a removal last.

@@ -1,13 +1,14 @@
 //! A run over files: reads, writes, syncs, and remembers how far it is.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::chunk::{Answer, Chunk, Counts, RejectedRow};
 use super::error::BulkError;
+use super::files;
 use super::plan::Plan;
-use super::progress::{InputStamp, State, sync_directory};
+use super::progress::{InputStamp, State, new_beside};
 use super::reader::Reader;
 
 /// The files of a run.
@@ -33,6 +34,14 @@ impl Paths {
             PathBuf::from(path)
         };
         Self { input: input.into(), rejects: with(".rejects"), state: with(".resume"), output }
+    }
+
+    /// That these and `others` are all different files, whatever they are called. Opening a run asks this too, of its
+    /// own files.
+    pub fn check_different(&self, others: &[&Path]) -> Result<(), BulkError> {
+        let new = new_beside(&self.state);
+        let own: [&Path; 5] = [&self.input, &self.output, &self.rejects, &self.state, &new];
+        files::all_different(&[&own, others].concat())
     }
 }
 
@@ -62,11 +71,7 @@ impl Run {
     /// Begins, or goes on if there is the state of an interrupted run. An output that no such run wrote is never
     /// overwritten. Outputs are readable by their owner only.
     pub fn open(plan: Plan, paths: Paths) -> Result<Self, BulkError> {
-        let input = File::open(&paths.input).map_err(BulkError::Read)?;
-        let stamp = InputStamp::of(&input)?;
-        let mut reader = Reader::new(input, &plan)?;
-        let fingerprint = plan.fingerprint(reader.header());
-
+        let (reader, fingerprint, stamp) = read_beginning(&plan, &paths)?;
         let (state, resumed) = match State::load(&paths.state)? {
             Some(state) if state.input != stamp => {
                 return Err(BulkError::InputChanged { state: paths.state });
@@ -86,15 +91,41 @@ impl Run {
                 (state, false)
             }
         };
-        let mut out = open_output(&paths.output, state.out)?;
-        let mut rejects = open_output(&paths.rejects, state.rejects)?;
-        if let Some(position) = state.position {
-            reader.seek(position)?;
-        } else {
-            write(&mut out, reader.header(), &paths.output)?;
-            write(&mut rejects, reader.header(), &paths.rejects)?;
+        let out = open_output(&paths.output, state.out)?;
+        let rejects = open_output(&paths.rejects, state.rejects)?;
+        Self { plan, paths, reader, out, rejects, state, resumed }.begin()
+    }
+
+    /// Begins anew, over what a run left, interrupted or not. Nothing of it is touched before the input, the plan
+    /// and the header are known to be good, nor while another process writes it.
+    pub fn open_anew(plan: Plan, paths: Paths) -> Result<Self, BulkError> {
+        let (reader, fingerprint, stamp) = read_beginning(&plan, &paths)?;
+        let left = |path: &Path| files::open_locked(path, false);
+        let (out, rejects) = (left(&paths.output)?, left(&paths.rejects)?);
+        // What is no state may be the output of another run.
+        drop(left(&paths.state)?);
+        let state = State::new(fingerprint, stamp)?;
+        for (file, path) in [(&out, &paths.output), (&rejects, &paths.rejects)] {
+            file.as_ref().map_or(Ok(()), |file| files::make_private(file, path))?;
         }
-        Ok(Self { plan, paths, reader, out, rejects, state, resumed })
+        // It says that the outputs are empty: broken off here, the run goes on by emptying them.
+        state.save(&paths.state)?;
+        let emptied = |file: Option<File>, path: &Path| match file {
+            Some(mut file) => files::cut(&mut file, path, 0).map(|()| file),
+            None => open_output(path, 0),
+        };
+        let (out, rejects) = (emptied(out, &paths.output)?, emptied(rejects, &paths.rejects)?);
+        Self { plan, paths, reader, out, rejects, state, resumed: false }.begin()
+    }
+
+    fn begin(mut self) -> Result<Self, BulkError> {
+        if let Some(position) = self.state.position {
+            self.reader.seek(position)?;
+        } else {
+            write(&mut self.out, self.reader.header(), &self.paths.output)?;
+            write(&mut self.rejects, self.reader.header(), &self.paths.rejects)?;
+        }
+        Ok(self)
     }
 
     /// Whether this goes on with an interrupted run.
@@ -142,6 +173,15 @@ impl Run {
         Ok(rendered.reasons)
     }
 
+    /// Gives the run up. If nothing of it is finished, what it made is removed.
+    pub fn give_up(self) -> Result<(), BulkError> {
+        if self.state.position.is_some() {
+            return Ok(());
+        }
+        State::remove(&self.paths.state)?;
+        [&self.paths.output, &self.paths.rejects].into_iter().try_for_each(|path| remove(path))
+    }
+
     /// Ends the run: everything is on the disk, and the state is gone.
     pub fn complete(mut self) -> Result<Done, BulkError> {
         sync(&mut self.out, &self.paths.output)?;
@@ -151,11 +191,7 @@ impl Run {
         // The state first: without it nobody misses the rejects file.
         State::remove(&self.paths.state)?;
         if !rejects {
-            std::fs::remove_file(&self.paths.rejects).map_err(|source| BulkError::File {
-                what: "remove",
-                path: self.paths.rejects.clone(),
-                source,
-            })?;
+            remove(&self.paths.rejects)?;
         }
         let unmatched =
             self.plan.places().filter(|place| !counts.by_column.contains_key(*place)).map(str::to_owned);
@@ -163,39 +199,35 @@ impl Run {
     }
 }
 
+/// The input after its header, what names the plan, and what tells the input from others.
+fn read_beginning(plan: &Plan, paths: &Paths) -> Result<(Reader<File>, String, InputStamp), BulkError> {
+    paths.check_different(&[])?;
+    let input = File::open(&paths.input).map_err(BulkError::Read)?;
+    let stamp = InputStamp::of(&input)?;
+    let reader = Reader::new(input, plan)?;
+    let fingerprint = plan.fingerprint(reader.header());
+    Ok((reader, fingerprint, stamp))
+}
+
 /// Opens an output, cuts off what is beyond `len`, and goes to its end.
 fn open_output(path: &Path, len: u64) -> Result<File, BulkError> {
-    let failed = |what, source| BulkError::File { what, path: path.to_owned(), source };
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(len == 0).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path).map_err(|source| failed("open", source))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(BulkError::Busy { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => return Err(failed("lock", source)),
-    }
-    let found = file.metadata().map_err(|source| failed("read", source))?.len();
-    if found < len {
-        return Err(BulkError::OutputChanged { path: path.to_owned() });
-    }
-    file.set_len(len)
-        .and_then(|()| file.seek(SeekFrom::Start(len)))
-        .and_then(|_| sync_directory(path))
-        .map_err(|source| failed("write", source))?;
+    let missing = || files::failed("open", path, std::io::ErrorKind::NotFound.into());
+    let mut file = files::open_locked(path, len == 0)?.ok_or_else(missing)?;
+    files::cut(&mut file, path, len)?;
     Ok(file)
 }
 
 fn write(file: &mut File, bytes: &[u8], path: &Path) -> Result<(), BulkError> {
-    file.write_all(bytes).map_err(|source| BulkError::File { what: "write", path: path.to_owned(), source })
+    file.write_all(bytes).map_err(|source| files::failed("write", path, source))
+}
+
+fn remove(path: &Path) -> Result<(), BulkError> {
+    std::fs::remove_file(path).map_err(|source| files::failed("remove", path, source))
 }
 
 /// Syncs and tells the length.
 fn sync(file: &mut File, path: &Path) -> Result<u64, BulkError> {
-    file.sync_data().and_then(|()| file.stream_position()).map_err(|source| BulkError::File {
-        what: "sync",
-        path: path.to_owned(),
-        source,
-    })
+    file.sync_data()
+        .and_then(|()| file.stream_position())
+        .map_err(|source| files::failed("sync", path, source))
 }

@@ -219,6 +219,82 @@ async fn a_bad_file_or_map_is_wrong_use_and_names_the_place() {
 }
 
 #[tokio::test]
+async fn an_import_over_its_own_input_is_refused_and_touches_nothing() {
+    let setup = setup().await;
+    let (input, tokens) = (setup.file("in.csv", CSV), setup.path("tokens.csv"));
+    let dotted = setup.path("./in.csv");
+    let files = || std::fs::read_dir(setup.pki.path("")).unwrap().count();
+    let before = files();
+    for args in [
+        import(&input, &input),
+        import(&input, &dotted),
+        [import(&input, &tokens), vec!["--rejects", &dotted]].concat(),
+        [import(&input, &tokens), vec!["--rejects", &tokens]].concat(),
+        // Its report is `in.csv`.
+        [import(&input, &tokens), vec!["--rejects", input.strip_suffix(".csv").unwrap()]].concat(),
+    ] {
+        for args in [args.clone(), [args.clone(), vec!["--fresh"]].concat()] {
+            let refused = setup.run(&args, "").await;
+            assert_eq!(code(&refused), 2, "{args:?}");
+            assert!(err(&refused).contains("same file"), "{}", err(&refused));
+            assert_eq!((setup.read("in.csv").as_str(), files()), (CSV, before), "{args:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fresh_import_with_a_wrong_map_keeps_the_output_that_is_there() {
+    let setup = setup().await;
+    let (input, tokens) = (setup.file("in.csv", CSV), setup.file("tokens.csv", "precious"));
+    let wrong = ["import", &input, "--map", "SNN=ssn", "--out", &tokens, "--fresh"];
+    let refused = setup.run(&wrong, "").await;
+    assert_eq!((code(&refused), setup.read("tokens.csv").as_str()), (2, "precious"));
+    assert!(err(&refused).contains("SNN") && !err(&refused).contains("NOTE"), "{}", err(&refused));
+}
+
+#[tokio::test]
+async fn a_class_that_the_vault_does_not_know_stops_the_import_and_leaves_nothing() {
+    let setup = setup().await;
+    let (input, tokens) = (setup.file("in.csv", CSV), setup.path("tokens.csv"));
+    let wrong = ["import", &input, "--map", "ID=text", "--map", "SSN=nosuch", "--out", &tokens];
+    let refused = setup.run(&wrong, "").await;
+    assert_eq!(code(&refused), 2, "{}", err(&refused));
+    assert!(err(&refused).contains("no class `nosuch`"), "{}", err(&refused));
+    let done = setup.run(&import(&input, &tokens), "").await;
+    assert_eq!(code(&done), 0, "{}", err(&done));
+}
+
+#[tokio::test]
+async fn that_something_is_kept_is_said_only_when_it_is() {
+    let setup = setup().await;
+    let nowhere = setup.path("nonexistent/o.csv");
+    let input = setup.file("in.csv", CSV);
+    let failed = setup.run(&import(&input, &nowhere), "").await;
+    assert_eq!(code(&failed), 2);
+    assert!(!err(&failed).contains("kept"), "{}", err(&failed));
+}
+
+#[tokio::test]
+async fn a_value_on_the_command_line_is_refused_and_not_repeated() {
+    let setup = setup().await;
+    for args in [&["tokenize", "--class", "ssn", "999-68-7171"][..], &["--json", "999-68-7171"]] {
+        let refused = setup.run(args, "").await;
+        assert_eq!(code(&refused), 2);
+        assert!(err(&refused).contains("values come by standard input"), "{}", err(&refused));
+        assert!(!err(&refused).contains("7171") && !out(&refused).contains("7171"));
+    }
+}
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vaultctl"));
+    let ended = command.args(["completions", "bash"]).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!((code(&ended), err(&ended)), (0, String::new()));
+}
+
+#[tokio::test]
 async fn the_example_program_runs() {
     let setup = setup().await;
     let example = Path::new(env!("CARGO_BIN_EXE_vaultctl")).with_file_name("examples").join("quickstart");
@@ -254,6 +330,10 @@ fn a_log_is_verified_offline_and_a_changed_byte_is_found() {
     writer.push(&leaf).unwrap();
     writer.finish(&checkpoint.sign(&signer).unwrap(), signer.verifier()).unwrap();
     std::fs::write(&key, signer.verifier().to_key()).unwrap();
+    assert!(is_private(&log.join("checkpoint")) && is_private(&log.join("tile/entries/000.p/1")));
+    for dir in ["", "tile", "tile/0", "tile/entries/000.p"] {
+        assert_eq!(mode(&log.join(dir)), 0o700, "{dir}");
+    }
 
     let verify = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vaultctl"));
@@ -276,7 +356,11 @@ fn completions_need_no_vault() {
 }
 
 fn is_private(path: &Path) -> bool {
+    mode(path) == 0o600
+}
+
+fn mode(path: &Path) -> u32 {
     use std::os::unix::fs::PermissionsExt as _;
 
-    std::fs::metadata(path).unwrap().permissions().mode() & 0o777 == 0o600
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }

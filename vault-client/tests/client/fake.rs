@@ -88,6 +88,7 @@ impl State {
             self.sizes.lock().unwrap().push(item.encoded_len());
             let value = item.value.unwrap().data;
             let refused = match &value[..] {
+                _ if item.data_class == "nosuch" => Some(Reason::ClassUnknown),
                 b"" => Some(Reason::ValueEmpty),
                 value if value.starts_with(b"bad") => Some(Reason::ValueInvalid),
                 _ => None,

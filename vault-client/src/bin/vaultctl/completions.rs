@@ -5,6 +5,7 @@ use clap_complete::Shell;
 
 use crate::args::Cli;
 use crate::failure::{Exit, Failure};
+use crate::output;
 
 /// Print a completion script: `vaultctl completions bash > /etc/bash_completion.d/vaultctl`
 #[derive(Args)]
@@ -16,6 +17,6 @@ pub(crate) struct CompletionsArgs {
 pub(crate) fn run(args: &CompletionsArgs) -> Result<Exit, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "vaultctl", &mut script);
-    std::io::Write::write_all(&mut std::io::stdout(), &script)?;
+    output::bytes(&[&script])?;
     Ok(Exit::Done)
 }

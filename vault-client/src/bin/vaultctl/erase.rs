@@ -1,6 +1,6 @@
 //! `vaultctl erase`
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::json;
 use vault_client::{EraseOptions, Erased};
 
@@ -10,10 +10,10 @@ use crate::{input, output};
 
 /// Erase the values of tokens, or all values of a person. The tokens stay known; this can't be undone.
 #[derive(Args)]
+#[command(group = ArgGroup::new("whom").args(["tokens", "subject", "subject_file"]).required(true).multiple(true))]
 pub(crate) struct EraseArgs {
     /// Tokens; `-` reads them from standard input, one a line.
-    #[arg(value_name = "TOKEN", conflicts_with_all = ["subject", "subject_file"],
-        required_unless_present_any = ["subject", "subject_file"])]
+    #[arg(value_name = "TOKEN", conflicts_with_all = ["subject", "subject_file"])]
     tokens: Vec<String>,
 
     #[command(flatten)]

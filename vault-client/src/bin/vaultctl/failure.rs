@@ -50,6 +50,11 @@ impl Failure {
         Self { hint: Some(hint.into()), ..self }
     }
 
+    /// With what is to be done about a reason, where that can be said.
+    pub(crate) fn hint_of(self, reason: Reason) -> Self {
+        Self { hint: hint(reason), ..self }
+    }
+
     pub(crate) fn exit(&self) -> Exit {
         self.exit
     }

@@ -14,6 +14,7 @@ mod input;
 mod mask;
 mod output;
 mod tokenize;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -28,7 +29,10 @@ static ALLOCATOR: vault_mem::WipingAllocator = vault_mem::WipingAllocator::SYSTE
 
 fn main() -> ExitCode {
     let hardened = vault_mem::harden();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage::end(&error),
+    };
     let json = cli.global.json;
     let outcome = hardened
         .map_err(|error| Failure::wrong_use(error.to_string()))

@@ -16,10 +16,17 @@ pub(crate) fn json(value: &Value) -> std::io::Result<()> {
 
 /// Prints a line.
 pub(crate) fn line(text: &str) -> std::io::Result<()> {
+    bytes(&[text.as_bytes(), b"\n"])
+}
+
+/// Prints bytes. Whoever reads may have had enough, as `head` has: that is no error.
+pub(crate) fn bytes(parts: &[&[u8]]) -> std::io::Result<()> {
     let mut out = stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.write_all(b"\n")?;
-    out.flush()
+    let printed = parts.iter().try_for_each(|part| out.write_all(part)).and_then(|()| out.flush());
+    match printed {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
+    }
 }
 
 /// Prints a table, without lines around it so that tools can cut it.

@@ -150,6 +150,99 @@ fn two_processes_do_not_write_one_output() {
 }
 
 #[test]
+fn a_run_that_begins_anew_touches_nothing_before_input_and_columns_are_good() {
+    let place = Place::new();
+    fs::write(&place.paths.output, "precious").unwrap();
+    for bad in ["ID,NAME\n1,x\n", "", "\"ID,SSN,NAME\n"] {
+        fs::write(&place.paths.input, bad).unwrap();
+        assert!(Run::open_anew(plan(), place.paths.clone()).is_err(), "{bad}");
+        assert_eq!(fs::read(&place.paths.output).unwrap(), b"precious");
+    }
+    fs::remove_file(&place.paths.input).unwrap();
+    assert!(matches!(Run::open_anew(plan(), place.paths.clone()).err(), Some(BulkError::Read(_))));
+    assert_eq!(fs::read(&place.paths.output).unwrap(), b"precious");
+}
+
+#[test]
+fn a_run_that_begins_anew_empties_what_is_left_and_makes_it_the_owners_alone() {
+    let whole = Place::new();
+    let mut run = whole.open().unwrap();
+    whole.work(&mut run, usize::MAX);
+    run.complete().unwrap();
+
+    let place = Place::new();
+    let mut run = place.open().unwrap();
+    place.work(&mut run, 2);
+    drop(run);
+    #[cfg(unix)]
+    fs::set_permissions(&place.paths.output, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let mut run = Run::open_anew(plan(), place.paths.clone()).unwrap();
+    assert!(!run.resumed() && run.counts().rows == 0);
+    #[cfg(unix)]
+    {
+        let metadata = fs::metadata(&place.paths.output).unwrap();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777, 0o600);
+    }
+    place.work(&mut run, usize::MAX);
+    run.complete().unwrap();
+    assert_eq!(place.outputs(), whole.outputs());
+}
+
+#[test]
+fn a_run_does_not_begin_anew_over_one_that_goes_on() {
+    let place = Place::new();
+    let mut run = place.open().unwrap();
+    place.work(&mut run, 2);
+    let (out, state) = (fs::read(&place.paths.output).unwrap(), fs::read(&place.paths.state).unwrap());
+    assert!(matches!(Run::open_anew(plan(), place.paths.clone()).err(), Some(BulkError::Busy { .. })));
+    assert_eq!(fs::read(&place.paths.output).unwrap(), out);
+    assert_eq!(fs::read(&place.paths.state).unwrap(), state);
+}
+
+#[test]
+fn one_file_has_one_part_in_a_run_whatever_it_is_called() {
+    let place = Place::new();
+    let dir = place.dir.path();
+    fs::hard_link(&place.paths.input, dir.join("linked.csv")).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&place.paths.input, dir.join("symlink.csv")).unwrap();
+    let paths = &place.paths;
+    let mut same = vec![
+        Paths { output: dir.join("in.csv"), ..paths.clone() },
+        Paths { output: dir.join("./in.csv"), ..paths.clone() },
+        Paths { output: dir.join("linked.csv"), ..paths.clone() },
+        Paths { rejects: dir.join("in.csv"), ..paths.clone() },
+        Paths { rejects: dir.join("./out.csv"), ..paths.clone() },
+        Paths { state: dir.join("out.csv"), ..paths.clone() },
+        Paths { rejects: dir.join("out.csv.resume.new"), ..paths.clone() },
+    ];
+    if cfg!(unix) {
+        same.push(Paths { output: dir.join("symlink.csv"), ..paths.clone() });
+    }
+    for paths in same {
+        for open in [Run::open, Run::open_anew] {
+            let refused = open(plan(), paths.clone()).err();
+            assert!(matches!(refused, Some(BulkError::SameFile { .. })), "{refused:?} {paths:?}");
+        }
+        assert_eq!(fs::read(&place.paths.input).unwrap(), input().as_bytes());
+        assert!(!place.paths.output.exists() && !place.paths.state.exists());
+    }
+    assert!(paths.check_different(&[&dir.join("in.csv")]).is_err());
+    assert!(paths.check_different(&[&dir.join("other.csv")]).is_ok());
+}
+
+#[test]
+fn a_run_that_is_given_up_leaves_what_is_finished_and_nothing_else() {
+    let place = Place::new();
+    place.open().unwrap().give_up().unwrap();
+    assert!(!place.paths.output.exists() && !place.paths.rejects.exists() && !place.paths.state.exists());
+    let mut run = place.open().unwrap();
+    place.work(&mut run, 1);
+    run.give_up().unwrap();
+    assert!(place.open().unwrap().resumed());
+}
+
+#[test]
 fn the_state_holds_nothing_of_the_data_and_outputs_are_the_owners_alone() {
     let place = Place::new();
     fs::write(&place.paths.input, "ID,SSN,NAME\n1,CANARY,REFUSE\n").unwrap();
@@ -157,7 +250,7 @@ fn the_state_holds_nothing_of_the_data_and_outputs_are_the_owners_alone() {
     place.work(&mut run, 1);
     assert!(!fs::read_to_string(&place.paths.state).unwrap().contains("CANARY"));
     #[cfg(unix)]
-    for path in [&place.paths.output, &place.paths.rejects] {
+    for path in [&place.paths.output, &place.paths.rejects, &place.paths.state] {
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions());
         assert_eq!(mode & 0o777, 0o600);
     }

@@ -8,24 +8,29 @@ pub(crate) mod export;
 pub(crate) mod import;
 mod report;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use vault_client::bulk::{Answer, BulkError, Chunk, Format, Limits, MapError, Paths, Plan, Rejection, Run};
+use vault_client::bulk::{
+    Answer, BulkError, Cell, Chunk, Format, Limits, MapError, Paths, Plan, Rejection, Run,
+};
 use vault_client::{Client, Code, Error, ItemError, Reason};
 
 use crate::args::{self, Global};
 use crate::failure::{Exit, Failure, hint};
-use report::Report;
+use report::{Left, Report};
 
 /// Values a request; a chunk is several requests.
 const REQUEST: usize = 1_000;
 /// The longest pause between attempts while the vault is away.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const KEPT: &str = "what is done is kept: the same command goes on from there";
 
 /// What import and export have in common.
 #[derive(Args)]
@@ -50,7 +55,8 @@ pub(crate) struct Files {
     #[arg(long, value_name = "N", default_value_t = 8_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     batch: u32,
 
-    /// Begin anew: removes the output, the rejects and the state of an interrupted run.
+    /// Begin anew, over the output, the rejects and the state that are there: once the file and its columns are
+    /// known to be good, they are emptied.
     #[arg(long)]
     fresh: bool,
 
@@ -117,28 +123,77 @@ async fn drive(global: &Global, files: Files, plan: Plan, asker: &impl Ask) -> R
     let client = global.builder()?.batch_limits(REQUEST, 4 << 20).connect()?;
     let paths = files.paths();
     let plan = plan.with_limits(files.limits())?;
-    if files.fresh {
-        for path in [&paths.output, &paths.rejects, &paths.state, &report::path(&paths.rejects)] {
-            remove(path)?;
-        }
-    }
+    let report = report::path(&paths.rejects);
+    paths.check_different(&[&report])?;
     let size = std::fs::metadata(&files.input).map_or(0, |meta| meta.len());
-    let mut run = Run::open(plan, paths.clone())?;
-    let mut report = Report::open(&report::path(&paths.rejects), run.resumed())?;
+    let mut run = if files.fresh { Run::open_anew } else { Run::open }(plan, paths.clone())?;
+    let left = match (run.resumed(), files.fresh) {
+        (true, _) => Left::GoOn,
+        (false, true) => Left::Empty,
+        (false, false) => Left::Refuse,
+    };
+    let mut report = Report::open(&report, left)?;
     let bar = progress(size, global.json);
     if run.resumed() {
         bar.println(format!("going on after {} rows", run.counts().rows));
     }
-    while let Some(chunk) = run.next_chunk()? {
+    loop {
+        // Only then is it true.
+        let kept = run.counts().rows > 0;
+        let Some(chunk) = run.next_chunk().map_err(|error| stopped(error, kept))? else { break };
         bar.set_position(run.offset());
-        let answers = answers(&client, &run.idempotency_key(), &chunk, asker, files.patience, &bar).await?;
-        let rejected = run.finish_chunk(chunk, answers)?;
+        let key = run.idempotency_key();
+        let answers = answers(&client, &key, &chunk, asker, files.patience, &bar).await;
+        let answers = answers.map_err(|failure| waited_in_vain(failure, kept))?;
+        if let Some(class) = (!kept).then(|| unknown_class(chunk.cells(), &answers)).flatten() {
+            let failure = Failure::wrong_use(format!("the vault has no class `{class}`"));
+            run.give_up()?;
+            return Err(failure.hint_of(Reason::ClassUnknown));
+        }
+        let rejected = run.finish_chunk(chunk, answers).map_err(|error| stopped(error, kept))?;
         rejected.iter().try_for_each(|row| report.add(row, asker.class_of(&row.column)))?;
     }
     bar.finish_and_clear();
     let done = run.complete()?;
     report.finish(global.json, &done, &paths, asker.done())?;
     Ok(if done.rejects { Exit::SomeFailed } else { Exit::Done })
+}
+
+/// The class of a column of which no value was taken, because the vault does not know the class: the map is wrong, not
+/// the rows.
+fn unknown_class(cells: &[Cell], answers: &[Answer]) -> Option<Arc<str>> {
+    let unknown = |answer: &Answer| {
+        answer
+            .as_ref()
+            .is_err_and(|rejection| rejection.reason.eq_ignore_ascii_case(Reason::ClassUnknown.as_str()))
+    };
+    let mut columns = BTreeMap::new();
+    for (cell, answer) in cells.iter().zip(answers) {
+        let Some(class) = &cell.class else { continue };
+        columns.entry(&cell.column).or_insert((class, true)).1 &= unknown(answer);
+    }
+    columns.into_values().find(|(_, all)| *all).map(|(class, _)| Arc::clone(class))
+}
+
+/// Why no answer came to a chunk.
+enum Unanswered {
+    Refused(Failure),
+    /// Patience ended.
+    Away(Failure),
+}
+
+fn waited_in_vain(why: Unanswered, kept: bool) -> Failure {
+    match why {
+        Unanswered::Away(failure) if kept => failure.hint(KEPT),
+        Unanswered::Away(failure) | Unanswered::Refused(failure) => failure,
+    }
+}
+
+/// What stopped a run in the middle.
+fn stopped(error: BulkError, kept: bool) -> Failure {
+    let mendable = matches!(error, BulkError::File { .. } | BulkError::Read(_));
+    let failure = Failure::from(error);
+    if mendable && kept { failure.hint(KEPT) } else { failure }
 }
 
 /// Asks until the vault answers, or patience ends.
@@ -149,7 +204,7 @@ async fn answers(
     asker: &impl Ask,
     patience: Duration,
     bar: &ProgressBar,
-) -> Result<Vec<Answer>, Failure> {
+) -> Result<Vec<Answer>, Unanswered> {
     if chunk.cells().is_empty() {
         return Ok(Vec::new());
     }
@@ -164,13 +219,11 @@ async fn answers(
             Err(error) => error,
         };
         if !worth_waiting(error.code()) {
-            return Err(Failure::from(error));
+            return Err(Unanswered::Refused(error.into()));
         }
         let wait = error.retry_after().unwrap_or_default().max(pause);
         if begun.elapsed() + wait > patience {
-            return Err(
-                Failure::from(error).hint("what is done is kept: the same command goes on from there")
-            );
+            return Err(Unanswered::Away(error.into()));
         }
         bar.set_message("waiting for the vault");
         tokio::time::sleep(wait).await;
@@ -221,22 +274,12 @@ fn progress(size: u64, json: bool) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn remove(path: &Path) -> Result<(), Failure> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Failure::wrong_use(format!("cannot remove {}: {error}", path.display())))
-        }
-        _ => Ok(()),
-    }
-}
-
 impl From<MapError> for Failure {
     fn from(error: MapError) -> Self {
         Self::wrong_use(error.to_string())
     }
 }
 
-/// What stops a run: nothing of it is lost.
 impl From<BulkError> for Failure {
     fn from(error: BulkError) -> Self {
         let mut message = error.to_string();
@@ -254,9 +297,9 @@ impl From<BulkError> for Failure {
             BulkError::InputChanged { .. } | BulkError::PlanChanged { .. } | BulkError::State { .. } => {
                 failure.hint("or begin anew with --fresh")
             }
-            BulkError::File { .. } => {
-                failure.hint("what is done is kept: mended, the same command goes on from there")
-            }
+            BulkError::SameFile { .. } => failure.hint(
+                "what is read, the output, the rejects, their report and the state are files of their own",
+            ),
             BulkError::Ragged { .. } | BulkError::Json { .. } => {
                 failure.hint("mend the file, then begin anew with --fresh")
             }

@@ -21,22 +21,38 @@ pub(super) fn path(rejects: &Path) -> PathBuf {
     name.into()
 }
 
+/// What is done with a report that is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// It is of the interrupted run that goes on.
+    GoOn,
+    Empty,
+    Refuse,
+}
+
 pub(super) struct Report {
     path: PathBuf,
-    /// Made with the first line.
+    /// Made with the first line; locked.
     file: Option<File>,
 }
 
 impl Report {
     /// Goes on with the report of an interrupted run, or begins one.
-    pub(super) fn open(path: &Path, resumed: bool) -> Result<Self, Failure> {
+    pub(super) fn open(path: &Path, left: Left) -> Result<Self, Failure> {
         let mut report = Self { path: path.to_owned(), file: None };
-        if path.exists() {
-            if !resumed {
-                return Err(Failure::wrong_use(format!("{} exists already", path.display()))
-                    .hint("choose another --rejects, or overwrite it with --fresh"));
-            }
-            report.file = Some(report.append().map_err(|error| report.unwritable(&error))?);
+        if !path.exists() {
+            return Ok(report);
+        }
+        if left == Left::Refuse {
+            return Err(Failure::wrong_use(format!("{} exists already", path.display()))
+                .hint("choose another --rejects, or overwrite it with --fresh"));
+        }
+        let file = report.append().map_err(|error| report.unwritable(&error))?;
+        if left == Left::Empty {
+            // It is locked now: of no other run. A report is made with its first line.
+            std::fs::remove_file(path).map_err(|error| report.unwritable(&error))?;
+        } else {
+            report.file = Some(file);
         }
         Ok(report)
     }
@@ -109,7 +125,9 @@ impl Report {
         options.append(true).create(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        options.open(&self.path)
+        let file = options.open(&self.path)?;
+        file.try_lock()?;
+        Ok(file)
     }
 
     fn unwritable(&self, error: &io::Error) -> Failure {
@@ -136,11 +154,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("r.csv");
         let row = |row, column: &str| RejectedRow { row, column: Arc::from(column), reason: Reason::Utf8 };
-        let mut first = Report::open(&path, false).unwrap();
+        let mut first = Report::open(&path, Left::Refuse).unwrap();
         first.add(&row(2, "A,\"B\"\n"), "ssn").unwrap();
+        assert!(Report::open(&path, Left::Empty).is_err(), "nor one that another process writes");
         drop(first);
-        assert!(Report::open(&path, false).is_err(), "a report is not overwritten");
-        let mut again = Report::open(&path, true).unwrap();
+        assert!(Report::open(&path, Left::Refuse).is_err(), "a report is not overwritten");
+        let mut again = Report::open(&path, Left::GoOn).unwrap();
         again.add(&row(3, "C"), "dob").unwrap();
         again.add(&row(4, "C"), "dob").unwrap();
         let counts = again.by_class_and_reason().unwrap();

@@ -1,0 +1,128 @@
+//! A vault whose configuration, principals and policies a test edits.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
+
+use crate::process::DevVault;
+
+/// A vault's directory: made by `vault-server dev`, then served with what the test made of it.
+pub struct Site {
+    dir: PathBuf,
+}
+
+impl Site {
+    /// Makes certificates, principals, a profile and a configuration, and removes what the first start has kept.
+    pub fn make(dir: &Path) -> Self {
+        DevVault::start(dir).stop();
+        fs::remove_dir_all(dir.join("data")).unwrap();
+        Self { dir: dir.to_owned() }
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The directory of its store.
+    pub fn store(&self) -> PathBuf {
+        self.dir.join("data/store")
+    }
+
+    /// Changes one of its files.
+    pub fn edit(&self, file: &str, change: impl FnOnce(String) -> String) {
+        let path = self.dir.join(file);
+        let before = fs::read_to_string(&path).unwrap();
+        let after = change(before.clone());
+        assert_ne!(before, after, "{file}: nothing to change");
+        fs::write(path, after).unwrap();
+    }
+
+    /// Uses keys of AWS KMS: ARN and endpoint of each.
+    pub fn use_kms(&self, keys: &[(String, String)]) {
+        self.edit("vault.toml", |text| {
+            let (head, _) = text.split_once("[kms]").unwrap();
+            let keys = keys.iter().map(|(arn, endpoint)| {
+                format!("\n[[kms.key]]\narn = \"{arn}\"\nendpoint = \"{endpoint}\"\n")
+            });
+            format!("{head}[kms]\nkind = \"aws\"\n{}", keys.collect::<String>())
+        });
+    }
+
+    /// Lets the dev identities in: `roles` is the body of `[principal.roles]` of one of them.
+    pub fn provision(&self, id: &str, roles: &str) {
+        self.edit("principals.toml", |text| {
+            let at = text.find(&format!("id = \"{id}\"")).unwrap();
+            let begin = at + text[at..].find("[principal.roles]\n").unwrap() + "[principal.roles]\n".len();
+            let end = text[begin..].find("\n\n").map_or(text.len(), |len| begin + len);
+            format!("{}{roles}\n{}", &text[..begin], &text[end..])
+        });
+    }
+
+    /// A new principal, known by `spiffe://dev.phi-vault.internal/<id>`, with a certificate of that name.
+    pub fn add_service(&self, id: &str, tenant: &str) {
+        let spiffe = format!("spiffe://dev.phi-vault.internal/{id}");
+        self.edit("principals.toml", |text| {
+            format!(
+                "{text}\n[[principal]]\nid = \"{id}\"\nkind = \"service\"\nidentities = [\"{spiffe}\"]\n\
+                 [principal.roles]\n\"{tenant}\" = [\"service\"]\n"
+            )
+        });
+        self.issue(id, &spiffe, true, (2040, 1, 1));
+    }
+
+    /// Replaces the built-in policies.
+    pub fn use_policies(&self, text: &str) {
+        fs::write(self.dir.join("policy.cedar"), text).unwrap();
+        self.edit("vault.toml", |text| text.replace("[access]\n", "[access]\npolicy = \"policy.cedar\"\n"));
+    }
+
+    /// Serves it with `vault-server dev`.
+    pub fn dev(&self) -> DevVault {
+        DevVault::start(&self.dir)
+    }
+
+    /// Serves it with `vault-server serve`; the profile leads there.
+    pub fn serve(&self) -> DevVault {
+        let config = self.dir.join("vault.toml");
+        let profile = self.dir.join("profile.toml");
+        // The signature of the fake KMS is not checked, but there must be one.
+        let env = [("AWS_ACCESS_KEY_ID", "AKIDTEST"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+        let vault = DevVault::serve(&self.dir, &config, &profile, &env);
+        let text = fs::read_to_string(&profile).unwrap();
+        let lines = text.lines().map(|line| {
+            if line.starts_with("endpoints") {
+                format!("endpoints = [\"https://{}\"]\n", vault.address())
+            } else {
+                format!("{line}\n")
+            }
+        });
+        fs::write(&profile, lines.collect::<String>()).unwrap();
+        vault
+    }
+
+    /// A client certificate for a SPIFFE id, from the site's own authority or from a look-alike that has another key:
+    /// `<name>.pem` and `<name>.key` beside the others.
+    pub fn issue(&self, name: &str, spiffe: &str, own_authority: bool, until: (i32, u8, u8)) {
+        let pki = self.dir.join("pki");
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "phi-vault dev authority");
+        let key = if own_authority {
+            KeyPair::from_pem(&fs::read_to_string(pki.join("ca.key")).unwrap()).unwrap()
+        } else {
+            KeyPair::generate().unwrap()
+        };
+        let issuer = Issuer::new(params, key);
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(spiffe.try_into().unwrap())];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until.0, until.1, until.2);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        fs::write(pki.join(format!("{name}.pem")), certificate.pem()).unwrap();
+        fs::write(pki.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+}
