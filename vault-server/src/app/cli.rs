@@ -117,7 +117,12 @@ pub fn main() -> ExitCode {
 fn serve(file: &Path) -> anyhow::Result<u8> {
     let config = Config::load(file)?;
     telemetry::init(&config.log)?;
-    block_on(serve::run(config, |_| Ok(())))
+    block_on(serve::run(config, |address| {
+        // A supervisor may wait for this line: it must not stay in a buffer.
+        let mut out = std::io::stdout().lock();
+        std::io::Write::write_all(&mut out, format!("ready: phi-vault on https://{address}\n").as_bytes())?;
+        Ok(std::io::Write::flush(&mut out)?)
+    }))
 }
 
 fn check(file: &Path) -> anyhow::Result<u8> {

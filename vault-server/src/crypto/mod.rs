@@ -10,7 +10,7 @@
 //! * `record key(32) | commitment(32) = HKDF-SHA256(salt, data key, "phi-vault/record/1" | AAD)` (RFC 5869).
 //! * `ciphertext | tag = XChaCha20-Poly1305(record key, nonce, AAD, plaintext)` (draft-irtf-cfrg-xchacha-03).
 //! * `plaintext = length(4, big-endian) | value | zeros`, so that only the class's bucket shows in the size.
-//! * AAD: all that must not be swapped or changed, see [`aad`](self::aad).
+//! * AAD: all that must not be swapped or changed, see [`aad`].
 //! * Salt and nonce are fresh from the operating system for each seal; no interface takes one.
 //!
 //! XChaCha20-Poly1305 does not commit to its key: one ciphertext can be made to open under two keys. So the

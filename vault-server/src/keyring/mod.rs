@@ -3,9 +3,9 @@
 //! * A key is made once: the store lets one writer insert version 1, with its log entry in the same change; the
 //!   others read the winner's and open that.
 //! * An open key is cached under its whole name, for a hard lifetime ([`CacheOptions`]); its state is checked
-//!   against a list that is at most a second old ([`versions`]), so a key that another instance retires, marks
+//!   against a list that is at most a second old (`versions`), so a key that another instance retires, marks
 //!   compromised or destroys is unusable here within that second.
-//! * One KMS call serves all who wait for the same key ([`flight`]).
+//! * One KMS call serves all who wait for the same key (`flight`).
 //! * The KMS context is built from the stored key and the vault's identity, never from a request; and a key is
 //!   opened only if its row says it is of the tenant whose record refers to it.
 //!
