@@ -58,6 +58,36 @@ impl VaultApi {
     }
 }
 
+impl VaultApi {
+    /// Serves the messages of a stream, a few at once, and answers in their order.
+    fn bulk<M, A, F, S>(
+        &self,
+        request: Request<Streaming<M>>,
+        serve: S,
+    ) -> Result<Response<Answers<A>>, Status>
+    where
+        M: Send + 'static,
+        A: Send + 'static,
+        F: Future<Output = A> + Send + 'static,
+        S: Fn(Arc<Service>, Arc<Credential>, M) -> F + Send + 'static,
+    {
+        let credential = peer::credential(request.extensions())?;
+        let service = Arc::clone(&self.service);
+        let WireLimits { stream_window, stream_idle, .. } = service.limits;
+        let messages = tokio_stream::StreamExt::timeout(request.into_inner(), stream_idle);
+        let answers = messages.map(move |message| {
+            let places = Arc::clone(&service);
+            let message = message.map_err(|_| idle()).flatten();
+            let answer = message.map(|message| serve(Arc::clone(&service), Arc::clone(&credential), message));
+            async move {
+                let _place = places.places.acquire().await.map_err(|_| idle())?;
+                Ok(answer?.await)
+            }
+        });
+        Ok(Response::new(Box::pin(answers.buffered(stream_window))))
+    }
+}
+
 impl Service {
     async fn one<Q, A: Items>(
         &self,
@@ -235,28 +265,15 @@ impl VaultService for VaultApi {
         &self,
         request: Request<Streaming<v1::TokenizeStreamRequest>>,
     ) -> Result<Response<Self::TokenizeStreamStream>, Status> {
-        let credential = peer::credential(request.extensions())?;
-        let service = Arc::clone(&self.service);
-        let WireLimits { stream_window, stream_idle, .. } = service.limits;
-        let messages = tokio_stream::StreamExt::timeout(request.into_inner(), stream_idle);
-        let answers = messages.map(move |message| {
-            let (service, credential) = (Arc::clone(&service), Arc::clone(&credential));
-            async move {
-                let v1::TokenizeStreamRequest { sequence, request } = message.map_err(|_| idle())??;
-                let _place = service.places.acquire().await.map_err(|_| idle())?;
-                let request = request.unwrap_or_default();
-                let answer =
-                    service.one(&credential, AuditAction::Tokenize, request, Service::tokenize).await;
-                Ok(v1::TokenizeStreamResponse {
-                    sequence,
-                    outcome: Some(match answer {
-                        Ok(response) => v1::tokenize_stream_response::Outcome::Response(response),
-                        Err(refused) => v1::tokenize_stream_response::Outcome::Error(message_error(&refused)),
-                    }),
-                })
-            }
-        });
-        Ok(Response::new(Box::pin(answers.buffered(stream_window))))
+        use v1::tokenize_stream_response::Outcome;
+        self.bulk(request, |service, credential, message| async move {
+            let v1::TokenizeStreamRequest { sequence, request } = message;
+            let request = request.unwrap_or_default();
+            let answer = service.one(&credential, AuditAction::Tokenize, request, Service::tokenize).await;
+            let outcome =
+                answer.map_or_else(|refused| Outcome::Error(message_error(&refused)), Outcome::Response);
+            v1::TokenizeStreamResponse { sequence, outcome: Some(outcome) }
+        })
     }
 
     type DetokenizeStreamStream = Answers<v1::DetokenizeStreamResponse>;
@@ -265,30 +282,16 @@ impl VaultService for VaultApi {
         &self,
         request: Request<Streaming<v1::DetokenizeStreamRequest>>,
     ) -> Result<Response<Self::DetokenizeStreamStream>, Status> {
-        let credential = peer::credential(request.extensions())?;
-        let service = Arc::clone(&self.service);
-        let WireLimits { stream_window, stream_idle, .. } = service.limits;
-        let messages = tokio_stream::StreamExt::timeout(request.into_inner(), stream_idle);
-        let answers = messages.map(move |message| {
-            let (service, credential) = (Arc::clone(&service), Arc::clone(&credential));
-            async move {
-                let v1::DetokenizeStreamRequest { sequence, request } = message.map_err(|_| idle())??;
-                let _place = service.places.acquire().await.map_err(|_| idle())?;
-                let request = request.unwrap_or_default();
-                let answer =
-                    service.one(&credential, AuditAction::Detokenize, request, Service::detokenize).await;
-                Ok(v1::DetokenizeStreamResponse {
-                    sequence,
-                    outcome: Some(match answer {
-                        Ok(response) => v1::detokenize_stream_response::Outcome::Response(response),
-                        Err(refused) => {
-                            v1::detokenize_stream_response::Outcome::Error(message_error(&refused))
-                        }
-                    }),
-                })
-            }
-        });
-        Ok(Response::new(Box::pin(answers.buffered(stream_window))))
+        use v1::detokenize_stream_response::Outcome;
+        self.bulk(request, |service, credential, message| async move {
+            let v1::DetokenizeStreamRequest { sequence, request } = message;
+            let request = request.unwrap_or_default();
+            let answer =
+                service.one(&credential, AuditAction::Detokenize, request, Service::detokenize).await;
+            let outcome =
+                answer.map_or_else(|refused| Outcome::Error(message_error(&refused)), Outcome::Response);
+            v1::DetokenizeStreamResponse { sequence, outcome: Some(outcome) }
+        })
     }
 }
 

@@ -22,7 +22,7 @@ pub struct Found {
 impl Vault {
     /// The most tokens a value that a caller may ask for.
     pub const MOST_MATCHES: usize = 1000;
-    /// The most tokens (and refused values) that one request may come to: all of them are in its log entry.
+    /// The most tokens that one request may come to: all of them are in its log entry.
     pub const MOST_MATCHES_AT_ALL: usize = 10_000;
     /// How many it gets without asking.
     pub const USUAL_MATCHES: usize = 100;
@@ -51,6 +51,7 @@ impl Vault {
         let limit = if limit == 0 { Self::USUAL_MATCHES } else { limit };
         let mut results = Vec::with_capacity(count);
         let mut items = Vec::new();
+        let mut told = 0;
         for value in values {
             let result = match value {
                 Ok(value) => self.find_one(&tenant, class, &keys, &value, limit, &mut items).await?,
@@ -59,8 +60,9 @@ impl Vault {
             if result.is_err() {
                 items.push(Item { class: Some(class.name().clone()), ..Item::invalid() });
             }
+            told += result.as_ref().map_or(0, |found| found.tokens.len());
             results.push(result);
-            if items.len() > Self::MOST_MATCHES_AT_ALL {
+            if told > Self::MOST_MATCHES_AT_ALL {
                 // Nothing is told, so nothing of it is on record but that it was asked.
                 return Err(self.log_refusal(draft, Vec::new(), Problem::ResponseTooLarge.whole()).await);
             }
