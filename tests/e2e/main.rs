@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod crash;
+mod full_disk;
 mod kms;
 mod leaks;
 mod main_job;

@@ -133,6 +133,18 @@ impl DevVault {
         }
     }
 
+    /// Waits until it ends by itself; gives its exit code.
+    pub fn ended(mut self, within: Duration) -> Option<i32> {
+        let until = Instant::now() + within;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return status.code();
+            }
+            assert!(Instant::now() < until, "vault-server does not end:\n{}", self.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// A `vaultctl` call against it as one of its identities.
     pub fn ctl<S: AsRef<OsStr>>(&self, identity: &str, args: &[S]) -> Ctl {
         let mut command = Command::new(binary("vaultctl"));

@@ -299,14 +299,16 @@ fn memory(
         .field(cx.caller.principal.id.as_str().as_bytes())
         .field(key.as_str().as_bytes())
         .finish();
-    let mut request = Fingerprint::new(index, "tokenize request");
+    // The kind of each item before its fields, and their number before all: no two requests read alike.
+    let mut request = Fingerprint::new(index, "tokenize request").field(&(judged.len() as u64).to_be_bytes());
     for item in judged {
         request = match item {
-            Err(problem) => request.field(b"refused").field(problem.cause().as_bytes()),
+            Err(problem) => request.field(&[0]).field(problem.cause().as_bytes()),
             Ok(Accepted { new, .. }) => {
                 // Exposed: into a keyed hash, to tell a repetition from another request.
                 let subject = new.subject.as_ref().map_or("", |subject| subject.expose());
                 request
+                    .field(&[1])
                     .field(new.class.as_str().as_bytes())
                     .field(new.value.expose().as_bytes())
                     .field(subject.as_bytes())
