@@ -18,12 +18,14 @@
 //!   but joins no two rows. A batch that replaces or removes a row removes its chunks.
 //! * A row that is damaged is given as an empty one, which the check of its checksum refuses by name.
 //! * A batch can be read before it is flushed: the store holds reads back until it is.
+//! * sled's own threads keep its file locked for a moment after a store is dropped: who opens it anew waits.
 //! * Only the committer flushes. It and the writer of derived rows apply their batches one after the other.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sled::{Batch, Db, IVec};
@@ -31,6 +33,9 @@ use sled::{Batch, Db, IVec};
 use crate::store::embedded::engine::{Direction, Engine, EngineError, Rows, Visit};
 use crate::store::keys::Space;
 use crate::store::row::CHECKSUM;
+
+/// How long threads of a dropped store may take to end.
+const ENDING: Duration = Duration::from_secs(10);
 
 /// A longer row is in chunks of this length. On disk: never change it.
 const CHUNK: usize = 2048;
@@ -87,6 +92,7 @@ pub(crate) enum SledRow {
 impl SledEngine {
     /// Without `explicit_sync` it is not durable: for the power-cut rig, to show that.
     pub(crate) fn open(dir: &Path, cache_bytes: u64, explicit_sync: bool) -> Result<Self, EngineError> {
+        wait_until_free(&dir.join("db"))?;
         let tree = sled::Config::new()
             .path(dir)
             .cache_capacity(cache_bytes)
@@ -273,6 +279,22 @@ impl From<sled::Error> for EngineError {
             sled::Error::CollectionNotFound(_) => Self::Failed("sled: no such tree".to_owned()),
         }
     }
+}
+
+/// The directory is this process's alone: what holds sled's lock can only be threads of a store that was dropped.
+fn wait_until_free(db: &Path) -> Result<(), EngineError> {
+    if !db.try_exists().map_err(failed)? {
+        return Ok(());
+    }
+    let file = File::open(db).map_err(failed)?;
+    let until = Instant::now() + ENDING;
+    while let Err(error) = file.try_lock() {
+        if matches!(error, TryLockError::Error(_)) || Instant::now() >= until {
+            return Err(failed(error));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    file.unlock().map_err(failed)
 }
 
 fn failed(error: impl std::fmt::Display) -> EngineError {
