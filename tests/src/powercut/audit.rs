@@ -66,7 +66,7 @@ async fn compare(store: &Arc<dyn Store>, acknowledged: &[Acknowledged]) -> Resul
 /// Whether a tile is not as it was written at some time.
 async fn torn_tile(store: &Arc<dyn Store>) -> Result<bool, StoreError> {
     for index in 0..TILES {
-        if let Some(found) = store.tile(TileId { level: 0, index }).await?
+        if let Some(found) = store.tile(store.log(), TileId { level: 0, index }).await?
             && found.first().is_none_or(|byte| found != tile(*byte))
         {
             return Ok(true);
@@ -78,7 +78,7 @@ async fn torn_tile(store: &Arc<dyn Store>) -> Result<bool, StoreError> {
 async fn log(store: &Arc<dyn Store>) -> Result<Vec<Bytes>, StoreError> {
     let mut entries = Vec::new();
     loop {
-        let page = store.entries(entries.len() as u64, 4096, 4 << 20).await?;
+        let page = store.entries(store.log(), entries.len() as u64, 4096, 4 << 20).await?;
         if page.is_empty() {
             return Ok(entries);
         }

@@ -125,7 +125,7 @@ impl Follower {
 
     /// Derives from all entries there are.
     async fn catch_up(&mut self) -> Result<(), StoreError> {
-        let size = self.store.log_size().await?;
+        let size = self.store.log_size(self.store.log()).await?;
         // The empty log gets a checkpoint, too.
         while self.edge.size() < size || self.progress.borrow().checkpoint.is_none() {
             self.step(size).await?;
@@ -171,7 +171,7 @@ impl Follower {
         let mut next = start;
         while next < size {
             let most = (size - next).min(STEP_ENTRIES) as usize;
-            let read = self.store.entries(next, most, STEP_BYTES).await?;
+            let read = self.store.entries(self.store.log(), next, most, STEP_BYTES).await?;
             if read.is_empty() {
                 return Err(StoreError::Corrupt { what: format!("log entry {next}") });
             }
@@ -203,7 +203,9 @@ impl FollowerHandle {
     /// A checkpoint that covers every entry written before the call.
     pub async fn fresh_checkpoint(&self, within: Duration) -> Result<String, FreshError> {
         let until = Instant::now() + within;
-        let size = timeout_at(until, self.store.log_size()).await.map_err(|_| FreshError::Timeout)??;
+        let size = timeout_at(until, self.store.log_size(self.store.log()))
+            .await
+            .map_err(|_| FreshError::Timeout)??;
         let mut progress = self.progress.clone();
         self.wake.notify_one();
         let covers = progress.wait_for(|at| at.size >= size && at.checkpoint.is_some());

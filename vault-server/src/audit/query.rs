@@ -83,7 +83,7 @@ pub async fn query(store: &Arc<dyn Store>, covered: u64, query: &Query) -> Resul
     if query.subjects.len() > MOST_SUBJECTS {
         return Err(QueryError::Subjects);
     }
-    let size = store.log_size().await?;
+    let size = store.log_size(store.log()).await?;
     let (mut from, mut until) = (0, size);
     if !query.page.is_empty() {
         let at = parse_cursor(&query.page, query.oldest_first).ok_or(QueryError::Page)?.min(size);
@@ -136,7 +136,9 @@ impl Scan<'_> {
         let (from, until) = (self.from, self.until.min(self.covered));
         let mut sequences = Vec::new();
         for key in &self.keys {
-            sequences.extend(self.store.postings(key, from, until, !oldest, CHUNK as usize).await?);
+            sequences.extend(
+                self.store.postings(self.store.log(), key, from, until, !oldest, CHUNK as usize).await?,
+            );
         }
         sequences.sort_unstable();
         sequences.dedup();
@@ -153,7 +155,8 @@ impl Scan<'_> {
         }
         let mut candidates = Vec::with_capacity(sequences.len());
         for sequence in sequences {
-            let entry = self.store.entries(sequence, 1, CHUNK_BYTES).await?.into_iter().next();
+            let entry =
+                self.store.entries(self.store.log(), sequence, 1, CHUNK_BYTES).await?.into_iter().next();
             let missing = || StoreError::Corrupt { what: format!("log entry {sequence}") };
             candidates.push((sequence, entry.ok_or_else(missing)?));
         }
@@ -171,7 +174,8 @@ impl Scan<'_> {
         let mut candidates = Vec::with_capacity((end - start) as usize);
         let mut next = start;
         while next < end {
-            let entries = self.store.entries(next, (end - next) as usize, CHUNK_BYTES).await?;
+            let entries =
+                self.store.entries(self.store.log(), next, (end - next) as usize, CHUNK_BYTES).await?;
             if entries.is_empty() {
                 return Err(StoreError::Corrupt { what: format!("log entry {next}") });
             }

@@ -75,7 +75,7 @@ pub(super) async fn resume(
     store: &dyn Store,
     verifier: &Verifier,
 ) -> Result<(Edge, Option<String>), FollowerError> {
-    let derived = store.derived().await?;
+    let derived = store.derived(store.log()).await?;
     let Some((signed, text)) = derived.checkpoint else {
         return match derived.upto {
             0 => Ok((Edge::new(), None)),
@@ -86,7 +86,7 @@ pub(super) async fn resume(
     if checkpoint.size != signed || derived.upto != signed {
         return Err(FollowerError::Uneven { upto: derived.upto, checkpoint: Some(checkpoint.size) });
     }
-    let size = store.log_size().await?;
+    let size = store.log_size(store.log()).await?;
     if size < signed {
         return Err(FollowerError::Cut { size, signed });
     }
@@ -123,7 +123,7 @@ async fn edge(store: &dyn Store, size: u64) -> Result<Option<Edge>, FollowerErro
 }
 
 async fn read_tile(store: &dyn Store, level: u8, index: u64) -> Result<Vec<Hash>, FollowerError> {
-    let bytes = store.tile(TileId { level, index }).await?;
+    let bytes = store.tile(store.log(), TileId { level, index }).await?;
     let hashes = bytes.and_then(|bytes| tile::parse_hashes(&bytes));
     let whole = hashes.filter(|hashes| hashes.len() == usize::from(WIDTH));
     whole.ok_or(FollowerError::Tile { level, index })
@@ -142,7 +142,7 @@ async fn leaf_hashes(store: &dyn Store, start: u64, end: u64) -> Result<Vec<Hash
     let mut hashes = Vec::with_capacity(usize::from(WIDTH));
     let mut next = start;
     while next < end {
-        let entries = store.entries(next, (end - next) as usize, READ_BYTES).await?;
+        let entries = store.entries(store.log(), next, (end - next) as usize, READ_BYTES).await?;
         if entries.is_empty() {
             return Err(FollowerError::Entry { sequence: next });
         }

@@ -8,11 +8,12 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::domain::{
-    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, SubjectRef, TenantId, Timestamp, Token,
-    VaultIdentity,
+    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, LeaseName, Record, SubjectRef, TenantId, Timestamp,
+    Token, VaultIdentity,
 };
 use crate::store::{
-    Change, Committed, Derived, DerivedState, Lookup, Remembered, Stats, Store, StoreError, TileId,
+    Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
+    TileId,
 };
 
 #[derive(Default)]
@@ -71,11 +72,17 @@ impl Store for TestStore {
         Ok(Committed { first_sequence })
     }
 
-    async fn log_size(&self) -> Result<u64, StoreError> {
+    async fn log_size(&self, _: LogId) -> Result<u64, StoreError> {
         Ok(self.inner.lock().entries.len() as u64)
     }
 
-    async fn entries(&self, start: u64, most: usize, bytes: usize) -> Result<Vec<Bytes>, StoreError> {
+    async fn entries(
+        &self,
+        _: LogId,
+        start: u64,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<Bytes>, StoreError> {
         let mut inner = self.inner.lock();
         let mut total = 0;
         let fits = |entry: &&Bytes| {
@@ -87,6 +94,14 @@ impl Store for TestStore {
             inner.entries.iter().skip(start as usize).take(most).take_while(fits).cloned().collect();
         inner.entries_read += found.len();
         Ok(found)
+    }
+
+    fn log(&self) -> LogId {
+        LogId::default()
+    }
+
+    async fn logs(&self) -> Result<Vec<LogId>, StoreError> {
+        Ok(vec![self.log()])
     }
 
     async fn derive(&self, derived: Derived) -> Result<(), StoreError> {
@@ -103,17 +118,18 @@ impl Store for TestStore {
         Ok(())
     }
 
-    async fn derived(&self) -> Result<DerivedState, StoreError> {
+    async fn derived(&self, _: LogId) -> Result<DerivedState, StoreError> {
         let inner = self.inner.lock();
         Ok(DerivedState { upto: inner.upto, checkpoint: inner.checkpoint.clone() })
     }
 
-    async fn tile(&self, id: TileId) -> Result<Option<Bytes>, StoreError> {
+    async fn tile(&self, _: LogId, id: TileId) -> Result<Option<Bytes>, StoreError> {
         Ok(self.inner.lock().tiles.get(&id).cloned())
     }
 
     async fn postings(
         &self,
+        _: LogId,
         key: &[u8],
         from: u64,
         until: u64,
@@ -167,6 +183,18 @@ impl Store for TestStore {
         unreachable!()
     }
     async fn forget(&self, _: Timestamp, _: usize) -> Result<usize, StoreError> {
+        unreachable!()
+    }
+    async fn lease(&self, _: &LeaseName) -> Result<Option<Lease>, StoreError> {
+        unreachable!()
+    }
+    async fn scan_records(&self, _: Option<Token>, _: usize) -> Result<Vec<Record>, StoreError> {
+        unreachable!()
+    }
+    async fn scan_keys(&self, _: Option<KeyId>, _: usize) -> Result<Vec<KeyRecord>, StoreError> {
+        unreachable!()
+    }
+    async fn scan_remembered(&self, _: Option<[u8; 32]>, _: usize) -> Result<Vec<Remembered>, StoreError> {
         unreachable!()
     }
     async fn stats(&self) -> Result<Stats, StoreError> {

@@ -69,6 +69,10 @@ random_id! {
     KeyId
 }
 random_id! {
+    /// A process that serves the vault, for as long as it lives.
+    InstanceId
+}
+random_id! {
     /// One request; in the log, in the answer's RequestInfo, in traces.
     RequestId
 }
@@ -134,6 +138,12 @@ name! {
     /// A caller's name for a write that may be repeated.
     IdempotencyKey, "idempotency key", "1 to 128 printable ASCII characters",
     |t| (1..=128).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
+}
+
+name! {
+    /// What a lease is about.
+    LeaseName, "lease", "1 to 128 characters of a-z, 0-9 and '-._/', beginning with a letter or digit",
+    |t| slug(t, 128, b"-._/")
 }
 
 /// The version of a tenant's key, counted from 1 for each purpose.

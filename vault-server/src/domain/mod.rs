@@ -8,7 +8,10 @@ pub mod record;
 pub mod secret;
 pub mod time;
 
-pub use id::{ClassName, IdempotencyKey, KeyId, KeyVersion, PrincipalId, RequestId, TenantId, VaultId};
+pub use id::{
+    ClassName, IdempotencyKey, InstanceId, KeyId, KeyVersion, LeaseName, PrincipalId, RequestId, TenantId,
+    VaultId,
+};
 pub use index::{BlindIndex, SubjectRef};
 pub use key::{KeyPurpose, KeyRecord, KeyState, WrappedKey};
 pub use record::{Body, Record, Sealed};

@@ -8,12 +8,14 @@ use super::flight::LINGER;
 use super::versions::FRESH;
 use super::*;
 use crate::domain::{
-    BlindIndex, Body, ClassName, Environment, KeyState, KeyVersion, Record, Sealed, SubjectRef, Timestamp,
-    Token, VaultId,
+    BlindIndex, Body, ClassName, Environment, KeyState, KeyVersion, LeaseName, Record, Sealed, SubjectRef,
+    Timestamp, Token, VaultId,
 };
 use crate::kms::KeyContext;
 use crate::kms::testing::{Mood, TestKms};
-use crate::store::{Change, Committed, Derived, DerivedState, Lookup, Remembered, Stats, TileId, Write};
+use crate::store::{
+    Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, TileId, Write,
+};
 
 const LIFETIME: Duration = Duration::from_mins(5);
 const OPTIONS: CacheOptions = CacheOptions { lifetime: LIFETIME, max_uses: u64::MAX, max_entries: 100 };
@@ -117,22 +119,48 @@ impl Store for KeyStore {
     async fn forget(&self, _: Timestamp, _: usize) -> Result<usize, StoreError> {
         no()
     }
-    async fn log_size(&self) -> Result<u64, StoreError> {
+    async fn log_size(&self, _: LogId) -> Result<u64, StoreError> {
         no()
     }
-    async fn entries(&self, _: u64, _: usize, _: usize) -> Result<Vec<Bytes>, StoreError> {
+    async fn entries(&self, _: LogId, _: u64, _: usize, _: usize) -> Result<Vec<Bytes>, StoreError> {
         no()
     }
     async fn derive(&self, _: Derived) -> Result<(), StoreError> {
         no()
     }
-    async fn derived(&self) -> Result<DerivedState, StoreError> {
+    async fn derived(&self, _: LogId) -> Result<DerivedState, StoreError> {
         no()
     }
-    async fn tile(&self, _: TileId) -> Result<Option<Bytes>, StoreError> {
+    async fn tile(&self, _: LogId, _: TileId) -> Result<Option<Bytes>, StoreError> {
         no()
     }
-    async fn postings(&self, _: &[u8], _: u64, _: u64, _: bool, _: usize) -> Result<Vec<u64>, StoreError> {
+    async fn postings(
+        &self,
+        _: LogId,
+        _: &[u8],
+        _: u64,
+        _: u64,
+        _: bool,
+        _: usize,
+    ) -> Result<Vec<u64>, StoreError> {
+        no()
+    }
+    fn log(&self) -> LogId {
+        LogId::default()
+    }
+    async fn logs(&self) -> Result<Vec<LogId>, StoreError> {
+        no()
+    }
+    async fn lease(&self, _: &LeaseName) -> Result<Option<Lease>, StoreError> {
+        no()
+    }
+    async fn scan_records(&self, _: Option<Token>, _: usize) -> Result<Vec<Record>, StoreError> {
+        no()
+    }
+    async fn scan_keys(&self, _: Option<KeyId>, _: usize) -> Result<Vec<KeyRecord>, StoreError> {
+        no()
+    }
+    async fn scan_remembered(&self, _: Option<[u8; 32]>, _: usize) -> Result<Vec<Remembered>, StoreError> {
         no()
     }
     async fn stats(&self) -> Result<Stats, StoreError> {

@@ -7,12 +7,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::domain::{
-    BlindIndex, Body, ClassName, Environment, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, Record,
-    Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
+    BlindIndex, Body, ClassName, Clock, Environment, InstanceId, KeyId, KeyPurpose, KeyRecord, KeyState,
+    KeyVersion, LeaseName, Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity,
+    WrappedKey,
 };
 use crate::store::{
-    Change, Derived, DerivedState, Lookup, MAX_ENTRY, Posting, Remembered, Store, StoreError, TileId, Write,
+    Change, Derived, DerivedState, Held, LeaseError, Leases, LogId, Lookup, MAX_ENTRY, Posting, Remembered,
+    Store, StoreError, TileId, Write,
 };
+
+/// The only log of a store under test, unless the test has several instances.
+pub(crate) const LOG: LogId = LogId(0);
 
 /// Where an engine under test keeps its rows.
 pub(crate) trait Backend: Sync {
@@ -51,6 +56,12 @@ macro_rules! conformance_tests {
             derived_rows_come_back_and_never_go_back
             postings_are_ordered_within_their_key_and_range
             stats_count_records_and_entries
+            a_lease_has_one_holder_at_a_time
+            an_expired_lease_is_taken_under_a_new_fence
+            a_write_under_an_old_fence_writes_nothing
+            concurrent_takers_of_a_lease_have_one_winner
+            scans_read_everything_once_in_order
+            another_log_is_empty
             everything_is_there_after_a_reopen
             a_closed_store_is_unavailable
         }
@@ -139,7 +150,7 @@ async fn write(store: &Arc<dyn Store>, writes: impl Into<Vec<Write>>) -> Result<
 }
 
 async fn all_entries(store: &Arc<dyn Store>) -> Vec<Bytes> {
-    store.entries(0, usize::MAX, usize::MAX).await.unwrap()
+    store.entries(LOG, 0, usize::MAX, usize::MAX).await.unwrap()
 }
 
 async fn get(store: &Arc<dyn Store>, number: u64) -> Option<Record> {
@@ -199,7 +210,7 @@ pub(crate) async fn a_conflict_leaves_nothing_of_its_change(backend: &impl Backe
     ];
     let refused = store.commit(change(all, &["refused"])).await;
     assert_eq!(refused, Err(StoreError::Conflict { write: 3 }));
-    assert_eq!(store.log_size().await, Ok(0));
+    assert_eq!(store.log_size(LOG).await, Ok(0));
     assert_eq!(get(&store, 2).await, None);
     assert_eq!(get(&store, 3).await, None);
     assert_eq!(store.key(key_id(1)).await, Ok(None));
@@ -221,7 +232,7 @@ pub(crate) async fn one_change_does_not_write_a_row_twice(backend: &impl Backend
     assert_eq!(second(Write::InsertKey(key(1)), Write::InsertKey(key(1))).await, conflict);
     let answers = (Write::Remember(answer(1, 1, 2)), Write::Remember(answer(1, 3, 4)));
     assert_eq!(second(answers.0, answers.1).await, conflict);
-    assert_eq!((get(&store, 1).await, store.log_size().await), (None, Ok(0)));
+    assert_eq!((get(&store, 1).await, store.log_size(LOG).await), (None, Ok(0)));
 }
 
 pub(crate) async fn replace_needs_the_revision_before(backend: &impl Backend) {
@@ -405,13 +416,13 @@ pub(crate) async fn a_renewed_answer_is_not_forgotten_by_its_first_expiry(backen
 
 pub(crate) async fn entries_have_consecutive_sequences(backend: &impl Backend) {
     let store = backend.open();
-    assert_eq!(store.log_size().await, Ok(0));
+    assert_eq!(store.log_size(LOG).await, Ok(0));
     assert_eq!(all_entries(&store).await, [""; 0]);
     let first = store.commit(change([], &["a", "b"])).await.unwrap();
     let none = store.commit(change([Write::Insert(record(1))], &[])).await.unwrap();
     let second = store.commit(change([Write::Insert(record(2))], &["c", ""])).await.unwrap();
     assert_eq!([first, none, second].map(|done| done.first_sequence), [0, 2, 2]);
-    assert_eq!(store.log_size().await, Ok(4));
+    assert_eq!(store.log_size(LOG).await, Ok(4));
     assert_eq!(all_entries(&store).await, ["a", "b", "c", ""]);
     assert_eq!(store.commit(Change::default()).await.unwrap().first_sequence, 4);
 }
@@ -429,7 +440,7 @@ pub(crate) async fn concurrent_changes_have_consecutive_sequences_and_their_own_
                 let entries = [format!("{number} a"), format!("{number} b")];
                 let change = change([Write::Insert(record(number))], &[&entries[0], &entries[1]]);
                 let done = store.commit(change).await.unwrap();
-                assert!(store.log_size().await.unwrap() >= done.first_sequence + 2);
+                assert!(store.log_size(LOG).await.unwrap() >= done.first_sequence + 2);
                 places.push((done.first_sequence, entries));
             }
             places
@@ -443,7 +454,7 @@ pub(crate) async fn concurrent_changes_have_consecutive_sequences_and_their_own_
     let expected: Vec<_> = places.iter().flat_map(|(_, entries)| entries.clone()).collect();
     assert!(places.iter().zip(0..).all(|((first, _), place)| *first == 2 * place));
     assert_eq!(all_entries(&store).await, expected);
-    assert_eq!(store.log_size().await, Ok(1024));
+    assert_eq!(store.log_size(LOG).await, Ok(1024));
 }
 
 pub(crate) async fn concurrent_inserts_of_a_token_have_one_winner(backend: &impl Backend) {
@@ -467,7 +478,7 @@ pub(crate) async fn concurrent_inserts_of_a_token_have_one_winner(backend: &impl
         assert_eq!(get(&store, number).await.unwrap().created, Timestamp(winner));
         assert_eq!(all_entries(&store).await.last(), Some(&Bytes::from(winner.to_string())));
     }
-    assert_eq!(store.log_size().await, Ok(8));
+    assert_eq!(store.log_size(LOG).await, Ok(8));
 }
 
 pub(crate) async fn concurrent_replaces_lose_no_update(backend: &impl Backend) {
@@ -499,7 +510,7 @@ pub(crate) async fn entries_page_by_count_and_bytes(backend: &impl Backend) {
     store.commit(change([], &["aaaa", "bb", "cccc", "d"])).await.unwrap();
     let page = |start, count, bytes| {
         let store = &store;
-        async move { store.entries(start, count, bytes).await.unwrap() }
+        async move { store.entries(LOG, start, count, bytes).await.unwrap() }
     };
     assert_eq!(page(0, 2, 100).await, ["aaaa", "bb"]);
     assert_eq!(page(0, 9, 6).await, ["aaaa", "bb"]);
@@ -515,7 +526,7 @@ pub(crate) async fn an_entry_may_be_as_long_as_a_bundle_allows_and_no_longer(bac
     let entry = |len| Change { writes: vec![Write::Insert(record(1))], entries: vec![vec![7; len].into()] };
     let refused = store.commit(entry(MAX_ENTRY + 1)).await;
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
-    assert_eq!((get(&store, 1).await, store.log_size().await), (None, Ok(0)));
+    assert_eq!((get(&store, 1).await, store.log_size(LOG).await), (None, Ok(0)));
     store.commit(entry(MAX_ENTRY)).await.unwrap();
     assert_eq!(all_entries(&store).await[0].len(), MAX_ENTRY);
 }
@@ -549,7 +560,7 @@ pub(crate) async fn long_rows_are_replaced_removed_and_scanned_as_short_ones_are
         assert_eq!(get(&store, 1).await, Some(next));
         let tiles = vec![(tile, entry.clone())];
         store.derive(Derived { upto: 0, tiles, postings: Vec::new(), checkpoint: None }).await.unwrap();
-        assert_eq!(store.tile(tile).await, Ok(Some(entry.clone())));
+        assert_eq!(store.tile(LOG, tile).await, Ok(Some(entry.clone())));
     }
     write(&store, keys.iter().rev().cloned().map(Write::InsertKey).collect::<Vec<_>>()).await.unwrap();
     write(&store, [Write::Remember(long_answer.clone())]).await.unwrap();
@@ -560,7 +571,7 @@ pub(crate) async fn long_rows_are_replaced_removed_and_scanned_as_short_ones_are
     assert_eq!(all_entries(&store).await, entries);
     assert_eq!(store.keys(Some(&tenant("st-mary")), KeyPurpose::Data).await, Ok(keys));
     assert_eq!(get(&store, 1).await, Some(sealed(6, 32_000)));
-    assert_eq!(store.tile(tile).await, Ok(entries.last().cloned()));
+    assert_eq!(store.tile(LOG, tile).await, Ok(entries.last().cloned()));
     let erased = Record { body: Body::Erased { at: Timestamp(7) }, revision: 7, ..record(1) };
     write(&store, [Write::Replace(erased.clone())]).await.unwrap();
     assert_eq!(get(&store, 1).await, Some(erased));
@@ -572,7 +583,7 @@ pub(crate) async fn long_rows_are_replaced_removed_and_scanned_as_short_ones_are
 
 pub(crate) async fn derived_rows_come_back_and_never_go_back(backend: &impl Backend) {
     let store = backend.open();
-    assert_eq!(store.derived().await, Ok(DerivedState { upto: 0, checkpoint: None }));
+    assert_eq!(store.derived(LOG).await, Ok(DerivedState { upto: 0, checkpoint: None }));
     let tile = |n| (TileId { level: 0, index: n }, Bytes::from(vec![n as u8; 8192]));
     let derived = |upto, checkpoint: Option<(u64, &str)>| Derived {
         upto,
@@ -584,11 +595,11 @@ pub(crate) async fn derived_rows_come_back_and_never_go_back(backend: &impl Back
     store.derive(derived(6, None)).await.unwrap();
     store.derive(derived(3, Some((2, "two")))).await.unwrap();
     let state = DerivedState { upto: 6, checkpoint: Some((4, "four".to_owned())) };
-    assert_eq!(store.derived().await, Ok(state));
+    assert_eq!(store.derived(LOG).await, Ok(state));
     for n in [3, 5, 6] {
-        assert_eq!(store.tile(tile(n).0).await, Ok(Some(tile(n).1)));
+        assert_eq!(store.tile(LOG, tile(n).0).await, Ok(Some(tile(n).1)));
     }
-    assert_eq!(store.tile(TileId { level: 1, index: 5 }).await, Ok(None));
+    assert_eq!(store.tile(LOG, TileId { level: 1, index: 5 }).await, Ok(None));
 }
 
 pub(crate) async fn postings_are_ordered_within_their_key_and_range(backend: &impl Backend) {
@@ -600,7 +611,7 @@ pub(crate) async fn postings_are_ordered_within_their_key_and_range(backend: &im
     store.derive(Derived { upto: 300, tiles: Vec::new(), postings, checkpoint: None }).await.unwrap();
     let get = |key: &'static [u8], from, until, newest_first, limit| {
         let store = &store;
-        async move { store.postings(key, from, until, newest_first, limit).await.unwrap() }
+        async move { store.postings(LOG, key, from, until, newest_first, limit).await.unwrap() }
     };
     assert_eq!(get(b"k", 0, u64::MAX, false, 9).await, [1, 2, 255, 256]);
     assert_eq!(get(b"k", 0, u64::MAX, true, 9).await, [256, 255, 2, 1]);
@@ -610,7 +621,7 @@ pub(crate) async fn postings_are_ordered_within_their_key_and_range(backend: &im
     assert_eq!(get(b"k", 9, 9, false, 9).await, [0; 0]);
     assert_eq!(get(b"", 0, 300, true, 9).await, [8]);
     assert_eq!(get(b"\xff", 0, 300, true, 9).await, [3]);
-    assert_eq!(store.postings(&longest, 0, 300, false, 9).await, Ok(vec![9]));
+    assert_eq!(store.postings(LOG, &longest, 0, 300, false, 9).await, Ok(vec![9]));
 }
 
 pub(crate) async fn stats_count_records_and_entries(backend: &impl Backend) {
@@ -651,11 +662,11 @@ pub(crate) async fn everything_is_there_after_a_reopen(backend: &impl Backend) {
     assert_eq!(store.remembered(&[1; 32]).await, Ok(Some(answer(1, 10, 20))));
     let of_key = store.tokens_of_key(key_id(1), None, 9).await;
     assert_eq!(of_key, Ok(vec![token(1), token(2)]));
-    assert_eq!((store.log_size().await, all_entries(&store).await.len()), (Ok(2), 2));
+    assert_eq!((store.log_size(LOG).await, all_entries(&store).await.len()), (Ok(2), 2));
     let state = DerivedState { upto: 2, checkpoint: Some((2, "two".to_owned())) };
-    assert_eq!(store.derived().await, Ok(state));
-    assert_eq!(store.tile(tile.0).await, Ok(Some(tile.1)));
-    assert_eq!(store.postings(b"k", 0, 9, false, 9).await, Ok(vec![1]));
+    assert_eq!(store.derived(LOG).await, Ok(state));
+    assert_eq!(store.tile(LOG, tile.0).await, Ok(Some(tile.1)));
+    assert_eq!(store.postings(LOG, b"k", 0, 9, false, 9).await, Ok(vec![1]));
     let again = store.stats().await.unwrap();
     assert_eq!((again.records, again.entries), (stats.records, stats.entries));
     let next = store.commit(change([Write::Insert(record(3))], &["c"])).await.unwrap();
@@ -666,9 +677,127 @@ pub(crate) async fn a_closed_store_is_unavailable(backend: &impl Backend) {
     let store = backend.open();
     store.commit(change([Write::Insert(record(1))], &["a"])).await.unwrap();
     store.close().await.unwrap();
-    assert!(matches!(store.log_size().await, Err(StoreError::Unavailable { .. })));
+    assert!(matches!(store.log_size(LOG).await, Err(StoreError::Unavailable { .. })));
     assert!(matches!(store.records(&[token(1)]).await, Err(StoreError::Unavailable { .. })));
     let refused = store.commit(change([Write::Insert(record(2))], &[])).await;
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
     store.close().await.unwrap();
+}
+
+/// Leases of an instance at a time.
+fn leases(store: &Arc<dyn Store>, instance: u8, now: u64) -> Leases {
+    struct At(u64);
+    impl Clock for At {
+        fn now(&self) -> Timestamp {
+            Timestamp(self.0)
+        }
+    }
+    Leases::new(Arc::clone(store), Arc::new(At(now)), InstanceId::from_bytes([instance; 16]))
+}
+
+const MICROS: fn(u64) -> std::time::Duration = std::time::Duration::from_micros;
+
+fn work() -> LeaseName {
+    LeaseName::parse("job/reencrypt/st-mary").unwrap()
+}
+
+pub(crate) async fn a_lease_has_one_holder_at_a_time(backend: &impl Backend) {
+    let store = backend.open();
+    assert_eq!(store.lease(&work()).await, Ok(None));
+    let (ann, bob) = (leases(&store, 1, 100), leases(&store, 2, 109));
+    let mut held = ann.take(&work(), MICROS(10)).await.unwrap().unwrap();
+    assert_eq!(held.number(), 1);
+    assert_eq!(bob.take(&work(), MICROS(10)).await, Ok(None));
+    ann.renew(&mut held, MICROS(50)).await.unwrap();
+    assert_eq!(leases(&store, 2, 149).take(&work(), MICROS(10)).await, Ok(None));
+    ann.release(held).await.unwrap();
+    assert_eq!(bob.take(&work(), MICROS(10)).await.unwrap().unwrap().number(), 2);
+    let other = LeaseName::parse("job/reencrypt/st-john").unwrap();
+    assert_eq!(ann.take(&other, MICROS(10)).await.unwrap().unwrap().number(), 1);
+}
+
+pub(crate) async fn an_expired_lease_is_taken_under_a_new_fence(backend: &impl Backend) {
+    let store = backend.open();
+    let (ann, bob) = (leases(&store, 1, 100), leases(&store, 2, 110));
+    let mut held = ann.take(&work(), MICROS(10)).await.unwrap().unwrap();
+    let taken = bob.take(&work(), MICROS(10)).await.unwrap().unwrap();
+    assert_eq!((held.number(), taken.number()), (1, 2));
+    assert_eq!(ann.renew(&mut held, MICROS(10)).await, Err(LeaseError::Lost(work())));
+    assert_eq!(ann.release(held).await, Err(LeaseError::Lost(work())));
+    // Who holds it takes it anew, as after a crash.
+    assert_eq!(bob.take(&work(), MICROS(10)).await.unwrap().unwrap().number(), 3);
+    drop((store, ann, bob));
+    assert_eq!(backend.open().lease(&work()).await.unwrap().unwrap().fence, 3);
+}
+
+pub(crate) async fn a_write_under_an_old_fence_writes_nothing(backend: &impl Backend) {
+    let store = backend.open();
+    let held = leases(&store, 1, 100).take(&work(), MICROS(10)).await.unwrap().unwrap();
+    write(&store, [held.fence(), Write::Insert(record(1))]).await.unwrap();
+    write(&store, [Write::Insert(record(2)), held.fence()]).await.unwrap();
+    let taken = leases(&store, 2, 110).take(&work(), MICROS(10)).await.unwrap().unwrap();
+    assert_eq!(write(&store, [held.fence(), Write::Insert(record(3))]).await, CONFLICT);
+    let behind = write(&store, [Write::Insert(record(3)), held.fence()]).await;
+    assert_eq!(behind, Err(StoreError::Conflict { write: 1 }));
+    assert_eq!(get(&store, 3).await, None);
+    write(&store, [taken.fence(), Write::Insert(record(3))]).await.unwrap();
+    let unknown = LeaseName::parse("job/none").unwrap();
+    assert_eq!(write(&store, [Write::Fence { lease: unknown, fence: 0 }]).await, CONFLICT);
+}
+
+pub(crate) async fn concurrent_takers_of_a_lease_have_one_winner(backend: &impl Backend) {
+    let store = backend.open();
+    for round in 1..=8_u64 {
+        let takers = (0..16_u8).map(|taker| {
+            let leases = leases(&store, taker, round * 100);
+            tokio::spawn(async move { leases.take(&work(), MICROS(10)).await.unwrap() })
+        });
+        let mut winners = Vec::new();
+        for taker in takers.collect::<Vec<_>>() {
+            winners.extend(taker.await.unwrap());
+        }
+        assert_eq!(winners.iter().map(Held::number).collect::<Vec<_>>(), [round]);
+    }
+}
+
+pub(crate) async fn scans_read_everything_once_in_order(backend: &impl Backend) {
+    let store = backend.open();
+    let writes = (1..=7).map(|number| Write::Insert(record(number)));
+    let keys = (1..=5).map(|number| Write::InsertKey(key(number)));
+    let answers = (1..=3).map(|number| Write::Remember(answer(number, 1, 10)));
+    write(&store, writes.chain(keys).chain(answers).collect::<Vec<_>>()).await.unwrap();
+
+    let (mut records, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.scan_records(after, 3).await.unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(last.token);
+        records.extend(page);
+    }
+    let mut expected: Vec<_> = (1..=7).map(record).collect();
+    expected.sort_by_key(|record| record.token);
+    assert_eq!(records, expected);
+
+    let mut expected: Vec<_> = (1..=5).map(key).collect();
+    expected.sort_by_key(|key| key.id);
+    assert_eq!(store.scan_keys(None, 99).await.unwrap(), expected);
+    assert_eq!(store.scan_keys(Some(expected[1].id), 2).await.unwrap(), expected[2..4]);
+
+    let expected: Vec<_> = (1..=3).map(|number| answer(number, 1, 10)).collect();
+    assert_eq!(store.scan_remembered(None, 2).await.unwrap(), expected[..2]);
+    assert_eq!(store.scan_remembered(Some(expected[1].key), 2).await.unwrap(), expected[2..]);
+    assert_eq!(store.scan_records(None, 0).await, Ok(Vec::new()));
+}
+
+pub(crate) async fn another_log_is_empty(backend: &impl Backend) {
+    let store = backend.open();
+    store.commit(change([], &["a"])).await.unwrap();
+    assert_eq!(store.log(), LOG);
+    assert_eq!(store.logs().await, Ok(vec![LOG]));
+    let other = LogId(7);
+    assert_eq!(store.log_size(other).await, Ok(0));
+    assert_eq!(store.entries(other, 0, 9, 99).await, Ok(Vec::new()));
+    assert_eq!(store.derived(other).await, Ok(DerivedState::default()));
+    assert_eq!(store.tile(other, TileId { level: 0, index: 0 }).await, Ok(None));
+    assert_eq!(store.postings(other, b"k", 0, 9, false, 9).await, Ok(Vec::new()));
 }

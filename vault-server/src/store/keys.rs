@@ -14,6 +14,7 @@
 //! | `Log`        | sequence(8)                                       | the entry                          |
 //! | `Tiles`      | level(1), index(8)                                | the tile                           |
 //! | `Postings`   | index key (length 1, bytes), sequence(8)          | empty                              |
+//! | `Leases`     | name                                              | the lease                          |
 //! | `Meta`       | `format`, `identity`, `records`, `derived`, `checkpoint` | see [`super::row`]          |
 //!
 //! Every row, an empty one too, ends with the checksum of [`super::row`].
@@ -43,11 +44,12 @@ pub(crate) enum Space {
     Tiles = 10,
     Postings = 11,
     Meta = 12,
+    Leases = 13,
 }
 
 impl Space {
     /// All of them, in the order of their numbers, which count from 1 without a gap.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Records,
         Self::Subjects,
         Self::Indexes,
@@ -60,6 +62,7 @@ impl Space {
         Self::Tiles,
         Self::Postings,
         Self::Meta,
+        Self::Leases,
     ];
 
     /// Name of a row of this space in errors, and of the space in engines that name theirs.
@@ -77,6 +80,7 @@ impl Space {
             Self::Tiles => "log-tile",
             Self::Postings => "log-index",
             Self::Meta => "meta",
+            Self::Leases => "lease",
         }
     }
 

@@ -12,18 +12,19 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::domain::{
-    BlindIndex, Body, ClassName, KeyId, KeyPurpose, KeyRecord, KeyVersion, Record, SubjectRef, TenantId,
-    Timestamp, Token, VaultIdentity,
+    BlindIndex, Body, ClassName, KeyId, KeyPurpose, KeyRecord, KeyVersion, LeaseName, Record, SubjectRef,
+    TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
-    Change, Committed, Derived, DerivedState, Lookup, MAX_ENTRY, Remembered, Stats, Store, StoreError,
-    TileId, Write,
+    Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, MAX_ENTRY, Remembered, Stats, Store,
+    StoreError, TileId, Write,
 };
 
 /// A store in memory. Clones are the same store.
 #[derive(Clone)]
 pub struct MemoryStore {
     rows: Arc<Mutex<Rows>>,
+    log: LogId,
     blocked: Arc<watch::Sender<bool>>,
 }
 
@@ -35,15 +36,20 @@ struct Rows {
     records: BTreeMap<Token, Record>,
     keys: BTreeMap<KeyName, KeyRecord>,
     remembered: BTreeMap<[u8; 32], Remembered>,
-    log: Vec<Bytes>,
-    tiles: BTreeMap<TileId, Bytes>,
-    postings: BTreeSet<(Vec<u8>, u64)>,
-    upto: u64,
-    checkpoint: Option<(u64, String)>,
+    leases: BTreeMap<LeaseName, Lease>,
+    logs: BTreeMap<LogId, LogRows>,
     /// What the next commit fails with.
     next_failure: Option<StoreError>,
     /// What everything fails with.
     failure: Option<StoreError>,
+}
+
+#[derive(Clone, Default)]
+struct LogRows {
+    entries: Vec<Bytes>,
+    tiles: BTreeMap<TileId, Bytes>,
+    postings: BTreeSet<(Vec<u8>, u64)>,
+    derived: DerivedState,
 }
 
 impl Default for MemoryStore {
@@ -55,7 +61,14 @@ impl Default for MemoryStore {
 impl MemoryStore {
     /// An empty one.
     pub fn new() -> Self {
-        Self { rows: Arc::default(), blocked: Arc::new(watch::Sender::new(false)) }
+        Self { rows: Arc::default(), log: LogId::default(), blocked: Arc::new(watch::Sender::new(false)) }
+    }
+
+    /// The same store as another instance has it: with a log of its own.
+    #[must_use]
+    pub fn instance(&self, log: LogId) -> Self {
+        self.rows.lock().logs.entry(log).or_default();
+        Self { log, ..self.clone() }
     }
 
     /// The next commit fails with this and writes nothing. After [`StoreError::Fatal`] so does everything.
@@ -78,6 +91,10 @@ impl MemoryStore {
         rows.failure.clone().map_or(Ok(()), Err)?;
         Ok(read(&rows))
     }
+
+    fn read_log<R>(&self, log: LogId, read: impl FnOnce(&LogRows) -> R) -> Result<R, StoreError> {
+        self.read(|rows| read(rows.logs.get(&log).unwrap_or(&LogRows::default())))
+    }
 }
 
 impl Rows {
@@ -97,6 +114,13 @@ impl Rows {
             Write::Remember(answer) => {
                 self.remembered.get(&answer.key).is_none_or(|there| there.expires <= answer.at)
             }
+            Write::PutLease(lease) => {
+                let there = self.leases.get(&lease.name).map(|there| there.revision);
+                there == lease.revision.checked_sub(1)
+            }
+            Write::Fence { lease, fence } => {
+                self.leases.get(lease).is_some_and(|there| there.fence == *fence)
+            }
         }
     }
 
@@ -111,10 +135,14 @@ impl Rows {
             Write::Remember(answer) => {
                 self.remembered.insert(answer.key, answer);
             }
+            Write::PutLease(lease) => {
+                self.leases.insert(lease.name.clone(), lease);
+            }
+            Write::Fence { .. } => {}
         }
     }
 
-    fn commit(&mut self, change: Change) -> Result<Committed, StoreError> {
+    fn commit(&mut self, log: LogId, change: Change) -> Result<Committed, StoreError> {
         if change.entries.iter().any(|entry| entry.len() > MAX_ENTRY) {
             return Err(StoreError::Unavailable { why: "a log entry is too long".to_owned() });
         }
@@ -125,8 +153,9 @@ impl Rows {
             }
         }
         change.writes.into_iter().for_each(|write| self.write(write));
-        let first_sequence = self.log.len() as u64;
-        self.log.extend(change.entries);
+        let log = &mut self.logs.entry(log).or_default().entries;
+        let first_sequence = log.len() as u64;
+        log.extend(change.entries);
         Ok(Committed { first_sequence })
     }
 
@@ -142,11 +171,12 @@ fn name(key: &KeyRecord) -> KeyName {
 }
 
 fn same_row(a: &Write, b: &Write) -> bool {
-    use Write::{Insert, InsertKey, Remember, Replace, ReplaceKey};
+    use Write::{Insert, InsertKey, PutLease, Remember, Replace, ReplaceKey};
     match (a, b) {
         (Insert(a) | Replace(a), Insert(b) | Replace(b)) => a.token == b.token,
         (InsertKey(a) | ReplaceKey(a), InsertKey(b) | ReplaceKey(b)) => name(a) == name(b) || a.id == b.id,
         (Remember(a), Remember(b)) => a.key == b.key,
+        (PutLease(a), PutLease(b)) => a.name == b.name,
         _ => false,
     }
 }
@@ -181,7 +211,7 @@ impl Store for MemoryStore {
             }
             return Err(error);
         }
-        rows.commit(change)
+        rows.commit(self.log, change)
     }
 
     async fn records(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {
@@ -251,24 +281,40 @@ impl Store for MemoryStore {
         Ok(expired.len())
     }
 
-    async fn log_size(&self) -> Result<u64, StoreError> {
-        self.read(|rows| rows.log.len() as u64)
+    async fn lease(&self, name: &LeaseName) -> Result<Option<Lease>, StoreError> {
+        self.read(|rows| rows.leases.get(name).cloned())
+    }
+
+    fn log(&self) -> LogId {
+        self.log
+    }
+
+    async fn logs(&self) -> Result<Vec<LogId>, StoreError> {
+        let own = self.log;
+        self.read(|rows| {
+            rows.logs.keys().copied().chain([own]).collect::<BTreeSet<_>>().into_iter().collect()
+        })
+    }
+
+    async fn log_size(&self, log: LogId) -> Result<u64, StoreError> {
+        self.read_log(log, |log| log.entries.len() as u64)
     }
 
     async fn entries(
         &self,
+        log: LogId,
         start: u64,
         max_entries: usize,
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, StoreError> {
-        self.read(|rows| {
+        self.read_log(log, |log| {
             let mut bytes = 0;
             let start = usize::try_from(start).unwrap_or(usize::MAX);
             let fits = |(number, entry): &(usize, &Bytes)| {
                 bytes += entry.len();
                 *number == 0 || (*number < max_entries && bytes <= max_bytes)
             };
-            let entries = rows.log.iter().skip(start).enumerate().take_while(fits);
+            let entries = log.entries.iter().skip(start).enumerate().take_while(fits);
             entries.map(|(_, entry)| entry.clone()).collect()
         })
     }
@@ -276,39 +322,69 @@ impl Store for MemoryStore {
     async fn derive(&self, derived: Derived) -> Result<(), StoreError> {
         let mut rows = self.rows.lock();
         rows.failure.clone().map_or(Ok(()), Err)?;
-        rows.tiles.extend(derived.tiles);
-        rows.postings.extend(derived.postings.into_iter().map(|posting| (posting.key, posting.sequence)));
-        rows.upto = rows.upto.max(derived.upto);
-        let size = rows.checkpoint.as_ref().map_or(0, |(size, _)| *size);
+        let log = rows.logs.entry(self.log).or_default();
+        log.tiles.extend(derived.tiles);
+        log.postings.extend(derived.postings.into_iter().map(|posting| (posting.key, posting.sequence)));
+        log.derived.upto = log.derived.upto.max(derived.upto);
+        let size = log.derived.checkpoint.as_ref().map_or(0, |(size, _)| *size);
         if let Some(checkpoint) = derived.checkpoint.filter(|checkpoint| checkpoint.0 >= size) {
-            rows.checkpoint = Some(checkpoint);
+            log.derived.checkpoint = Some(checkpoint);
         }
         Ok(())
     }
 
-    async fn derived(&self) -> Result<DerivedState, StoreError> {
-        self.read(|rows| DerivedState { upto: rows.upto, checkpoint: rows.checkpoint.clone() })
+    async fn derived(&self, log: LogId) -> Result<DerivedState, StoreError> {
+        self.read_log(log, |log| log.derived.clone())
     }
 
-    async fn tile(&self, id: TileId) -> Result<Option<Bytes>, StoreError> {
-        self.read(|rows| rows.tiles.get(&id).cloned())
+    async fn tile(&self, log: LogId, id: TileId) -> Result<Option<Bytes>, StoreError> {
+        self.read_log(log, |log| log.tiles.get(&id).cloned())
     }
 
     async fn postings(
         &self,
+        log: LogId,
         key: &[u8],
         from: u64,
         until: u64,
         newest_first: bool,
         limit: usize,
     ) -> Result<Vec<u64>, StoreError> {
-        self.read(|rows| {
+        self.read_log(log, |log| {
             if from >= until {
                 return Vec::new();
             }
-            let found = rows.postings.range((key.to_vec(), from)..(key.to_vec(), until));
+            let found = log.postings.range((key.to_vec(), from)..(key.to_vec(), until));
             let found = found.map(|(_, sequence)| *sequence);
             if newest_first { found.rev().take(limit).collect() } else { found.take(limit).collect() }
+        })
+    }
+
+    async fn scan_records(&self, after: Option<Token>, limit: usize) -> Result<Vec<Record>, StoreError> {
+        self.read(|rows| {
+            let past = rows.records.values().filter(|record| after.is_none_or(|after| record.token > after));
+            past.take(limit).cloned().collect()
+        })
+    }
+
+    async fn scan_keys(&self, after: Option<KeyId>, limit: usize) -> Result<Vec<KeyRecord>, StoreError> {
+        self.read(|rows| {
+            let mut keys: Vec<_> = rows.keys.values().cloned().collect();
+            keys.retain(|key| after.is_none_or(|after| key.id > after));
+            keys.sort_by_key(|key| key.id);
+            keys.truncate(limit);
+            keys
+        })
+    }
+
+    async fn scan_remembered(
+        &self,
+        after: Option<[u8; 32]>,
+        limit: usize,
+    ) -> Result<Vec<Remembered>, StoreError> {
+        self.read(|rows| {
+            let past = rows.remembered.values().filter(|answer| after.is_none_or(|after| answer.key > after));
+            past.take(limit).cloned().collect()
         })
     }
 
@@ -316,7 +392,7 @@ impl Store for MemoryStore {
         self.read(|rows| Stats {
             disk_bytes: 0,
             records: rows.records.len() as u64,
-            entries: rows.log.len() as u64,
+            entries: rows.logs.values().map(|log| log.entries.len() as u64).sum(),
         })
     }
 
@@ -358,7 +434,7 @@ mod tests {
         store.fail_next_commit(fatal.clone());
         assert_eq!(store.commit(Change::default()).await, Err(fatal.clone()));
         assert_eq!(store.commit(Change::default()).await, Err(fatal.clone()));
-        assert_eq!(store.log_size().await, Err(fatal));
+        assert_eq!(store.log_size(store.log()).await, Err(fatal));
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ pub mod embedded;
 pub mod memory;
 
 mod keys;
+mod lease;
 mod row;
 
 #[cfg(test)]
@@ -20,9 +21,10 @@ mod conformance;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use self::lease::{Held, Lease, LeaseError, Leases};
 use crate::domain::{
-    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, Record, SubjectRef, TenantId, Timestamp, Token,
-    VaultIdentity,
+    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, LeaseName, Record, SubjectRef, TenantId, Timestamp,
+    Token, VaultIdentity,
 };
 
 /// Something to write; each is conditional, and a condition that does not hold is a conflict.
@@ -38,6 +40,28 @@ pub enum Write {
     ReplaceKey(KeyRecord),
     /// What was answered under an idempotency key; none that is unexpired at `remembered.at` may be there.
     Remember(Remembered),
+    /// A lease that is taken, renewed or given back; the row there must have revision `lease.revision - 1`, and
+    /// none may be there if that is 0.
+    PutLease(Lease),
+    /// Writes nothing: the lease must still be held under this fence. Every write that a worker makes under a
+    /// lease comes with one.
+    Fence {
+        /// Which lease.
+        lease: LeaseName,
+        /// The fence it was taken under.
+        fence: u64,
+    },
+}
+
+/// The number of a log within its vault. Each process that writes has a log of its own; an embedded store has one
+/// process and so one log, 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LogId(pub u32);
+
+impl std::fmt::Display for LogId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// An answered write, so that its repetition gets the same answer.
@@ -70,7 +94,7 @@ pub const MAX_ENTRY: usize = 65_535;
 /// A durable change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {
-    /// Sequence number of the change's first entry (the log's size, if it had none).
+    /// Sequence number of the change's first entry in the store's own log (the log's size, if it had none).
     pub first_sequence: u64,
 }
 
@@ -117,8 +141,8 @@ pub struct Derived {
     pub checkpoint: Option<(u64, String)>,
 }
 
-/// How far the derived rows go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How far the derived rows of a log go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DerivedState {
     /// As in [`Derived`].
     pub upto: u64,
@@ -223,36 +247,61 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets at most `limit` answers that expired before `now`; how many it forgot.
     async fn forget(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError>;
 
-    /// How many entries the log has. All before it are durable.
-    async fn log_size(&self) -> Result<u64, StoreError>;
+    /// A lease, held or not.
+    async fn lease(&self, name: &LeaseName) -> Result<Option<Lease>, StoreError>;
 
-    /// Entries from `start`, in order: at least one if there is one, then as many as fit `max_entries` and
-    /// `max_bytes`.
+    /// The log that this store writes.
+    fn log(&self) -> LogId;
+
+    /// All logs of the vault, those of other processes too, in ascending order.
+    async fn logs(&self) -> Result<Vec<LogId>, StoreError>;
+
+    /// How many entries a log has. All before it are durable.
+    async fn log_size(&self, log: LogId) -> Result<u64, StoreError>;
+
+    /// Entries of a log from `start`, in order: at least one if there is one, then as many as fit `max_entries`
+    /// and `max_bytes`.
     async fn entries(
         &self,
+        log: LogId,
         start: u64,
         max_entries: usize,
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, StoreError>;
 
-    /// Writes derived rows.
+    /// Writes derived rows of the store's own log.
     async fn derive(&self, derived: Derived) -> Result<(), StoreError>;
 
-    /// How far derived rows go.
-    async fn derived(&self) -> Result<DerivedState, StoreError>;
+    /// How far derived rows of a log go.
+    async fn derived(&self, log: LogId) -> Result<DerivedState, StoreError>;
 
     /// A whole tile.
-    async fn tile(&self, id: TileId) -> Result<Option<Bytes>, StoreError>;
+    async fn tile(&self, log: LogId, id: TileId) -> Result<Option<Bytes>, StoreError>;
 
     /// Sequences under an index key within `from..until`, at most `limit`, oldest or newest first.
     async fn postings(
         &self,
+        log: LogId,
         key: &[u8],
         from: u64,
         until: u64,
         newest_first: bool,
         limit: usize,
     ) -> Result<Vec<u64>, StoreError>;
+
+    /// Records in order of their tokens, past `after`, at most `limit`. A row that is not what was written is an
+    /// error that names it: what can't be read is not passed over.
+    async fn scan_records(&self, after: Option<Token>, limit: usize) -> Result<Vec<Record>, StoreError>;
+
+    /// All keys in order of their ids, past `after`, at most `limit`.
+    async fn scan_keys(&self, after: Option<KeyId>, limit: usize) -> Result<Vec<KeyRecord>, StoreError>;
+
+    /// Remembered answers in order of their keys, past `after`, at most `limit`.
+    async fn scan_remembered(
+        &self,
+        after: Option<[u8; 32]>,
+        limit: usize,
+    ) -> Result<Vec<Remembered>, StoreError>;
 
     /// Bytes on disk, records and log entries, for metrics; approximate.
     async fn stats(&self) -> Result<Stats, StoreError>;

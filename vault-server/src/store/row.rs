@@ -11,6 +11,7 @@
 //! key        version(1)=1 | revision(4) | created(8) | key id(16) | 1:tenant (empty: the vault's own) | purpose(1)
 //!            | key version(4) | state(1) | number of wraps(4) | each: 4:wrapping key | 4:ciphertext
 //! remembered version(1)=1 | request(32) | at(8) | expires(8) | number of tokens(4) | each: 0(1), or 1(1) token(16)
+//! lease      version(1)=1 | revision(8) | fence(8) | holder(16) | expires(8)
 //! identity   version(1)=1 | vault(16) | 1:environment
 //! ```
 //!
@@ -24,11 +25,11 @@
 use sha2::{Digest, Sha256};
 
 use crate::domain::{
-    BlindIndex, Body, ClassName, Environment, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, Record,
-    Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
+    BlindIndex, Body, ClassName, Environment, InstanceId, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion,
+    LeaseName, Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
 };
-use crate::store::Remembered;
 use crate::store::keys::{Space, purpose_byte};
+use crate::store::{Lease, Remembered};
 
 /// Length of the checksum at the end of every row.
 pub(crate) const CHECKSUM: usize = 8;
@@ -208,6 +209,26 @@ pub(crate) fn read_remembered(key: &[u8; 32], row: &[u8]) -> Result<Remembered, 
     Ok(Remembered { key: *key, request, tokens, at, expires })
 }
 
+/// Content of a lease's row; its name is the row's key.
+pub(crate) fn write_lease(lease: &Lease, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    out.extend_from_slice(&lease.revision.to_be_bytes());
+    out.extend_from_slice(&lease.fence.to_be_bytes());
+    out.extend_from_slice(lease.holder.as_bytes());
+    out.extend_from_slice(&lease.expires.0.to_be_bytes());
+}
+
+/// The lease of a row.
+pub(crate) fn read_lease(name: &LeaseName, row: &[u8]) -> Result<Lease, CorruptRow> {
+    let mut reader = Reader(content(Space::Leases, name.as_str().as_bytes(), row)?);
+    reader.version()?;
+    let (revision, fence) = (reader.u64()?, reader.u64()?);
+    let holder = InstanceId::from_bytes(*reader.array()?);
+    let expires = reader.time()?;
+    reader.end()?;
+    Ok(Lease { name: name.clone(), holder, fence, expires, revision })
+}
+
 /// Content of the identity's row.
 pub(crate) fn write_identity(identity: &VaultIdentity, out: &mut Vec<u8>) {
     out.push(VERSION);
@@ -271,8 +292,12 @@ impl<'a> Reader<'a> {
         self.array().map(|bytes| u32::from_be_bytes(*bytes))
     }
 
+    fn u64(&mut self) -> Result<u64, CorruptRow> {
+        self.array().map(|bytes| u64::from_be_bytes(*bytes))
+    }
+
     fn time(&mut self) -> Result<Timestamp, CorruptRow> {
-        self.array().map(|bytes| Timestamp(u64::from_be_bytes(*bytes)))
+        self.u64().map(Timestamp)
     }
 
     fn bytes(&mut self) -> Result<&'a [u8], CorruptRow> {

@@ -110,7 +110,7 @@ impl Vault {
         const MOST: usize = 1024;
         const BYTES: usize = 1 << 20;
         let left = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX).min(MOST);
-        Ok(self.parts.store.entries(start, left, BYTES).await?)
+        Ok(self.parts.store.entries(self.parts.store.log(), start, left, BYTES).await?)
     }
 
     /// `None`: nothing can match.

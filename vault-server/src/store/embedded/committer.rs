@@ -15,11 +15,11 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
-use crate::domain::{Record, Timestamp};
+use crate::domain::{LeaseName, Record, Timestamp};
 use crate::store::embedded::engine::{Engine, Rows};
 use crate::store::embedded::prepare::{Condition, Prepared, RowId};
 use crate::store::keys::{self, Space};
-use crate::store::{Committed, StoreError, corrupt, row};
+use crate::store::{Committed, Lease, StoreError, corrupt, row};
 
 /// What the committer is asked for.
 #[derive(Debug)]
@@ -186,7 +186,7 @@ impl<E: Engine> Committer<E> {
                     for id in condition.rows().into_iter().flatten() {
                         self.touch(id, number, write)?;
                     }
-                    self.check_condition(condition, write, &mut effects)?;
+                    self.check_condition(condition, number, write, &mut effects)?;
                 }
             }
             Task::Forget(answers) => {
@@ -220,10 +220,23 @@ impl<E: Engine> Committer<E> {
     fn check_condition(
         &self,
         condition: &Condition,
+        number: usize,
         write: usize,
         effects: &mut Effects,
     ) -> Result<(), NotNow> {
         match condition {
+            Condition::NextLease { name, revision } => {
+                let there = self.lease(name)?.map(|lease| lease.revision);
+                if there == revision.checked_sub(1) { Ok(()) } else { Err(conflict(write)) }
+            }
+            Condition::Fence { name, fence } => {
+                let touched = self.batch.touched.get(&RowId::Lease(name.clone()));
+                if touched.is_some_and(|by| *by != number) {
+                    return Err(NotNow::Later);
+                }
+                let there = self.lease(name)?.map(|lease| lease.fence);
+                if there == Some(*fence) { Ok(()) } else { Err(conflict(write)) }
+            }
             Condition::NewRecord(token) => {
                 effects.new_records += 1;
                 if self.contains(Space::Records, token)? { Err(conflict(write)) } else { Ok(()) }
@@ -280,6 +293,13 @@ impl<E: Engine> Committer<E> {
         }
         effects.removals.push((Space::Expiries, keys::expiry(expires, key).to_vec()));
         Ok(())
+    }
+
+    fn lease(&self, name: &LeaseName) -> Result<Option<Lease>, NotNow> {
+        let key = name.as_str().as_bytes();
+        let row = self.get(Space::Leases, key)?;
+        row.map(|row| row::read_lease(name, row.as_ref()).map_err(|_| refused(Space::Leases, key)))
+            .transpose()
     }
 
     fn contains(&self, space: Space, key: &[u8]) -> Result<bool, NotNow> {

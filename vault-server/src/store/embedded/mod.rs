@@ -43,12 +43,13 @@ use self::engine::{Direction, Engine, Rows};
 pub use self::options::{EngineKind, StoreOptions};
 use self::prepare::Prepared;
 use crate::domain::{
-    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, SubjectRef, TenantId, Timestamp, Token,
-    VaultIdentity,
+    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, LeaseName, Record, SubjectRef, TenantId, Timestamp,
+    Token, VaultIdentity,
 };
 use crate::store::keys::{Space, meta};
 use crate::store::{
-    Change, Committed, Derived, DerivedState, Lookup, Remembered, Stats, Store, StoreError, TileId, row,
+    Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
+    TileId, row,
 };
 
 /// Opens the store in `dir`, makes it if there is none. Blocks; needs no runtime.
@@ -300,18 +301,32 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         }
     }
 
-    async fn log_size(&self) -> Result<u64, StoreError> {
+    async fn lease(&self, name: &LeaseName) -> Result<Option<Lease>, StoreError> {
+        let name = name.clone();
+        self.read(1, move |engine| read::lease(engine, &name)).await
+    }
+
+    fn log(&self) -> LogId {
+        LogId::default()
+    }
+
+    async fn logs(&self) -> Result<Vec<LogId>, StoreError> {
+        Ok(vec![self.log()])
+    }
+
+    async fn log_size(&self, log: LogId) -> Result<u64, StoreError> {
         self.usable()?;
-        Ok(self.progress.log_size.load(Ordering::SeqCst))
+        Ok(if log == self.log() { self.progress.log_size.load(Ordering::SeqCst) } else { 0 })
     }
 
     async fn entries(
         &self,
+        log: LogId,
         start: u64,
         max_entries: usize,
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, StoreError> {
-        let end = self.log_size().await?;
+        let end = self.log_size(log).await?;
         let rows = max_entries.min(usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX));
         self.read_any(rows, move |engine| read::entries(engine, start, end, max_entries, max_bytes)).await
     }
@@ -327,26 +342,52 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         written.await?.map_err(|error| self.fail(&error))
     }
 
-    async fn derived(&self) -> Result<DerivedState, StoreError> {
+    async fn derived(&self, log: LogId) -> Result<DerivedState, StoreError> {
+        if log != self.log() {
+            return Ok(DerivedState::default());
+        }
         self.read_any(1, |engine| read::derived(engine)).await
     }
 
-    async fn tile(&self, id: TileId) -> Result<Option<Bytes>, StoreError> {
+    async fn tile(&self, log: LogId, id: TileId) -> Result<Option<Bytes>, StoreError> {
+        if log != self.log() {
+            return Ok(None);
+        }
         self.read_any(1, move |engine| read::tile(engine, id)).await
     }
 
     async fn postings(
         &self,
+        log: LogId,
         key: &[u8],
         from: u64,
         until: u64,
         newest_first: bool,
         limit: usize,
     ) -> Result<Vec<u64>, StoreError> {
+        if log != self.log() {
+            return Ok(Vec::new());
+        }
         let key = key.to_vec();
         let direction = if newest_first { Direction::Backward } else { Direction::Forward };
         self.read_any(limit, move |engine| read::postings(engine, &key, (from, until), direction, limit))
             .await
+    }
+
+    async fn scan_records(&self, after: Option<Token>, limit: usize) -> Result<Vec<Record>, StoreError> {
+        self.read(limit, move |engine| read::scan_records(engine, after, limit)).await
+    }
+
+    async fn scan_keys(&self, after: Option<KeyId>, limit: usize) -> Result<Vec<KeyRecord>, StoreError> {
+        self.read(limit, move |engine| read::scan_keys(engine, after, limit)).await
+    }
+
+    async fn scan_remembered(
+        &self,
+        after: Option<[u8; 32]>,
+        limit: usize,
+    ) -> Result<Vec<Remembered>, StoreError> {
+        self.read(limit, move |engine| read::scan_remembered(engine, after, limit)).await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

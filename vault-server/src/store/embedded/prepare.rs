@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use crate::domain::{Record, Timestamp};
+use crate::domain::{LeaseName, Record, Timestamp};
 use crate::store::embedded::engine::Rows;
 use crate::store::keys::{self, Space};
 use crate::store::{Change, MAX_ENTRY, StoreError, Write, row};
@@ -15,6 +15,7 @@ pub(crate) enum RowId {
     Key(Box<[u8]>),
     KeyId([u8; 16]),
     Remembered([u8; 32]),
+    Lease(LeaseName),
     Identity,
 }
 
@@ -31,10 +32,14 @@ pub(crate) enum Condition {
     NextKey { place: Box<[u8]>, id: [u8; 16], revision: u32 },
     /// No answer is remembered that is unexpired at `at`; the index row of an expired one goes.
     NewAnswer { key: [u8; 32], at: Timestamp, expires: Timestamp },
+    /// The lease there has the revision before this one; there is none if this is 0.
+    NextLease { name: LeaseName, revision: u64 },
+    /// The lease there has this fence.
+    Fence { name: LeaseName, fence: u64 },
 }
 
 impl Condition {
-    /// The rows it is about.
+    /// The rows that it changes.
     pub(crate) fn rows(&self) -> [Option<RowId>; 2] {
         match self {
             Self::NewRecord(token) => [Some(RowId::Record(*token)), None],
@@ -43,6 +48,8 @@ impl Condition {
                 [Some(RowId::Key(place.clone())), Some(RowId::KeyId(*id))]
             }
             Self::NewAnswer { key, .. } => [Some(RowId::Remembered(*key)), None],
+            Self::NextLease { name, .. } => [Some(RowId::Lease(name.clone())), None],
+            Self::Fence { .. } => [None, None],
         }
     }
 }
@@ -101,6 +108,11 @@ fn prepare(write: Write, rows: &mut Rows) -> Condition {
             rows.put(Space::Expiries, &keys::expiry(answer.expires, &answer.key), &[]);
             Condition::NewAnswer { key: answer.key, at: answer.at, expires: answer.expires }
         }
+        Write::PutLease(lease) => {
+            rows.put_with(Space::Leases, lease.name.as_str().as_bytes(), |out| row::write_lease(&lease, out));
+            Condition::NextLease { name: lease.name, revision: lease.revision }
+        }
+        Write::Fence { lease, fence } => Condition::Fence { name: lease, fence },
     }
 }
 

@@ -5,13 +5,13 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::domain::{
-    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, SubjectRef, TenantId, Timestamp, Token,
-    VaultIdentity,
+    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, LeaseName, Record, SubjectRef, TenantId, Timestamp,
+    Token, VaultIdentity,
 };
 use crate::store::embedded::engine::{Direction, Engine};
 use crate::store::keys::{self, Space, meta};
 use crate::store::row::{self, CHECKSUM};
-use crate::store::{DerivedState, Lookup, Remembered, StoreError, TileId, corrupt};
+use crate::store::{DerivedState, Lease, Lookup, Remembered, StoreError, TileId, corrupt};
 
 pub(crate) fn identity(engine: &impl Engine) -> Result<Option<VaultIdentity>, StoreError> {
     let key = meta::IDENTITY;
@@ -108,6 +108,68 @@ pub(crate) fn expired(
         }
         found.push((expires, answer));
         Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
+}
+
+pub(crate) fn lease(engine: &impl Engine, name: &LeaseName) -> Result<Option<Lease>, StoreError> {
+    let key = name.as_str().as_bytes();
+    let read = |row: &[u8]| row::read_lease(name, row).map_err(|_| corrupt(Space::Leases, key));
+    engine.get(Space::Leases, key)?.map(|row| read(row.as_ref())).transpose()
+}
+
+pub(crate) fn scan_records(
+    engine: &impl Engine,
+    after: Option<Token>,
+    limit: usize,
+) -> Result<Vec<Record>, StoreError> {
+    let from = after.map(|token| *token.as_bytes());
+    page(engine, Space::Records, from.as_ref().map(<[u8; 16]>::as_slice), limit, |key, row| {
+        let token = Token::from_bytes(key.try_into().ok()?);
+        row::read_record(token, row).ok()
+    })
+}
+
+pub(crate) fn scan_keys(
+    engine: &impl Engine,
+    after: Option<KeyId>,
+    limit: usize,
+) -> Result<Vec<KeyRecord>, StoreError> {
+    let from = after.map(|id| *id.as_bytes());
+    let ids = page(engine, Space::KeyIds, from.as_ref().map(<[u8; 16]>::as_slice), limit, |id, row| {
+        row::content(Space::KeyIds, id, row).ok()?;
+        id.try_into().ok().map(KeyId::from_bytes)
+    })?;
+    let lost = |id: &KeyId| corrupt(Space::KeyIds, id.as_bytes());
+    ids.iter().map(|id| key(engine, *id)?.ok_or_else(|| lost(id))).collect()
+}
+
+pub(crate) fn scan_remembered(
+    engine: &impl Engine,
+    after: Option<[u8; 32]>,
+    limit: usize,
+) -> Result<Vec<Remembered>, StoreError> {
+    page(engine, Space::Remembered, after.as_ref().map(<[u8; 32]>::as_slice), limit, |key, row| {
+        row::read_remembered(key.try_into().ok()?, row).ok()
+    })
+}
+
+/// The rows of a space past `after`, each read by `read`.
+fn page<R>(
+    engine: &impl Engine,
+    space: Space,
+    after: Option<&[u8]>,
+    limit: usize,
+    read: impl Fn(&[u8], &[u8]) -> Option<R>,
+) -> Result<Vec<R>, StoreError> {
+    let mut found = Vec::new();
+    if limit == 0 {
+        return Ok(found);
+    }
+    let from = after.map(|key| [key, &[0]].concat()).unwrap_or_default();
+    scan(engine, space, &[], &from, Direction::Forward, &mut |key, row| {
+        found.push(read(key, row).ok_or_else(|| corrupt(space, key))?);
+        Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     })?;
     Ok(found)
 }

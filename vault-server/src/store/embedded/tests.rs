@@ -6,7 +6,9 @@ use super::simulated::{Fault, SimulatedEngine};
 use super::*;
 use crate::domain::Record;
 use crate::store::Write;
-use crate::store::conformance::{Backend, change, conformance_tests, key_id, record, subject, tenant, token};
+use crate::store::conformance::{
+    Backend, LOG, change, conformance_tests, key_id, record, subject, tenant, token,
+};
 
 impl Backend for (tempfile::TempDir, EngineKind) {
     fn open(&self) -> Arc<dyn Store> {
@@ -127,7 +129,7 @@ mod corruption {
         let refused = store.commit(change([Write::Replace(next)], &["c"])).await;
         let what = format!("record {}", hex::encode(token(1).as_bytes()));
         assert_eq!(refused, Err(StoreError::Corrupt { what }));
-        assert_eq!(store.log_size().await, Ok(2));
+        assert_eq!(store.log_size(LOG).await, Ok(2));
     }
 
     #[tokio::test]
@@ -150,11 +152,11 @@ mod corruption {
             Err(StoreError::Corrupt { what })
         };
         engine.flip(Space::Log, &1_u64.to_be_bytes(), 0);
-        assert_eq!(store.entries(0, 9, 99).await, corrupt(1));
+        assert_eq!(store.entries(LOG, 0, 9, 99).await, corrupt(1));
         engine.remove(Space::Log, &1_u64.to_be_bytes());
-        assert_eq!(store.entries(1, 9, 99).await, corrupt(1));
+        assert_eq!(store.entries(LOG, 1, 9, 99).await, corrupt(1));
         engine.remove(Space::Log, &0_u64.to_be_bytes());
-        assert_eq!(store.entries(0, 9, 99).await, corrupt(0));
+        assert_eq!(store.entries(LOG, 0, 9, 99).await, corrupt(0));
     }
 
     #[tokio::test]
@@ -230,8 +232,8 @@ mod durability {
         });
         tokio::task::block_in_place(|| engine.wait_until_syncing());
         assert!(engine.contains(Space::Records, token(1).as_bytes()).unwrap(), "the engine shows it");
-        assert_eq!(store.log_size().await, Ok(0));
-        assert_eq!(store.entries(0, 9, 99).await, Ok(vec![]));
+        assert_eq!(store.log_size(LOG).await, Ok(0));
+        assert_eq!(store.entries(LOG, 0, 9, 99).await, Ok(vec![]));
         let mut read = Box::pin(store.records(&[]));
         assert!(futures::poll!(&mut read).is_pending(), "a read waits for the sync");
         let tokens = [token(1)];
@@ -240,7 +242,7 @@ mod durability {
         engine.release_syncs();
         assert!(matches!(record_read.await.unwrap()[..], [Lookup::Found(_)]));
         commit.await.unwrap().unwrap();
-        assert_eq!(store.log_size().await, Ok(1));
+        assert_eq!(store.log_size(LOG).await, Ok(1));
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -269,7 +271,7 @@ mod durability {
             assert!(matches!(commit.await.unwrap(), Err(StoreError::Fatal { .. })));
         }
         assert!(matches!(store.commit(Change::default()).await, Err(StoreError::Fatal { .. })));
-        assert!(matches!(store.log_size().await, Err(StoreError::Fatal { .. })));
+        assert!(matches!(store.log_size(LOG).await, Err(StoreError::Fatal { .. })));
         assert!(matches!(store.records(&[]).await, Err(StoreError::Fatal { .. })));
         assert!(matches!(store.identity().await, Err(StoreError::Fatal { .. })));
         assert!(matches!(store.close().await, Err(StoreError::Fatal { .. })));
@@ -329,7 +331,7 @@ mod durability {
             if !found.iter().all(|found| matches!(found, Lookup::Found(_))) {
                 return Some("a record is gone".to_owned());
             }
-            if left.log_size().await != Ok(2 * number + 2) {
+            if left.log_size(LOG).await != Ok(2 * number + 2) {
                 return Some("an entry is gone".to_owned());
             }
             let indexed = left.tokens_of_key(key_id(1), None, 99).await.unwrap();
