@@ -10,6 +10,7 @@
 
 pub mod embedded;
 pub mod memory;
+pub mod postgres;
 
 mod keys;
 mod lease;

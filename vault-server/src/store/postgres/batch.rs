@@ -1,0 +1,352 @@
+//! Changes that share a commit, and the statements that write them.
+
+use std::collections::{BTreeMap, HashSet};
+
+use tokio_postgres::types::Type;
+
+use super::log::{Grip, int4};
+use super::rows::{self, entry_checksum};
+use super::statement::{Statement, int8};
+use crate::domain::{Body, KeyRecord, LeaseName, Record, TenantId};
+use crate::store::keys;
+use crate::store::{Change, Lease, Remembered, Write};
+
+/// A row that a write changes. Two changes that name the same one do not share a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum RowId {
+    Record([u8; 16]),
+    Key(Vec<u8>),
+    KeyId([u8; 16]),
+    Remembered([u8; 32]),
+    Lease(LeaseName),
+}
+
+/// The rows that a write changes.
+pub(super) fn rows_of(write: &Write) -> [Option<RowId>; 2] {
+    match write {
+        Write::Insert(record) | Write::Replace(record) => {
+            [Some(RowId::Record(*record.token.as_bytes())), None]
+        }
+        Write::InsertKey(key) | Write::ReplaceKey(key) => {
+            let place = keys::key(key.tenant.as_ref(), key.purpose, key.version);
+            [Some(RowId::Key(place)), Some(RowId::KeyId(*key.id.as_bytes()))]
+        }
+        Write::Remember(answer) => [Some(RowId::Remembered(answer.key)), None],
+        Write::PutLease(lease) => [Some(RowId::Lease(lease.name.clone())), None],
+        Write::Fence { .. } => [None, None],
+    }
+}
+
+/// Which of the rows that a batch is about are there, and what of them a condition asks.
+#[derive(Debug, Default)]
+pub(super) struct Present {
+    /// Revisions by token.
+    pub(super) records: BTreeMap<[u8; 16], u32>,
+    /// Revisions by id.
+    pub(super) keys: BTreeMap<[u8; 16], u32>,
+    /// Ids by tenant, purpose and version.
+    pub(super) key_places: BTreeMap<Vec<u8>, [u8; 16]>,
+    /// Expiries by idempotency hash.
+    pub(super) remembered: BTreeMap<[u8; 32], u64>,
+    /// Revision and fence by name.
+    pub(super) leases: BTreeMap<LeaseName, (u64, u64)>,
+}
+
+impl Present {
+    /// The first write whose condition does not hold.
+    pub(super) fn conflict(&self, change: &Change) -> Option<usize> {
+        change.writes.iter().position(|write| !self.holds(write))
+    }
+
+    fn holds(&self, write: &Write) -> bool {
+        match write {
+            Write::Insert(record) => !self.records.contains_key(record.token.as_bytes()),
+            Write::Replace(record) => {
+                let there = self.records.get(record.token.as_bytes()).copied();
+                there.is_some() && there == record.revision.checked_sub(1)
+            }
+            Write::InsertKey(key) => {
+                let place = keys::key(key.tenant.as_ref(), key.purpose, key.version);
+                !self.keys.contains_key(key.id.as_bytes()) && !self.key_places.contains_key(&place)
+            }
+            Write::ReplaceKey(key) => {
+                let place = keys::key(key.tenant.as_ref(), key.purpose, key.version);
+                let there = self.keys.get(key.id.as_bytes()).copied();
+                self.key_places.get(&place) == Some(key.id.as_bytes())
+                    && there.is_some()
+                    && there == key.revision.checked_sub(1)
+            }
+            Write::Remember(answer) => {
+                self.remembered.get(&answer.key).is_none_or(|expires| *expires <= answer.at.0)
+            }
+            Write::PutLease(lease) => {
+                let there = self.leases.get(&lease.name).map(|(revision, _)| *revision);
+                there == lease.revision.checked_sub(1)
+            }
+            Write::Fence { lease, fence } => self.leases.get(lease).is_some_and(|(_, there)| there == fence),
+        }
+    }
+}
+
+/// The first write of a change to a row that an earlier one of it writes, too.
+pub(super) fn twice(change: &Change) -> Option<usize> {
+    let mut seen = HashSet::new();
+    change.writes.iter().position(|write| !rows_of(write).into_iter().flatten().all(|row| seen.insert(row)))
+}
+
+/// Whether every condition is one that the database checks itself when the row is inserted.
+pub(super) fn inserts_only(change: &Change) -> bool {
+    change
+        .writes
+        .iter()
+        .all(|write| matches!(write, Write::Insert(_) | Write::InsertKey(_) | Write::Remember(_)))
+}
+
+/// What a batch writes, sorted by table.
+#[derive(Default)]
+pub(super) struct Batch<'a> {
+    new_records: Vec<&'a Record>,
+    records: Vec<&'a Record>,
+    new_keys: Vec<&'a KeyRecord>,
+    keys: Vec<&'a KeyRecord>,
+    new_answers: Vec<&'a Remembered>,
+    answers: Vec<&'a Remembered>,
+    new_leases: Vec<&'a Lease>,
+    leases: Vec<&'a Lease>,
+    entries: Vec<&'a [u8]>,
+}
+
+impl<'a> Batch<'a> {
+    /// Of changes whose conditions hold. An answer in `expired` takes the place of one that is there.
+    pub(super) fn of(changes: impl IntoIterator<Item = &'a Change>, present: &Present) -> Self {
+        let mut batch = Self::default();
+        for change in changes {
+            batch.entries.extend(change.entries.iter().map(|entry| &entry[..]));
+            for write in &change.writes {
+                match write {
+                    Write::Insert(record) => batch.new_records.push(record),
+                    Write::Replace(record) => batch.records.push(record),
+                    Write::InsertKey(key) => batch.new_keys.push(key),
+                    Write::ReplaceKey(key) => batch.keys.push(key),
+                    Write::Remember(answer) if present.remembered.contains_key(&answer.key) => {
+                        batch.answers.push(answer);
+                    }
+                    Write::Remember(answer) => batch.new_answers.push(answer),
+                    Write::PutLease(lease) if lease.revision == 0 => batch.new_leases.push(lease),
+                    Write::PutLease(lease) => batch.leases.push(lease),
+                    Write::Fence { .. } => {}
+                }
+            }
+        }
+        batch
+    }
+
+    /// How many entries it appends.
+    pub(super) fn entries(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// One statement that writes all of it if the grip's fence is still in force, and nothing otherwise. It
+    /// returns as many rows as logs it wrote to: one, or none.
+    pub(super) fn statement(&self, grip: &Grip) -> Statement<'a> {
+        let mut statement = Statement::default();
+        statement.bind(int4(grip.log), Type::INT4).bind(int8(grip.fence), Type::INT8);
+        statement.bind(int8(grip.commits), Type::INT8).bind(int8(self.entries()), Type::INT8);
+        statement.bind(int8(self.new_records.len() as u64), Type::INT8);
+        statement.add(
+            "WITH held AS (UPDATE logs SET size = size + $4, commits = commits + 1, records = records + $5 \
+             WHERE log = $1 AND fence = $2 AND commits = $3 RETURNING log)",
+        );
+        self.append_entries(&mut statement, grip);
+        insert_records(&mut statement, &self.new_records);
+        update_records(&mut statement, &self.records);
+        insert_keys(&mut statement, &self.new_keys);
+        update_keys(&mut statement, &self.keys);
+        insert_answers(&mut statement, &self.new_answers);
+        update_answers(&mut statement, &self.answers);
+        insert_leases(&mut statement, &self.new_leases);
+        update_leases(&mut statement, &self.leases);
+        statement.add(" SELECT log FROM held");
+        statement
+    }
+
+    fn append_entries(&self, statement: &mut Statement<'a>, grip: &Grip) {
+        if self.entries.is_empty() {
+            return;
+        }
+        let sequences = || grip.size..grip.size + self.entries();
+        let checksums = sequences().zip(&self.entries);
+        let checksums = checksums.map(|(sequence, entry)| entry_checksum(grip.log, sequence, entry).to_vec());
+        let columns = [
+            statement.array(sequences().map(int8).collect::<Vec<_>>(), Type::INT8_ARRAY),
+            statement.array(self.entries.clone(), Type::BYTEA_ARRAY),
+            statement.array(checksums.collect::<Vec<_>>(), Type::BYTEA_ARRAY),
+        ];
+        statement.add(&format!(
+            ", entries AS (INSERT INTO log_entries (log, sequence, entry, checksum) \
+             SELECT $1, u.* FROM held, unnest({}) AS u (sequence, entry, checksum))",
+            columns.join(", ")
+        ));
+    }
+}
+
+/// The columns of a table as arrays, one element for each row.
+fn insert(statement: &mut Statement<'_>, name: &str, table: &str, columns: &str, arrays: &[String]) {
+    statement.add(&format!(
+        ", {name} AS (INSERT INTO {table} ({columns}) SELECT u.* FROM held, unnest({}) AS u ({columns}))",
+        arrays.join(", ")
+    ));
+}
+
+/// `key` is the column that the rows are found by.
+fn update(
+    statement: &mut Statement<'_>,
+    name: &str,
+    table: &str,
+    columns: &str,
+    key: &str,
+    arrays: &[String],
+) {
+    let others = columns.split(", ").filter(|column| *column != key);
+    let set: Vec<_> = others.map(|column| format!("{column} = u.{column}")).collect();
+    statement.add(&format!(
+        ", {name} AS (UPDATE {table} t SET {} FROM held, unnest({}) AS u ({columns}) WHERE t.{key} = u.{key})",
+        set.join(", "),
+        arrays.join(", ")
+    ));
+}
+
+fn insert_records<'a>(statement: &mut Statement<'a>, records: &[&'a Record]) {
+    if !records.is_empty() {
+        let arrays = record_arrays(statement, records);
+        insert(statement, "new_records", "records", rows::RECORD, &arrays);
+    }
+}
+
+fn update_records<'a>(statement: &mut Statement<'a>, records: &[&'a Record]) {
+    if !records.is_empty() {
+        let arrays = record_arrays(statement, records);
+        update(statement, "old_records", "records", rows::RECORD, "token", &arrays);
+    }
+}
+
+/// In the order of [`rows::RECORD`].
+fn record_arrays<'a>(statement: &mut Statement<'a>, records: &[&'a Record]) -> [String; 12] {
+    let sealed = |record: &&'a Record| match &record.body {
+        Body::Sealed { key_id, key_version, bytes } => Some((key_id, key_version, bytes)),
+        Body::Erased { .. } => None,
+    };
+    let erased = |record: &&Record| match record.body {
+        Body::Sealed { .. } => None,
+        Body::Erased { at } => Some(int8(at.0)),
+    };
+    [
+        statement.array(each(records, |r| r.token.as_bytes().as_slice()), Type::BYTEA_ARRAY),
+        statement.array(each(records, |r| r.tenant.as_str()), Type::TEXT_ARRAY),
+        statement.array(each(records, |r| r.class.as_str()), Type::TEXT_ARRAY),
+        statement.array(each(records, |r| r.subject.map(|s| s.to_bytes().to_vec())), Type::BYTEA_ARRAY),
+        statement.array(each(records, |r| r.index.map(|i| i.to_bytes().to_vec())), Type::BYTEA_ARRAY),
+        statement.array(each(records, |r| int8(r.created.0)), Type::INT8_ARRAY),
+        statement.array(each(records, |r| sealed(r).map(|s| s.0.as_bytes().as_slice())), Type::BYTEA_ARRAY),
+        statement.array(each(records, |r| sealed(r).map(|s| i64::from(s.1.0))), Type::INT8_ARRAY),
+        statement.array(each(records, |r| sealed(r).map(|s| s.2.0.as_slice())), Type::BYTEA_ARRAY),
+        statement.array(each(records, erased), Type::INT8_ARRAY),
+        statement.array(each(records, |r| i64::from(r.revision)), Type::INT8_ARRAY),
+        statement.array(each(records, |r| rows::record_checksum(r).to_vec()), Type::BYTEA_ARRAY),
+    ]
+}
+
+fn each<'a, T, V>(rows: &[&'a T], column: impl Fn(&&'a T) -> V) -> Vec<V> {
+    rows.iter().map(column).collect()
+}
+
+/// Keys are few: each has statements of its own, since an array of arrays must be rectangular.
+fn key_columns<'a>(statement: &mut Statement<'a>, key: &'a KeyRecord) -> Vec<String> {
+    let first = statement.bind(key.id.as_bytes().as_slice(), Type::BYTEA).count();
+    let names: Vec<_> = key.wraps.iter().map(|wrap| wrap.wrapping_key.as_str()).collect();
+    let wraps: Vec<_> = key.wraps.iter().map(|wrap| wrap.ciphertext.as_slice()).collect();
+    statement.bind(key.tenant.as_ref().map_or("", TenantId::as_str), Type::TEXT);
+    statement.bind(rows::purpose(key.purpose), Type::INT2);
+    statement.bind(i64::from(key.version.0), Type::INT8);
+    statement.bind(rows::state(key.state), Type::INT2);
+    statement.bind(int8(key.created.0), Type::INT8);
+    statement.bind(names, Type::TEXT_ARRAY).bind(wraps, Type::BYTEA_ARRAY);
+    statement.bind(i64::from(key.revision), Type::INT8);
+    statement.bind(rows::key_checksum(key).to_vec(), Type::BYTEA);
+    (first..first + 10).map(|number| format!("${number}")).collect()
+}
+
+fn insert_keys<'a>(statement: &mut Statement<'a>, keys: &[&'a KeyRecord]) {
+    for (number, key) in keys.iter().enumerate() {
+        let values = key_columns(statement, key).join(", ");
+        statement.add(&format!(
+            ", new_key_{number} AS (INSERT INTO keys ({}) SELECT {values} FROM held)",
+            rows::KEY
+        ));
+    }
+}
+
+fn update_keys<'a>(statement: &mut Statement<'a>, keys: &[&'a KeyRecord]) {
+    for (number, key) in keys.iter().enumerate() {
+        let values = key_columns(statement, key);
+        let set: Vec<_> =
+            rows::KEY.split(", ").zip(&values).skip(1).map(|(c, v)| format!("{c} = {v}")).collect();
+        statement.add(&format!(
+            ", old_key_{number} AS (UPDATE keys SET {} FROM held WHERE id = {})",
+            set.join(", "),
+            values[0]
+        ));
+    }
+}
+
+fn insert_answers<'a>(statement: &mut Statement<'a>, answers: &[&'a Remembered]) {
+    if !answers.is_empty() {
+        let arrays = answer_arrays(statement, answers);
+        insert(statement, "new_answers", "remembered", rows::REMEMBERED, &arrays);
+    }
+}
+
+fn update_answers<'a>(statement: &mut Statement<'a>, answers: &[&'a Remembered]) {
+    if !answers.is_empty() {
+        let arrays = answer_arrays(statement, answers);
+        update(statement, "old_answers", "remembered", rows::REMEMBERED, "key", &arrays);
+    }
+}
+
+/// In the order of [`rows::REMEMBERED`].
+fn answer_arrays<'a>(statement: &mut Statement<'a>, answers: &[&'a Remembered]) -> [String; 6] {
+    [
+        statement.array(each(answers, |a| a.key.as_slice()), Type::BYTEA_ARRAY),
+        statement.array(each(answers, |a| a.request.as_slice()), Type::BYTEA_ARRAY),
+        statement.array(each(answers, |a| rows::write_tokens(&a.tokens)), Type::BYTEA_ARRAY),
+        statement.array(each(answers, |a| int8(a.at.0)), Type::INT8_ARRAY),
+        statement.array(each(answers, |a| int8(a.expires.0)), Type::INT8_ARRAY),
+        statement.array(each(answers, |a| rows::remembered_checksum(a).to_vec()), Type::BYTEA_ARRAY),
+    ]
+}
+
+fn insert_leases<'a>(statement: &mut Statement<'a>, leases: &[&'a Lease]) {
+    if !leases.is_empty() {
+        let arrays = lease_arrays(statement, leases);
+        insert(statement, "new_leases", "leases", rows::LEASE, &arrays);
+    }
+}
+
+fn update_leases<'a>(statement: &mut Statement<'a>, leases: &[&'a Lease]) {
+    if !leases.is_empty() {
+        let arrays = lease_arrays(statement, leases);
+        update(statement, "old_leases", "leases", rows::LEASE, "name", &arrays);
+    }
+}
+
+/// In the order of [`rows::LEASE`].
+fn lease_arrays<'a>(statement: &mut Statement<'a>, leases: &[&'a Lease]) -> [String; 6] {
+    [
+        statement.array(each(leases, |l| l.name.as_str()), Type::TEXT_ARRAY),
+        statement.array(each(leases, |l| l.holder.as_bytes().as_slice()), Type::BYTEA_ARRAY),
+        statement.array(each(leases, |l| int8(l.fence)), Type::INT8_ARRAY),
+        statement.array(each(leases, |l| int8(l.expires.0)), Type::INT8_ARRAY),
+        statement.array(each(leases, |l| int8(l.revision)), Type::INT8_ARRAY),
+        statement.array(each(leases, |l| rows::lease_checksum(l).to_vec()), Type::BYTEA_ARRAY),
+    ]
+}

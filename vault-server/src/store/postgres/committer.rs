@@ -1,0 +1,488 @@
+//! The one task that writes. It takes whatever changes wait, puts them into one commit, and answers all of them when
+//! the database has made it durable. While it waits, the next batch gathers.
+//!
+//! * Changes that only insert go as one statement in one round trip: the database refuses a row that is there. When
+//!   it does, and for all other changes, the rows that the conditions are about are locked and read first.
+//! * Changes that are about the same row do not share a batch.
+//! * When the connection is lost, nothing is answered before the database has said what became of the commit
+//!   ([`super::log::resolve`]). If it was made, it is acknowledged; if not, it is made again under the new fence.
+//! * An instance whose log was taken by another writes nothing any more: that is fatal.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures::future::join;
+use futures::join;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{Batch, Present, RowId, inserts_only, rows_of};
+use super::connect::{Connection, Connector};
+use super::error::Failure;
+use super::log::{Grip, Resolved, int4, renew, resolve};
+use super::rows::{self, number};
+use super::statement::{Statement, int8};
+use crate::domain::{KeyRecord, TenantId};
+use crate::store::keys;
+use crate::store::{Change, Committed, StoreError, Write};
+
+/// A change and who waits for it.
+pub(super) struct Job {
+    pub(super) change: Change,
+    pub(super) answer: oneshot::Sender<Result<Committed, StoreError>>,
+    /// Room in the queue; given back with the answer.
+    pub(super) _room: OwnedSemaphorePermit,
+}
+
+/// What the committer tells the rest of the store.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Durable entries of the log.
+    pub(super) size: AtomicU64,
+    /// The fence in force.
+    pub(super) fence: AtomicU64,
+    /// Commits whose outcome was not known at first and turned out to have been made.
+    pub(super) resolved_made: AtomicU64,
+    /// Those that turned out not to have been made.
+    pub(super) resolved_not_made: AtomicU64,
+    /// Batches that were tried again after a serialization failure.
+    pub(super) repeated: AtomicU64,
+    /// Why there is no writing any more.
+    pub(super) fatal: OnceLock<String>,
+}
+
+impl Progress {
+    pub(super) fn fatal(&self) -> Option<StoreError> {
+        self.fatal.get().map(|why| StoreError::Fatal { why: why.clone() })
+    }
+}
+
+/// The most changes and bytes of a batch.
+const BATCH_CHANGES: usize = 4096;
+const BATCH_BYTES: usize = 8 << 20;
+
+/// How long the database may take for a statement before the connection is given up.
+const STATEMENT: Duration = Duration::from_secs(10);
+
+/// How often a batch is tried again because of others.
+const ATTEMPTS: u32 = 20;
+
+/// How soon it is tried again to connect.
+const RECONNECT: Duration = Duration::from_millis(100);
+
+/// How long changes wait while there is no database, before they are refused.
+const NO_DATABASE: Duration = Duration::from_secs(5);
+
+/// How long the last batch may take when the store is closed.
+const CLOSING: Duration = Duration::from_secs(10);
+
+pub(super) struct Committer {
+    connector: Arc<Connector>,
+    connection: Option<Connection>,
+    grip: Grip,
+    progress: Arc<Progress>,
+    closing: CancellationToken,
+}
+
+/// What came of a batch: for each change, whether its conditions held.
+type Verdicts = Vec<Result<Committed, StoreError>>;
+
+/// What a batch comes to once it is durable.
+#[derive(Debug, Clone)]
+struct Plan {
+    verdicts: Verdicts,
+    entries: u64,
+    /// Whether there is anything to write.
+    writes: bool,
+}
+
+/// Why an attempt gave no verdicts.
+enum Stopped {
+    Failed(Failure),
+    /// The fence is not in force any more.
+    Fenced,
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl Committer {
+    pub(super) fn new(
+        connector: Arc<Connector>,
+        connection: Connection,
+        grip: Grip,
+        progress: Arc<Progress>,
+        closing: CancellationToken,
+    ) -> Self {
+        progress.size.store(grip.size, Ordering::SeqCst);
+        progress.fence.store(grip.fence, Ordering::SeqCst);
+        Self { connector, connection: Some(connection), grip, progress, closing }
+    }
+
+    /// Works until the queue's last sender is gone and the queue is empty; then, after the task that renews the
+    /// lease, gives the log back.
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Job>, keeper: JoinHandle<()>) {
+        let mut postponed = None;
+        loop {
+            let first = match postponed.take() {
+                Some(job) => Some(job),
+                None => queue.recv().await,
+            };
+            let Some(first) = first else { break };
+            let (jobs, later) = gather(first, &mut queue);
+            postponed = later;
+            self.write(jobs).await;
+        }
+        self.closing.cancel();
+        // It ends with the store, and does not panic.
+        let _ = keeper.await;
+        if self.progress.fatal.get().is_none()
+            && let Some(connection) = &self.connection
+            && let Err(failure) = renew(connection, &self.grip, Duration::ZERO).await
+        {
+            tracing::warn!(
+                why = failure.why(),
+                "the log was not given back: another takes it when the lease ends"
+            );
+        }
+    }
+
+    /// Makes the changes durable, then answers.
+    async fn write(&mut self, jobs: Vec<Job>) {
+        let outcome = match self.progress.fatal() {
+            Some(fatal) => Err(fatal),
+            None => self.commit(&jobs).await,
+        };
+        match outcome {
+            Ok(verdicts) => {
+                for (job, verdict) in jobs.into_iter().zip(verdicts) {
+                    // Who gave up waiting does not hear it.
+                    let _ = job.answer.send(verdict);
+                }
+            }
+            Err(error) => {
+                for job in jobs {
+                    let _ = job.answer.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    async fn commit(&mut self, jobs: &[Job]) -> Result<Verdicts, StoreError> {
+        let changes: Vec<&Change> = jobs.iter().map(|job| &job.change).collect();
+        if changes.iter().all(|change| change.writes.is_empty() && change.entries.is_empty()) {
+            return Ok(vec![Ok(Committed { first_sequence: self.grip.size }); jobs.len()]);
+        }
+        let mut checked = !changes.iter().all(|change| inserts_only(change));
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let grip = self.grip.clone();
+            let connection = self.connection().await?;
+            let mut plan = None;
+            connection.forget_warnings();
+            let tried = try_once(connection, &grip, &changes, checked, &mut plan);
+            let tried = timeout(STATEMENT, tried).await;
+            let warned = connection.has_warned();
+            let failure = match tried {
+                Err(_) => Failure::Lost("a commit took too long".to_owned()),
+                // What is not replicated as it should be may not be acknowledged.
+                Ok(Ok(_)) if warned => Failure::Lost("the database warned about a commit".to_owned()),
+                Ok(Ok(plan)) => return Ok(self.advance(plan)),
+                Ok(Err(Stopped::Fenced)) => {
+                    return Err(self.fail("another instance has taken this one's log"));
+                }
+                Ok(Err(Stopped::Failed(failure))) => failure,
+            };
+            match failure {
+                Failure::Duplicate if attempt < ATTEMPTS => {
+                    self.roll_back(checked).await;
+                    checked = true;
+                }
+                Failure::Again(_) if attempt < ATTEMPTS => {
+                    self.progress.repeated.fetch_add(1, Ordering::Relaxed);
+                    self.roll_back(checked).await;
+                    sleep(Duration::from_millis(u64::from(attempt.min(8)) * 5)).await;
+                }
+                Failure::Lost(why) => {
+                    tracing::warn!(why, "a commit's connection was lost; asking what became of it");
+                    self.connection = None;
+                    let made = self.find_out().await?;
+                    if let Some(plan) = plan.filter(|_| made) {
+                        return Ok(self.advance(plan));
+                    }
+                }
+                refused @ (Failure::Refused(_) | Failure::Again(_) | Failure::Duplicate) => {
+                    self.roll_back(checked).await;
+                    tracing::warn!(why = refused.why(), "the database refused a commit");
+                    return Err(refused.into());
+                }
+            }
+        }
+    }
+
+    /// The plan is durable.
+    fn advance(&mut self, plan: Plan) -> Verdicts {
+        if plan.writes {
+            self.grip.size += plan.entries;
+            self.grip.commits += 1;
+            self.progress.size.store(self.grip.size, Ordering::SeqCst);
+        }
+        plan.verdicts
+    }
+
+    /// The connection, or a new one. Nothing is under way, so that changes may be refused if there is none.
+    async fn connection(&mut self) -> Result<&Connection, StoreError> {
+        let until = Instant::now() + NO_DATABASE;
+        loop {
+            // Taken out and put back: a borrow can't leave the loop on one way only.
+            if let Some(connection) = self.connection.take().filter(|connection| !connection.is_closed()) {
+                return Ok(self.connection.insert(connection));
+            }
+            match self.connector.connect().await {
+                Ok(connection) => return Ok(self.connection.insert(connection)),
+                Err(error) if Instant::now() >= until => {
+                    return Err(StoreError::Unavailable { why: format!("database: {error}") });
+                }
+                Err(_) => sleep(RECONNECT).await,
+            }
+        }
+    }
+
+    /// Whether the commit whose connection was lost was made. Asks until it is told, or the store is closed.
+    async fn find_out(&mut self) -> Result<bool, StoreError> {
+        let mut give_up = None;
+        loop {
+            match self.ask().await {
+                Ok(Resolved::Commits(commits)) => {
+                    let made = match commits.checked_sub(self.grip.commits) {
+                        Some(0) => false,
+                        Some(1) => true,
+                        _ => return Err(self.fail("the log's row is not what this instance wrote")),
+                    };
+                    self.progress.fence.store(self.grip.fence, Ordering::SeqCst);
+                    let counter =
+                        if made { &self.progress.resolved_made } else { &self.progress.resolved_not_made };
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    tracing::info!(made, "it is known what became of the commit");
+                    return Ok(made);
+                }
+                Ok(Resolved::Taken) => return Err(self.fail("another instance has taken this one's log")),
+                Err(why) => tracing::warn!(why, "it is not known yet what became of a commit"),
+            }
+            if self.closing.is_cancelled() {
+                let until = *give_up.get_or_insert_with(|| Instant::now() + CLOSING);
+                if Instant::now() >= until {
+                    return Err(StoreError::Unavailable {
+                        why: "it is not known whether it was written".to_owned(),
+                    });
+                }
+            }
+            sleep(RECONNECT).await;
+        }
+    }
+
+    async fn ask(&mut self) -> Result<Resolved, String> {
+        let connection = self.connector.connect().await.map_err(|error| error.to_string())?;
+        connection.forget_warnings();
+        let told = timeout(STATEMENT, resolve(&connection, &mut self.grip)).await;
+        let told = told.map_err(|_| {
+            // A primary without its standby looks like one, and commits nothing.
+            self.connector.pass_over();
+            "it takes too long".to_owned()
+        })?;
+        let told = told.map_err(|failure| failure.why().to_owned())?;
+        self.connection = Some(connection);
+        Ok(told)
+    }
+
+    /// Ends a transaction that failed. Without one there is nothing to end.
+    async fn roll_back(&mut self, in_transaction: bool) {
+        let Some(connection) = self.connection.as_ref().filter(|_| in_transaction) else { return };
+        let ended = timeout(STATEMENT, connection.client().batch_execute("ROLLBACK")).await;
+        if !matches!(ended, Ok(Ok(()))) {
+            self.connection = None;
+        }
+    }
+
+    fn fail(&self, why: &str) -> StoreError {
+        let why = self.progress.fatal.get_or_init(|| why.to_owned());
+        StoreError::Fatal { why: why.clone() }
+    }
+}
+
+/// The first change, and those behind it that fit into a batch with it; and one that does not.
+fn gather(first: Job, queue: &mut mpsc::Receiver<Job>) -> (Vec<Job>, Option<Job>) {
+    let mut touched: HashSet<RowId> = HashSet::new();
+    let (mut jobs, mut bytes, mut next) = (Vec::new(), 0, Some(first));
+    while let Some(job) = next {
+        let rows: Vec<_> = job.change.writes.iter().flat_map(rows_of).flatten().collect();
+        if rows.iter().any(|row| touched.contains(row)) {
+            return (jobs, Some(job));
+        }
+        touched.extend(rows);
+        bytes += size(&job.change);
+        jobs.push(job);
+        next = if jobs.len() < BATCH_CHANGES && bytes < BATCH_BYTES { queue.try_recv().ok() } else { None };
+    }
+    (jobs, None)
+}
+
+/// About how many bytes a change has.
+pub(super) fn size(change: &Change) -> usize {
+    const ROW: usize = 200;
+    let of_write = |write: &Write| match write {
+        Write::Insert(record) | Write::Replace(record) => ROW + record.sealed_len(),
+        Write::Remember(answer) => ROW + answer.tokens.len() * 17,
+        Write::InsertKey(key) | Write::ReplaceKey(key) => {
+            ROW + key.wraps.iter().map(|wrap| wrap.ciphertext.len() + ROW).sum::<usize>()
+        }
+        Write::PutLease(_) | Write::Fence { .. } => ROW,
+    };
+    let entries: usize = change.entries.iter().map(bytes::Bytes::len).sum();
+    entries + change.writes.iter().map(of_write).sum::<usize>()
+}
+
+/// Writes a batch. `plan` is set before anything is sent that may be made durable.
+async fn try_once(
+    connection: &Connection,
+    grip: &Grip,
+    changes: &[&Change],
+    checked: bool,
+    plan: &mut Option<Plan>,
+) -> Result<Plan, Stopped> {
+    let client = connection.client();
+    let present = if checked { lock(client, grip, changes).await? } else { Present::default() };
+    let conflicts: Vec<_> = changes.iter().map(|change| present.conflict(change)).collect();
+    let conflicts = if checked { conflicts } else { vec![None; changes.len()] };
+    let fine = changes.iter().zip(&conflicts).filter(|(_, conflict)| conflict.is_none());
+    let batch = Batch::of(fine.map(|(change, _)| *change), &present);
+    let mut sequence = grip.size;
+    let verdicts = changes.iter().zip(&conflicts).map(|(change, conflict)| {
+        if let Some(write) = *conflict {
+            return Err(StoreError::Conflict { write });
+        }
+        let first_sequence = sequence;
+        sequence += change.entries.len() as u64;
+        Ok(Committed { first_sequence })
+    });
+    let verdicts: Verdicts = verdicts.collect();
+    let writes = conflicts.iter().any(Option::is_none);
+    let planned = plan.insert(Plan { verdicts, entries: batch.entries(), writes }).clone();
+    if !writes {
+        client.batch_execute("ROLLBACK").await.map_err(Failure::from)?;
+        return Ok(planned);
+    }
+    let statement = batch.statement(grip);
+    let held = if checked {
+        let (held, committed) = join(statement.run(client), client.batch_execute("COMMIT")).await;
+        let held = held?;
+        committed.map_err(Failure::from)?;
+        held
+    } else {
+        statement.run(client).await?
+    };
+    if held.len() == 1 { Ok(planned) } else { Err(Stopped::Fenced) }
+}
+
+/// Begins a transaction, makes sure of the fence, and reads and locks what the conditions are about.
+async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Present, Stopped> {
+    let writes = || changes.iter().flat_map(|change| &change.writes);
+    let mut held =
+        Statement::new("SELECT log FROM logs WHERE log = $1 AND fence = $2 AND commits = $3 FOR UPDATE");
+    held.bind(int4(grip.log), Type::INT4)
+        .bind(int8(grip.fence), Type::INT8)
+        .bind(int8(grip.commits), Type::INT8);
+
+    let of_records = writes().filter_map(|write| match write {
+        Write::Insert(record) | Write::Replace(record) => Some(record.token.as_bytes().as_slice()),
+        _ => None,
+    });
+    let of_records: Vec<_> = of_records.collect();
+    let mut records =
+        Statement::new("SELECT token, revision FROM records WHERE token = ANY($1) ORDER BY token FOR UPDATE");
+    records.bind(of_records, Type::BYTEA_ARRAY);
+
+    let of_keys = writes().filter_map(|write| match write {
+        Write::InsertKey(key) | Write::ReplaceKey(key) => Some(key),
+        _ => None,
+    });
+    let of_keys: Vec<_> = of_keys.collect();
+    let tenant = |key: &&KeyRecord| key.tenant.as_ref().map_or("", TenantId::as_str).to_owned();
+    let mut keys = Statement::new(&format!(
+        "SELECT {} FROM keys WHERE id = ANY($1) OR (tenant, purpose, version) IN \
+         (SELECT * FROM unnest($2::text[], $3::int2[], $4::int8[])) ORDER BY id FOR UPDATE",
+        rows::KEY
+    ));
+    keys.bind(of_keys.iter().map(|key| key.id.as_bytes().as_slice()).collect::<Vec<_>>(), Type::BYTEA_ARRAY);
+    keys.bind(of_keys.iter().map(tenant).collect::<Vec<_>>(), Type::TEXT_ARRAY);
+    keys.bind(of_keys.iter().map(|key| rows::purpose(key.purpose)).collect::<Vec<_>>(), Type::INT2_ARRAY);
+    keys.bind(of_keys.iter().map(|key| i64::from(key.version.0)).collect::<Vec<_>>(), Type::INT8_ARRAY);
+
+    let of_answers = writes().filter_map(|write| match write {
+        Write::Remember(answer) => Some(answer.key.as_slice()),
+        _ => None,
+    });
+    let of_answers: Vec<_> = of_answers.collect();
+    let mut answers =
+        Statement::new("SELECT key, expires FROM remembered WHERE key = ANY($1) ORDER BY key FOR UPDATE");
+    answers.bind(of_answers, Type::BYTEA_ARRAY);
+
+    let of_leases = writes().filter_map(|write| match write {
+        Write::PutLease(lease) => Some(lease.name.as_str()),
+        Write::Fence { lease, .. } => Some(lease.as_str()),
+        _ => None,
+    });
+    let of_leases: Vec<_> = of_leases.collect();
+    let mut leases = Statement::new(&format!(
+        "SELECT {} FROM leases WHERE name = ANY($1) ORDER BY name FOR UPDATE",
+        rows::LEASE
+    ));
+    leases.bind(of_leases, Type::TEXT_ARRAY);
+
+    let (begun, held, records, keys, answers, leases) = join!(
+        client.batch_execute("BEGIN"),
+        held.run(client),
+        records.run(client),
+        keys.run(client),
+        answers.run(client),
+        leases.run(client),
+    );
+    begun.map_err(Failure::from)?;
+    if held?.is_empty() {
+        client.batch_execute("ROLLBACK").await.map_err(Failure::from)?;
+        return Err(Stopped::Fenced);
+    }
+    let altered = |error: StoreError| Failure::Refused(error.to_string());
+    let mut present = Present::default();
+    for row in records? {
+        let revision = number(&row, "revision").map_err(altered)?;
+        let revision = u32::try_from(revision).unwrap_or(u32::MAX);
+        present.records.insert(*rows::token(&row).map_err(altered)?.as_bytes(), revision);
+    }
+    for row in keys? {
+        let key = rows::key(&row).map_err(altered)?;
+        let place = keys::key(key.tenant.as_ref(), key.purpose, key.version);
+        present.keys.insert(*key.id.as_bytes(), key.revision);
+        present.key_places.insert(place, *key.id.as_bytes());
+    }
+    for row in answers? {
+        let key = row.try_get::<_, &[u8]>("key").ok().and_then(|key| key.try_into().ok());
+        let key = key.ok_or_else(|| Failure::Refused("corrupt idempotency hash".to_owned()))?;
+        present.remembered.insert(key, number(&row, "expires").map_err(altered)?);
+    }
+    for row in leases? {
+        let lease = rows::lease(&row).map_err(altered)?;
+        present.leases.insert(lease.name, (lease.revision, lease.fence));
+    }
+    Ok(present)
+}

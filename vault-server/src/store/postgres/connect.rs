@@ -1,0 +1,252 @@
+//! Connections: to the server that takes writes, and only to one whose commits are durable.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
+use futures::stream::poll_fn;
+use futures::{StreamExt as _, pin_mut};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::config::{ChannelBinding, SslMode};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::error::{Failure, printable};
+use super::options::{Password, PostgresOptions, Transport};
+
+/// How long one server may take until it is ready for statements.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct ConnectError(String);
+
+/// A connection that was checked.
+#[derive(Debug)]
+pub(super) struct Connection {
+    client: Client,
+    /// Whether the server has warned. A commit that is not replicated as it should be comes with a warning.
+    warned: Arc<AtomicBool>,
+    driver: JoinHandle<()>,
+}
+
+impl Connection {
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Before a commit: what it warned of until now is not about that.
+    pub(super) fn forget_warnings(&self) {
+        self.warned.store(false, Ordering::SeqCst);
+    }
+
+    pub(super) fn has_warned(&self) -> bool {
+        self.warned.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Connection {
+    /// Closes it at once: what it was about to do goes on only if the server has it already.
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Makes connections.
+#[derive(Debug)]
+pub(super) struct Connector {
+    options: PostgresOptions,
+    /// The host that was right the last time.
+    last: AtomicUsize,
+}
+
+impl Connector {
+    pub(super) fn new(options: PostgresOptions) -> Self {
+        Self { options, last: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn options(&self) -> &PostgresOptions {
+        &self.options
+    }
+
+    /// The next connection is to another host, if one takes writes.
+    pub(super) fn pass_over(&self) {
+        self.last.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// To the first host, from the one that was right the last time on, that takes writes durably.
+    pub(super) async fn connect(&self) -> Result<Connection, ConnectError> {
+        let hosts = &self.options.hosts;
+        let first = self.last.load(Ordering::Relaxed);
+        let mut reasons = Vec::new();
+        for at in (0..hosts.len()).map(|step| (first + step) % hosts.len()) {
+            let (host, port) = &hosts[at];
+            let reason = match timeout(PATIENCE, self.connect_to(host, *port)).await {
+                Ok(Ok(connection)) => {
+                    self.last.store(at, Ordering::Relaxed);
+                    return Ok(connection);
+                }
+                Ok(Err(reason)) => reason,
+                Err(_) => "it does not answer".to_owned(),
+            };
+            reasons.push(format!("{host}:{port}: {reason}"));
+        }
+        Err(ConnectError(reasons.join("; ")))
+    }
+
+    async fn connect_to(&self, host: &str, port: u16) -> Result<Connection, String> {
+        let options = &self.options;
+        let mut config = Config::new();
+        config.host(host).port(port).dbname(&options.database).user(&options.user);
+        config.application_name(options.instance.as_deref().unwrap_or("phi-vault"));
+        config.connect_timeout(PATIENCE).keepalives_idle(Duration::from_secs(20));
+        config.tcp_user_timeout(Duration::from_secs(30));
+        if let Some(password) = password(&options.password)? {
+            // Exposed: to the connection's configuration, which is dropped once it is made.
+            config.password(password.expose_secret());
+        }
+        match &options.transport {
+            Transport::Plain => {
+                config.ssl_mode(SslMode::Disable);
+                self.finish(config, NoTls).await
+            }
+            Transport::Tls { ca, identity } => {
+                config.ssl_mode(SslMode::Require).channel_binding(ChannelBinding::Prefer);
+                let identity = identity.as_ref().map(|(chain, key)| (chain.as_path(), key.as_path()));
+                self.finish(config, MakeRustlsConnect::new(tls(ca, identity)?)).await
+            }
+        }
+    }
+
+    async fn finish<T>(&self, config: Config, tls: T) -> Result<Connection, String>
+    where
+        T: MakeTlsConnect<Socket>,
+        T::Stream: Send + 'static,
+    {
+        let failed = |error: tokio_postgres::Error| Failure::from(error).why().to_owned();
+        let (client, mut driver) = config.connect(tls).await.map_err(failed)?;
+        let warned = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&warned);
+        let driver = tokio::spawn(async move {
+            let messages = poll_fn(move |cx| driver.poll_message(cx));
+            pin_mut!(messages);
+            while let Some(Ok(message)) = messages.next().await {
+                if let AsyncMessage::Notice(notice) = message
+                    && notice.severity() == "WARNING"
+                {
+                    tracing::warn!(message = printable(notice.message()), "the database warns");
+                    flag.store(true, Ordering::SeqCst);
+                }
+            }
+        });
+        let connection = Connection { client, warned, driver };
+        check(&connection.client).await?;
+        Ok(connection)
+    }
+}
+
+/// Refuses a server that takes no writes, or would acknowledge what a crash takes back.
+async fn check(client: &Client) -> Result<(), String> {
+    const SETTINGS: &str = "SELECT current_setting('transaction_read_only', true), \
+                            current_setting('synchronous_commit', true), current_setting('fsync', true), \
+                            current_setting('full_page_writes', true)";
+    let rows = client.query_typed(SETTINGS, &[]).await;
+    let rows = rows.map_err(|error| Failure::from(error).why().to_owned())?;
+    let setting = |column: usize| -> Option<String> { rows.first()?.try_get(column).ok()? };
+    if rows.len() != 1 || setting(0).is_none() {
+        return Err("it does not answer like a database".to_owned());
+    }
+    if setting(0).as_deref() != Some("off") {
+        return Err("it takes no writes (a standby?)".to_owned());
+    }
+    if setting(1).is_some_and(|mode| mode != "on" && mode != "remote_apply") {
+        return Err(
+            "synchronous_commit is neither on nor remote_apply: it would acknowledge what it may lose"
+                .to_owned(),
+        );
+    }
+    for (column, name) in [(2, "fsync"), (3, "full_page_writes")] {
+        if setting(column).is_some_and(|value| value != "on") {
+            return Err(format!("{name} is off: it would acknowledge what it may lose"));
+        }
+    }
+    Ok(())
+}
+
+fn password(source: &Password) -> Result<Option<SecretString>, String> {
+    let text = match source {
+        Password::None => return Ok(None),
+        Password::File(file) => {
+            let text = fs::read_to_string(file)
+                .map_err(|error| format!("password file {}: {error}", file.display()));
+            SecretString::from(text?)
+        }
+        Password::Environment(name) => {
+            let text =
+                std::env::var(name).map_err(|_| format!("there is no password in the environment's {name}"));
+            SecretString::from(text?)
+        }
+    };
+    // Exposed: to take its first line.
+    let line = text.expose_secret().lines().next().unwrap_or_default();
+    if line.is_empty() { Err("the password is empty".to_owned()) } else { Ok(Some(SecretString::from(line))) }
+}
+
+/// Files are read at every connection, so that new ones need no restart.
+fn tls(
+    ca: &std::path::Path,
+    identity: Option<(&std::path::Path, &std::path::Path)>,
+) -> Result<ClientConfig, String> {
+    let bad = |what: &str, file: &std::path::Path, why: &dyn std::fmt::Display| {
+        format!("{what} {}: {why}", file.display())
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca).map_err(|error| bad("ca", ca, &error))? {
+        let certificate = certificate.map_err(|error| bad("ca", ca, &error))?;
+        roots.add(certificate).map_err(|error| bad("ca", ca, &error))?;
+    }
+    if roots.is_empty() {
+        return Err(bad("ca", ca, &"no certificate in it"));
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots);
+    let Some((chain, key)) = identity else { return Ok(builder.with_no_client_auth()) };
+    let certificates = CertificateDer::pem_file_iter(chain)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| bad("certificate", chain, &error))?;
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| bad("key", key, &error))?;
+    builder.with_client_auth_cert(certificates, secret).map_err(|error| bad("certificate", chain, &error))
+}
+
+/// The pool's.
+pub(super) struct Manager(pub(super) Arc<Connector>);
+
+impl managed::Manager for Manager {
+    type Type = Connection;
+    type Error = ConnectError;
+
+    async fn create(&self) -> Result<Connection, ConnectError> {
+        // Boxed: it is large and rare, and every read would carry it.
+        Box::pin(self.0.connect()).await
+    }
+
+    async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<ConnectError> {
+        if connection.is_closed() { Err(RecycleError::message("closed")) } else { Ok(()) }
+    }
+}

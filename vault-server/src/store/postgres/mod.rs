@@ -1,0 +1,439 @@
+//! The store on PostgreSQL and what speaks its protocol: any number of instances on one database.
+//!
+//! * An instance writes a log of its own, held by lease and fence ([`log`]); one task makes its commits
+//!   ([`committer`]). Reads go through a pool, to the same server: the one that takes writes.
+//! * Only a server whose commits are durable is used ([`connect`]); what became of a commit whose connection was lost
+//!   is asked, never guessed.
+//! * SQL is what the family of engines shares: no notifications, advisory locks or extensions, no named statements.
+//! * A row that is not what was written is an error that names it ([`rows`]).
+
+mod batch;
+mod committer;
+mod connect;
+mod error;
+mod log;
+mod options;
+mod read;
+mod rows;
+mod schema;
+mod statement;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use deadpool::Runtime;
+use deadpool::managed::{Object, Pool};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{interval, timeout};
+use tokio_postgres::Row;
+use tokio_util::sync::CancellationToken;
+
+use self::committer::{Committer, Job, Progress, size};
+use self::connect::{Connection, Connector, Manager};
+use self::error::Failure;
+use self::log::{Grip, Wanted, renew, take};
+pub use self::options::{Password, PostgresOptions, Transport};
+use self::statement::Statement;
+use crate::domain::{
+    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, LeaseName, Record, SubjectRef, TenantId, Timestamp,
+    Token, VaultIdentity,
+};
+use crate::store::{
+    Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, MAX_ENTRY, Remembered, Stats, Store,
+    StoreError, TileId,
+};
+
+/// How many changes may wait for the committer, and how many bytes.
+const QUEUE: usize = 16 * 1024;
+const ROOM: u32 = 64 << 20;
+
+/// How long a read may take.
+const READ: Duration = Duration::from_secs(5);
+
+/// How long what was accepted has to become durable when the store is closed.
+const CLOSING: Duration = Duration::from_secs(15);
+
+/// Opens the store of a vault, and takes a log to write.
+///
+/// [`StoreError::Foreign`] if the database is of another vault than `expected`, or for newer software.
+pub async fn open(
+    options: PostgresOptions,
+    expected: Option<&VaultIdentity>,
+) -> Result<Arc<dyn Store>, StoreError> {
+    let connector = Arc::new(Connector::new(options));
+    let connection = connector.connect().await.map_err(|error| unavailable(&error))?;
+    schema::prepare(&connection).await?;
+    let there = read::identity(&connection).await?;
+    if there.is_some() && expected.is_some() && there.as_ref() != expected {
+        return Err(other_vault());
+    }
+    let size = connector.options().connections.max(1);
+    let pool = Pool::builder(Manager(Arc::clone(&connector)))
+        .max_size(size)
+        .runtime(Runtime::Tokio1)
+        .wait_timeout(Some(READ))
+        .create_timeout(Some(READ))
+        .build()
+        .map_err(|error| StoreError::Unavailable { why: error.to_string() })?;
+    let database = Arc::new(Database { connector, pool });
+    let store = PostgresStore::start(database, connection, Wanted::Any).await?;
+    Ok(Arc::new(store.ok_or_else(closed)?))
+}
+
+/// What all logs of a process share.
+struct Database {
+    connector: Arc<Connector>,
+    pool: Pool<Manager>,
+}
+
+/// A store that writes one log.
+struct PostgresStore {
+    database: Arc<Database>,
+    grip: Grip,
+    progress: Arc<Progress>,
+    queue: Mutex<Option<mpsc::Sender<Job>>>,
+    room: Arc<Semaphore>,
+    closed: AtomicBool,
+    closing: CancellationToken,
+    committer: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl PostgresStore {
+    /// `None` if no log is there that is wanted.
+    async fn start(
+        database: Arc<Database>,
+        connection: Connection,
+        wanted: Wanted,
+    ) -> Result<Option<Self>, StoreError> {
+        let options = database.connector.options();
+        let taken = take(&connection, wanted, options.instance.as_deref(), options.lease).await?;
+        let Some(grip) = taken else { return Ok(None) };
+        tracing::info!(log = grip.log.0, fence = grip.fence, size = grip.size, "this instance writes a log");
+        let (progress, closing) = (Arc::new(Progress::default()), CancellationToken::new());
+        let committer = Committer::new(
+            Arc::clone(&database.connector),
+            connection,
+            grip.clone(),
+            Arc::clone(&progress),
+            closing.clone(),
+        );
+        let keeper =
+            tokio::spawn(keep(Arc::clone(&database), grip.clone(), Arc::clone(&progress), closing.clone()));
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let committer = tokio::spawn(committer.run(receiver, keeper));
+        Ok(Some(Self {
+            database,
+            grip,
+            progress,
+            queue: Mutex::new(Some(sender)),
+            room: Arc::new(Semaphore::new(ROOM as usize)),
+            closed: AtomicBool::new(false),
+            closing,
+            committer: tokio::sync::Mutex::new(Some(committer)),
+        }))
+    }
+
+    fn usable(&self) -> Result<(), StoreError> {
+        self.progress.fatal().map_or(Ok(()), Err)?;
+        if self.closed.load(Ordering::SeqCst) { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Runs a statement that may be repeated.
+    async fn query(&self, statement: &Statement<'_>) -> Result<Vec<Row>, StoreError> {
+        self.usable()?;
+        self.database.query(statement).await
+    }
+
+    /// The fence that is in force for this instance.
+    fn fence(&self) -> u64 {
+        self.progress.fence.load(Ordering::SeqCst)
+    }
+}
+
+impl Database {
+    /// Runs a statement that may be repeated: on another connection if the first is lost.
+    async fn query(&self, statement: &Statement<'_>) -> Result<Vec<Row>, StoreError> {
+        let mut last = None;
+        for _ in 0..2 {
+            let connection = self.pool.get().await.map_err(|error| unavailable(&error))?;
+            let failure = match timeout(READ, statement.run(connection.client())).await {
+                Ok(Ok(rows)) => return Ok(rows),
+                Ok(Err(failure)) => failure,
+                Err(_) => Failure::Lost("it does not answer".to_owned()),
+            };
+            match failure {
+                // It is closed, and the pool makes another.
+                Failure::Lost(_) => drop(Object::take(connection)),
+                Failure::Again(_) => {}
+                Failure::Refused(_) | Failure::Duplicate => return Err(failure.into()),
+            }
+            last = Some(failure);
+        }
+        Err(last.map_or_else(closed, StoreError::from))
+    }
+}
+
+/// Renews the lease until the store is closed, or somebody else has the log.
+async fn keep(database: Arc<Database>, grip: Grip, progress: Arc<Progress>, closing: CancellationToken) {
+    let lease = database.connector.options().lease;
+    let mut ticks = interval((lease / 3).max(Duration::from_millis(10)));
+    loop {
+        tokio::select! {
+            biased;
+            () = closing.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let Ok(connection) = database.pool.get().await else { continue };
+        match timeout(READ, renew(&connection, &grip, lease)).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => {
+                progress.fatal.get_or_init(|| "another instance has taken this one's log".to_owned());
+                return;
+            }
+            Ok(Err(failure)) => tracing::warn!(why = failure.why(), "the log's lease was not renewed"),
+            Err(_) => drop(Object::take(connection)),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    fn engine(&self) -> &'static str {
+        "postgres"
+    }
+
+    async fn identity(&self) -> Result<Option<VaultIdentity>, StoreError> {
+        read::identity_of(&self.query(&read::identity_statement()).await?)
+    }
+
+    async fn found(&self, identity: &VaultIdentity) -> Result<(), StoreError> {
+        self.query(&read::found_statement(identity)).await?;
+        if self.identity().await?.as_ref() == Some(identity) { Ok(()) } else { Err(other_vault()) }
+    }
+
+    async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
+        self.usable()?;
+        if change.entries.iter().any(|entry| entry.len() > MAX_ENTRY) {
+            return Err(StoreError::Unavailable { why: "a log entry is too long".to_owned() });
+        }
+        if let Some(write) = batch::twice(&change) {
+            return Err(StoreError::Conflict { write });
+        }
+        let queue = self.queue.lock().clone().ok_or_else(closed)?;
+        // What is larger than the queue takes all of it.
+        let room = u32::try_from(size(&change)).unwrap_or(u32::MAX).clamp(1, ROOM);
+        let room = Arc::clone(&self.room).acquire_many_owned(room).await.map_err(|_| closed())?;
+        let (answer, answered) = oneshot::channel();
+        queue.send(Job { change, answer, _room: room }).await.map_err(|_| closed())?;
+        drop(queue);
+        answered.await.map_err(|_| self.progress.fatal().unwrap_or_else(closed))?
+    }
+
+    async fn records(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {
+        if tokens.is_empty() {
+            return self.usable().map(|()| Vec::new());
+        }
+        read::records_of(tokens, &self.query(&read::records_statement(tokens)).await?)
+    }
+
+    async fn find(
+        &self,
+        tenant: &TenantId,
+        class: &ClassName,
+        index: BlindIndex,
+        limit: usize,
+    ) -> Result<Vec<Token>, StoreError> {
+        let rows = self.query(&read::find_statement(tenant, class, index, limit)).await?;
+        rows.iter().map(rows::token).collect()
+    }
+
+    async fn tokens_of_subject(
+        &self,
+        tenant: &TenantId,
+        subject: SubjectRef,
+        after: Option<Token>,
+        limit: usize,
+    ) -> Result<Vec<Token>, StoreError> {
+        let rows = self.query(&read::subject_statement(tenant, subject, after, limit)).await?;
+        rows.iter().map(rows::token).collect()
+    }
+
+    async fn tokens_of_key(
+        &self,
+        key: KeyId,
+        after: Option<Token>,
+        limit: usize,
+    ) -> Result<Vec<Token>, StoreError> {
+        let rows = self.query(&read::key_tokens_statement(key, after, limit)).await?;
+        rows.iter().map(rows::token).collect()
+    }
+
+    async fn keys(
+        &self,
+        tenant: Option<&TenantId>,
+        purpose: KeyPurpose,
+    ) -> Result<Vec<KeyRecord>, StoreError> {
+        let rows = self.query(&read::keys_statement(tenant, purpose)).await?;
+        rows.iter().map(rows::key).collect()
+    }
+
+    async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
+        let rows = self.query(&read::key_statement(id)).await?;
+        rows.first().map(rows::key).transpose()
+    }
+
+    async fn remembered(&self, key: &[u8; 32]) -> Result<Option<Remembered>, StoreError> {
+        let rows = self.query(&read::remembered_statement(key)).await?;
+        rows.first().map(rows::remembered).transpose()
+    }
+
+    async fn forget(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        Ok(self.query(&read::forget_statement(now, limit)).await?.len())
+    }
+
+    async fn lease(&self, name: &LeaseName) -> Result<Option<Lease>, StoreError> {
+        let rows = self.query(&read::lease_statement(name)).await?;
+        rows.first().map(rows::lease).transpose()
+    }
+
+    fn log(&self) -> LogId {
+        self.grip.log
+    }
+
+    async fn logs(&self) -> Result<Vec<LogId>, StoreError> {
+        let rows = self.query(&Statement::new("SELECT log FROM logs ORDER BY log")).await?;
+        rows.iter().map(log::log_number).collect()
+    }
+
+    async fn log_size(&self, log: LogId) -> Result<u64, StoreError> {
+        self.usable()?;
+        if log == self.grip.log {
+            return Ok(self.progress.size.load(Ordering::SeqCst));
+        }
+        let rows = self.query(&read::size_statement(log)).await?;
+        rows.first().map_or(Ok(0), |row| rows::number(row, "size"))
+    }
+
+    async fn entries(
+        &self,
+        log: LogId,
+        start: u64,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Bytes>, StoreError> {
+        let end = self.log_size(log).await?;
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        let most = max_entries.max(1).min(usize::try_from(end - start).unwrap_or(usize::MAX));
+        let rows = self.query(&read::entries_statement(log, start, most, max_bytes)).await?;
+        if rows.is_empty() {
+            return Err(rows::lost_entry(log, start));
+        }
+        (start..).zip(&rows).map(|(sequence, row)| rows::entry(log, sequence, row)).collect()
+    }
+
+    async fn derive(&self, derived: Derived) -> Result<(), StoreError> {
+        let rows = self.query(&read::derive_statement(self.grip.log, self.fence(), &derived)?).await?;
+        if !rows.is_empty() {
+            return Ok(());
+        }
+        // A lost commit raises the fence: then it is another now.
+        self.usable()?;
+        Err(StoreError::Unavailable { why: "the log's fence has changed".to_owned() })
+    }
+
+    async fn derived(&self, log: LogId) -> Result<DerivedState, StoreError> {
+        read::derived_of(&self.query(&read::derived_statement(log)).await?)
+    }
+
+    async fn tile(&self, log: LogId, id: TileId) -> Result<Option<Bytes>, StoreError> {
+        let rows = self.query(&read::tile_statement(log, id)).await?;
+        Ok(rows.first().and_then(|row| row.try_get::<_, &[u8]>(0).ok()).map(Bytes::copy_from_slice))
+    }
+
+    async fn postings(
+        &self,
+        log: LogId,
+        key: &[u8],
+        from: u64,
+        until: u64,
+        newest_first: bool,
+        limit: usize,
+    ) -> Result<Vec<u64>, StoreError> {
+        let statement = read::postings_statement(log, key, (from, until), newest_first, limit);
+        let rows = self.query(&statement).await?;
+        rows.iter().map(|row| rows::number(row, "sequence")).collect()
+    }
+
+    async fn scan_records(&self, after: Option<Token>, limit: usize) -> Result<Vec<Record>, StoreError> {
+        read::scanned_records(&self.query(&read::scan_records_statement(after, limit)).await?)
+    }
+
+    async fn scan_keys(&self, after: Option<KeyId>, limit: usize) -> Result<Vec<KeyRecord>, StoreError> {
+        let rows = self.query(&read::scan_keys_statement(after, limit)).await?;
+        rows.iter().map(rows::key).collect()
+    }
+
+    async fn scan_remembered(
+        &self,
+        after: Option<[u8; 32]>,
+        limit: usize,
+    ) -> Result<Vec<Remembered>, StoreError> {
+        let rows = self.query(&read::scan_remembered_statement(after, limit)).await?;
+        rows.iter().map(rows::remembered).collect()
+    }
+
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        let rows = self.query(&read::stats_statement()).await?;
+        let row = rows.first().ok_or_else(closed)?;
+        let disk = self.query(&Statement::new("SELECT pg_database_size(current_database()) AS bytes")).await;
+        // Not every engine of the family says.
+        let disk_bytes = disk.ok().and_then(|rows| rows::number(rows.first()?, "bytes").ok()).unwrap_or(0);
+        Ok(Stats {
+            disk_bytes,
+            records: rows::number(row, "records")?,
+            entries: rows::number(row, "entries")?,
+        })
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.closed.store(true, Ordering::SeqCst);
+        drop(self.queue.lock().take());
+        self.closing.cancel();
+        if let Some(committer) = self.committer.lock().await.take() {
+            let abort = committer.abort_handle();
+            if timeout(CLOSING, committer).await.is_err() {
+                abort.abort();
+            }
+        }
+        self.progress.fatal().map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for PostgresStore {
+    /// The committer ends when its queue does, and the lease is renewed no more.
+    fn drop(&mut self) {
+        self.closing.cancel();
+    }
+}
+
+fn unavailable(error: &dyn std::fmt::Display) -> StoreError {
+    StoreError::Unavailable { why: format!("database: {error}") }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable { why: "the store is closed".to_owned() }
+}
+
+fn other_vault() -> StoreError {
+    StoreError::Foreign { why: "it is the store of another vault".to_owned() }
+}

@@ -1,0 +1,262 @@
+//! Rows of the tables and the words of the domain. Every row read is checked: its checksum is that of the row which
+//! the embedded engines would keep for the same thing at the same place, so there is one definition of both.
+
+use bytes::Bytes;
+use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
+
+use crate::domain::{
+    BlindIndex, Body, ClassName, Environment, InstanceId, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion,
+    LeaseName, Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
+};
+use crate::store::keys::{self, Space, purpose_byte};
+use crate::store::row::{self, CHECKSUM};
+use crate::store::{Lease, LogId, Lookup, Remembered, StoreError, corrupt};
+
+pub(super) const RECORD: &str = "token, tenant, class, subject, blind_index, created, key_id, key_version, sealed, \
+                                 erased, revision, checksum";
+pub(super) const KEY: &str =
+    "id, tenant, purpose, version, state, created, wrapping_keys, wraps, revision, checksum";
+pub(super) const REMEMBERED: &str = "key, request, tokens, at, expires, checksum";
+pub(super) const LEASE: &str = "name, holder, fence, expires, revision, checksum";
+
+/// A row's checksum.
+pub(super) fn checksum(space: Space, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> [u8; CHECKSUM] {
+    let mut content = Vec::with_capacity(512);
+    write(&mut content);
+    row::checksum(space, key, &content)
+}
+
+pub(super) fn record_checksum(record: &Record) -> [u8; CHECKSUM] {
+    checksum(Space::Records, record.token.as_bytes(), |out| row::write_record(record, out))
+}
+
+pub(super) fn key_checksum(key: &KeyRecord) -> [u8; CHECKSUM] {
+    let place = keys::key(key.tenant.as_ref(), key.purpose, key.version);
+    checksum(Space::Keys, &place, |out| row::write_key(key, out))
+}
+
+pub(super) fn remembered_checksum(answer: &Remembered) -> [u8; CHECKSUM] {
+    checksum(Space::Remembered, &answer.key, |out| row::write_remembered(answer, out))
+}
+
+pub(super) fn lease_checksum(lease: &Lease) -> [u8; CHECKSUM] {
+    checksum(Space::Leases, lease.name.as_str().as_bytes(), |out| row::write_lease(lease, out))
+}
+
+pub(super) fn entry_checksum(log: LogId, sequence: u64, entry: &[u8]) -> [u8; CHECKSUM] {
+    row::checksum(Space::Log, &entry_key(log, sequence), entry)
+}
+
+fn entry_key(log: LogId, sequence: u64) -> [u8; 12] {
+    let mut key = [0; 12];
+    key[..4].copy_from_slice(&log.0.to_be_bytes());
+    key[4..].copy_from_slice(&sequence.to_be_bytes());
+    key
+}
+
+/// The column's value; `None` if it has another type or is null.
+fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Option<T> {
+    row.try_get(column).ok()
+}
+
+fn array<const N: usize>(row: &Row, column: &str) -> Option<[u8; N]> {
+    get::<&[u8]>(row, column)?.try_into().ok()
+}
+
+/// The outer `None`: not an array of that length; the inner one: null.
+#[expect(clippy::option_option, reason = "a malformed column is not a null one")]
+fn optional_array<const N: usize>(row: &Row, column: &str) -> Option<Option<[u8; N]>> {
+    match get::<Option<&[u8]>>(row, column)? {
+        None => Some(None),
+        Some(bytes) => bytes.try_into().ok().map(Some),
+    }
+}
+
+fn unsigned(row: &Row, column: &str) -> Option<u64> {
+    get::<i64>(row, column)?.try_into().ok()
+}
+
+fn version(row: &Row, column: &str) -> Option<KeyVersion> {
+    unsigned(row, column)?.try_into().ok().map(KeyVersion)
+}
+
+fn is_checked(row: &Row, computed: [u8; CHECKSUM]) -> bool {
+    array(row, "checksum") == Some(computed)
+}
+
+/// The row's token, and what is kept under it. `None` if there is no token in it.
+pub(super) fn record(row: &Row) -> Option<(Token, Lookup)> {
+    let token = Token::from_bytes(array(row, "token")?);
+    let read = read_record(token, row).filter(|record| is_checked(row, record_checksum(record)));
+    Some((token, read.map_or(Lookup::Corrupt, |record| Lookup::Found(Box::new(record)))))
+}
+
+fn read_record(token: Token, row: &Row) -> Option<Record> {
+    let erased: Option<i64> = get(row, "erased")?;
+    let body = if let Some(at) = erased {
+        Body::Erased { at: Timestamp(at.try_into().ok()?) }
+    } else {
+        Body::Sealed {
+            key_id: KeyId::from_bytes(array(row, "key_id")?),
+            key_version: version(row, "key_version")?,
+            bytes: Sealed(get::<&[u8]>(row, "sealed")?.to_vec()),
+        }
+    };
+    Some(Record {
+        token,
+        tenant: TenantId::parse(get(row, "tenant")?).ok()?,
+        class: ClassName::parse(get(row, "class")?).ok()?,
+        subject: optional_array(row, "subject")?.map(SubjectRef::from_bytes),
+        index: optional_array(row, "blind_index")?.map(BlindIndex::from_bytes),
+        created: Timestamp(unsigned(row, "created")?),
+        body,
+        revision: unsigned(row, "revision")?.try_into().ok()?,
+    })
+}
+
+pub(super) fn key(row: &Row) -> Result<KeyRecord, StoreError> {
+    let id: &[u8] = get(row, "id").unwrap_or_default();
+    let read = read_key(row).filter(|key| is_checked(row, key_checksum(key)));
+    read.ok_or_else(|| corrupt(Space::Keys, id))
+}
+
+fn read_key(row: &Row) -> Option<KeyRecord> {
+    let tenant = match get(row, "tenant")? {
+        "" => None,
+        name => Some(TenantId::parse(name).ok()?),
+    };
+    let purpose = match get::<i16>(row, "purpose")? {
+        1 => KeyPurpose::Data,
+        2 => KeyPurpose::Index,
+        3 => KeyPurpose::LogSigning,
+        _ => return None,
+    };
+    let state = match get::<i16>(row, "state")? {
+        1 => KeyState::Active,
+        2 => KeyState::Retired,
+        3 => KeyState::Compromised,
+        4 => KeyState::Destroyed,
+        _ => return None,
+    };
+    let (names, wraps): (Vec<String>, Vec<Vec<u8>>) = (get(row, "wrapping_keys")?, get(row, "wraps")?);
+    if names.len() != wraps.len() {
+        return None;
+    }
+    let wraps = names.into_iter().zip(wraps);
+    Some(KeyRecord {
+        id: KeyId::from_bytes(array(row, "id")?),
+        tenant,
+        purpose,
+        version: version(row, "version")?,
+        state,
+        created: Timestamp(unsigned(row, "created")?),
+        wraps: wraps.map(|(wrapping_key, ciphertext)| WrappedKey { wrapping_key, ciphertext }).collect(),
+        revision: unsigned(row, "revision")?.try_into().ok()?,
+    })
+}
+
+/// The purpose's column.
+pub(super) fn purpose(purpose: KeyPurpose) -> i16 {
+    purpose_byte(purpose).into()
+}
+
+/// The state's column.
+pub(super) fn state(state: KeyState) -> i16 {
+    match state {
+        KeyState::Active => 1,
+        KeyState::Retired => 2,
+        KeyState::Compromised => 3,
+        KeyState::Destroyed => 4,
+    }
+}
+
+pub(super) fn remembered(row: &Row) -> Result<Remembered, StoreError> {
+    let key: &[u8] = get(row, "key").unwrap_or_default();
+    let read = read_remembered(row).filter(|answer| is_checked(row, remembered_checksum(answer)));
+    read.ok_or_else(|| corrupt(Space::Remembered, key))
+}
+
+fn read_remembered(row: &Row) -> Option<Remembered> {
+    Some(Remembered {
+        key: array(row, "key")?,
+        request: array(row, "request")?,
+        tokens: read_tokens(get(row, "tokens")?)?,
+        at: Timestamp(unsigned(row, "at")?),
+        expires: Timestamp(unsigned(row, "expires")?),
+    })
+}
+
+/// The column of an answer's tokens: `0`, or `1` and the token, for each.
+pub(super) fn write_tokens(tokens: &[Option<Token>]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(tokens.len() * 17);
+    for token in tokens {
+        bytes.push(token.is_some().into());
+        bytes.extend_from_slice(token.as_ref().map_or(&[][..], |token| token.as_bytes()));
+    }
+    bytes
+}
+
+fn read_tokens(mut bytes: &[u8]) -> Option<Vec<Option<Token>>> {
+    let mut tokens = Vec::new();
+    while let Some((tag, rest)) = bytes.split_first() {
+        bytes = rest;
+        tokens.push(match tag {
+            0 => None,
+            1 => {
+                let (token, rest) = bytes.split_first_chunk()?;
+                bytes = rest;
+                Some(Token::from_bytes(*token))
+            }
+            _ => return None,
+        });
+    }
+    Some(tokens)
+}
+
+pub(super) fn lease(row: &Row) -> Result<Lease, StoreError> {
+    let name: &str = get(row, "name").unwrap_or_default();
+    let read = read_lease(row).filter(|lease| is_checked(row, lease_checksum(lease)));
+    read.ok_or_else(|| corrupt(Space::Leases, name.as_bytes()))
+}
+
+fn read_lease(row: &Row) -> Option<Lease> {
+    Some(Lease {
+        name: LeaseName::parse(get(row, "name")?).ok()?,
+        holder: InstanceId::from_bytes(array(row, "holder")?),
+        fence: unsigned(row, "fence")?,
+        expires: Timestamp(unsigned(row, "expires")?),
+        revision: unsigned(row, "revision")?,
+    })
+}
+
+pub(super) fn identity(row: &Row) -> Option<VaultIdentity> {
+    Some(VaultIdentity {
+        vault: VaultId::from_bytes(array(row, "vault")?),
+        environment: Environment::parse(get(row, "environment")?).ok()?,
+    })
+}
+
+/// The entry of a row that should have this sequence.
+pub(super) fn entry(log: LogId, expected: u64, row: &Row) -> Result<Bytes, StoreError> {
+    let lost = || corrupt(Space::Log, &entry_key(log, expected));
+    let (sequence, bytes): (u64, &[u8]) =
+        unsigned(row, "sequence").zip(get(row, "entry")).ok_or_else(lost)?;
+    let sound = sequence == expected && is_checked(row, entry_checksum(log, sequence, bytes));
+    if sound { Ok(Bytes::copy_from_slice(bytes)) } else { Err(lost()) }
+}
+
+/// The row that should be there and is not.
+pub(super) fn lost_entry(log: LogId, sequence: u64) -> StoreError {
+    corrupt(Space::Log, &entry_key(log, sequence))
+}
+
+/// A token in a column of that name.
+pub(super) fn token(row: &Row) -> Result<Token, StoreError> {
+    array(row, "token").map(Token::from_bytes).ok_or_else(|| corrupt(Space::Records, &[]))
+}
+
+/// A number that is never negative.
+pub(super) fn number(row: &Row, column: &str) -> Result<u64, StoreError> {
+    unsigned(row, column).ok_or_else(|| StoreError::Corrupt { what: format!("column {column}") })
+}

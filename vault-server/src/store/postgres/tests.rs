@@ -1,0 +1,252 @@
+//! On a real server: the one that `PHI_VAULT_TEST_POSTGRES` names. Each test has a database of its own.
+
+use std::future::Future;
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicU32;
+
+use super::*;
+use crate::domain::{Environment, VaultId};
+use crate::store::Write;
+use crate::store::conformance::{Backend, change, conformance_tests, record, token};
+
+/// What outlives a test's own runtime: committers of stores that were dropped still have to give their log back.
+static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
+
+fn on_runtime<R: Send + 'static>(work: impl Future<Output = R> + Send + 'static) -> R {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    RUNTIME.spawn(async move { sender.send(work.await) });
+    receiver.recv().unwrap()
+}
+
+/// A database of its own.
+struct Database {
+    options: Option<PostgresOptions>,
+}
+
+impl Database {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let Ok(url) = std::env::var("PHI_VAULT_TEST_POSTGRES") else {
+            println!("skipped: no PostgreSQL to test with (PHI_VAULT_TEST_POSTGRES)");
+            return Self { options: None };
+        };
+        let server: tokio_postgres::Config = url.parse().unwrap();
+        let tokio_postgres::config::Host::Tcp(host) = &server.get_hosts()[0] else { panic!("{url}") };
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let database = format!("store_{}_{number}", std::process::id());
+        let options = PostgresOptions {
+            hosts: vec![(host.clone(), server.get_ports()[0])],
+            database: database.clone(),
+            user: server.get_user().unwrap().to_owned(),
+            password: Password::None,
+            transport: Transport::Plain,
+            connections: 4,
+            instance: Some("test".to_owned()),
+            lease: Duration::from_secs(10),
+        };
+        on_runtime(async move {
+            let (client, connection) = server.connect(tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            client.batch_execute(&format!("CREATE DATABASE {database}")).await.unwrap();
+        });
+        Self { options: Some(options) }
+    }
+
+    fn options(&self) -> PostgresOptions {
+        self.options.clone().unwrap()
+    }
+
+    /// Runs statements as a database administrator would.
+    async fn sql(&self, text: &str) -> Vec<tokio_postgres::SimpleQueryMessage> {
+        let connection = Connector::new(self.options()).connect().await.unwrap();
+        connection.client().simple_query(text).await.unwrap()
+    }
+
+    /// Another instance.
+    async fn instance(&self, name: &str) -> Arc<dyn Store> {
+        open(PostgresOptions { instance: Some(name.to_owned()), ..self.options() }, None).await.unwrap()
+    }
+}
+
+impl Backend for Database {
+    fn open(&self) -> Arc<dyn Store> {
+        let options = self.options();
+        on_runtime(async move { open(options, None).await.unwrap() })
+    }
+
+    fn is_there(&self) -> bool {
+        self.options.is_some()
+    }
+}
+
+conformance_tests!(Database::new());
+
+fn insert(number: u64) -> Change {
+    change([Write::Insert(record(number))], &[&number.to_string()])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_write_logs_of_their_own() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let (ann, bob) = (database.instance("ann").await, database.instance("bob").await);
+    assert_eq!((ann.log(), bob.log()), (LogId(0), LogId(1)));
+    assert_eq!(ann.commit(insert(1)).await, Ok(Committed { first_sequence: 0 }));
+    assert_eq!(bob.commit(insert(2)).await, Ok(Committed { first_sequence: 0 }));
+    assert_eq!(bob.commit(insert(1)).await, Err(StoreError::Conflict { write: 0 }));
+    assert_eq!(ann.entries(LogId(1), 0, 9, 99).await, Ok(vec![Bytes::from_static(b"2")]));
+    assert_eq!((ann.logs().await, ann.log_size(LogId(1)).await), (Ok(vec![LogId(0), LogId(1)]), Ok(1)));
+    assert!(matches!(&ann.records(&[token(2)]).await.unwrap()[..], [Lookup::Found(_)]));
+    bob.close().await.unwrap();
+    // What was given back is taken before a new one is made.
+    let cat = database.instance("cat").await;
+    assert_eq!((cat.log(), cat.log_size(LogId(1)).await), (LogId(1), Ok(1)));
+    assert_eq!(cat.commit(insert(3)).await, Ok(Committed { first_sequence: 1 }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_whose_log_was_taken_writes_nothing_any_more() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let first = database.instance("ann").await;
+    first.commit(insert(1)).await.unwrap();
+    // The same name: a restart, while the first still lives.
+    let second = database.instance("ann").await;
+    assert_eq!((second.log(), second.log_size(LogId(0)).await), (LogId(0), Ok(1)));
+    assert!(matches!(first.commit(insert(2)).await, Err(StoreError::Fatal { .. })));
+    assert!(matches!(first.records(&[token(1)]).await, Err(StoreError::Fatal { .. })));
+    assert_eq!(second.commit(insert(2)).await, Ok(Committed { first_sequence: 1 }));
+}
+
+/// Ends all of Ann's connections.
+const CUT: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                   WHERE application_name = 'ann' AND datname = current_database()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_connection_is_cut_is_made_once() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    let cutting = CancellationToken::new();
+    let cutter = {
+        let (options, cutting) = (database.options(), cutting.clone());
+        tokio::spawn(async move {
+            let connection =
+                Connector::new(PostgresOptions { instance: None, ..options }).connect().await.unwrap();
+            let mut cuts = 0;
+            while !cutting.is_cancelled() {
+                connection.client().simple_query(CUT).await.unwrap();
+                cuts += 1;
+                tokio::time::sleep(Duration::from_millis(7)).await;
+            }
+            cuts
+        })
+    };
+    let writers = (0..8_u64).map(|writer| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            for number in 0..40 {
+                store.commit(insert(writer * 100 + number)).await.unwrap();
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    cutting.cancel();
+    assert!(cutter.await.unwrap() > 3);
+    assert_eq!(store.log_size(LogId(0)).await, Ok(320));
+    let entries = store.entries(LogId(0), 0, 999, 1 << 20).await.unwrap();
+    let mut numbers: Vec<u64> =
+        entries.iter().map(|entry| std::str::from_utf8(entry).unwrap().parse().unwrap()).collect();
+    numbers.sort_unstable();
+    let expected: Vec<u64> = (0..8).flat_map(|writer| (0..40).map(move |n| writer * 100 + n)).collect();
+    assert_eq!(numbers, expected, "each once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_an_administrator_altered_are_named() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    store.commit(insert(1)).await.unwrap();
+    store.commit(insert(2)).await.unwrap();
+    for altered in [
+        "UPDATE records SET tenant = 'st-john'",
+        "UPDATE records SET tenant = 'st-mary', sealed = sealed || '\\x00'",
+        "UPDATE records SET subject = NULL",
+        "UPDATE records SET key_version = -1",
+        "UPDATE records SET erased = 5, sealed = NULL, key_id = NULL",
+    ] {
+        database.sql(altered).await;
+        assert_eq!(store.records(&[token(1)]).await, Ok(vec![Lookup::Corrupt]), "{altered}");
+        assert!(matches!(store.scan_records(None, 9).await, Err(StoreError::Corrupt { .. })), "{altered}");
+    }
+    database.sql("UPDATE log_entries SET entry = 'forged' WHERE sequence = 1").await;
+    assert!(matches!(store.entries(LogId(0), 0, 9, 99).await, Err(StoreError::Corrupt { .. })));
+    assert_eq!(store.entries(LogId(0), 0, 1, 99).await.unwrap().len(), 1);
+    database.sql("UPDATE log_entries SET sequence = 7 WHERE sequence = 0").await;
+    assert!(matches!(store.entries(LogId(0), 0, 9, 99).await, Err(StoreError::Corrupt { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_another_vault_or_for_newer_software_is_refused() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let identity = |byte| VaultIdentity {
+        vault: VaultId::from_bytes([byte; 16]),
+        environment: Environment::parse("qa").unwrap(),
+    };
+    let store = database.instance("ann").await;
+    store.found(&identity(1)).await.unwrap();
+    store.close().await.unwrap();
+    assert!(open(database.options(), Some(&identity(1))).await.is_ok());
+    let other = open(database.options(), Some(&identity(2))).await;
+    assert!(matches!(other.err(), Some(StoreError::Foreign { .. })));
+    assert_eq!(database.sql("SELECT * FROM logs").await.len(), 3, "no log was taken for it");
+
+    // One step ahead, and this software may go on beside it; and one with which it may not.
+    database.sql("INSERT INTO vault_schema VALUES (2, 1)").await;
+    assert!(open(database.options(), Some(&identity(1))).await.is_ok());
+    database.sql("INSERT INTO vault_schema VALUES (3, 3)").await;
+    let newer = open(database.options(), Some(&identity(1))).await;
+    assert!(matches!(newer.err(), Some(StoreError::Foreign { why }) if why.contains("newer software")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_would_lose_what_it_acknowledges_is_refused() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let name = database.options().database;
+    for (setting, said) in [
+        ("synchronous_commit = off", "synchronous_commit"),
+        ("synchronous_commit = local", "synchronous_commit"),
+        ("synchronous_commit = remote_write", "synchronous_commit"),
+        (
+            "synchronous_commit = on; ALTER DATABASE {name} SET default_transaction_read_only = on",
+            "takes no writes",
+        ),
+    ] {
+        let setting = setting.replace("{name}", &name);
+        // Through the server's own database: a read-only one could not be changed back from within.
+        let administrator =
+            Connector::new(PostgresOptions { database: "postgres".to_owned(), ..database.options() });
+        let administrator = administrator.connect().await.unwrap();
+        administrator.client().batch_execute(&format!("ALTER DATABASE {name} SET {setting}")).await.unwrap();
+        let refused = open(database.options(), None).await;
+        let Some(StoreError::Unavailable { why }) = refused.err() else { panic!("{setting}") };
+        assert!(why.contains(said), "{setting}: {why}");
+    }
+}
