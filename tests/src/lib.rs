@@ -7,6 +7,7 @@ pub mod canary;
 pub mod data;
 pub mod fake_kms;
 pub mod moto;
+pub mod postgres;
 pub mod powercut;
 pub mod process;
 pub mod site;
