@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio_postgres::Config;
 
 use super::USER;
 use super::authority::Authority;
+use super::backup;
 use super::files::{clean_up, free_port, write_private};
 use super::guard::Guard;
 use super::options::{Options, Tls};
@@ -26,6 +27,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How often another port is tried, if somebody has taken it meanwhile.
 const PORTS_TRIED: u32 = 5;
+
+/// Keeps the log that a standby has yet to read.
+const SLOT: &str = "standby";
 
 /// A running server; ended and removed when dropped.
 pub struct Cluster {
@@ -69,6 +73,37 @@ impl Cluster {
         write_private(&home.path().join("hba.conf"), &access(&options))?;
         let guard = Guard::watch(home.path())?;
         Ok(Self { programs, options, port: free_port()?, authority, postmaster: None, _guard: guard, home })
+    }
+
+    /// A running standby of this one, on the port that is given or on any.
+    pub(super) fn standby(&self, options: &Options, port: Option<u16>) -> Result<Self> {
+        let upstream = [
+            (
+                "primary_conninfo",
+                format!("host='{}' port={} user={USER}", self.home.path().display(), self.port),
+            ),
+            ("primary_slot_name", SLOT.to_owned()),
+            ("wal_retrieve_retry_interval", "100ms".to_owned()),
+        ];
+        let mut options = options.clone();
+        let upstream = upstream.into_iter().map(|(name, value)| (name.to_owned(), value));
+        options.settings.splice(0..0, upstream);
+        let mut standby = Self::prepare(self.programs.clone(), options, self.authority.clone())?;
+        query::session(&self.local("postgres"), |session| {
+            // One that is gone may have left it.
+            session.run(&format!(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{SLOT}'; \
+                 SELECT pg_create_physical_replication_slot('{SLOT}', true)"
+            ))?;
+            backup::copy(session, &self.data(), &standby.data())
+        })?;
+        if let Some(port) = port {
+            standby.port = port;
+            ensure!(standby.launch_here()?, "somebody else listens on port {port}");
+        } else {
+            standby.launch()?;
+        }
+        Ok(standby)
     }
 
     /// Makes its data.

@@ -7,10 +7,14 @@
 //! its processes run as `nobody`.
 
 mod authority;
+mod backup;
 mod cluster;
 mod files;
 mod guard;
 mod options;
+mod pair;
+#[cfg(test)]
+mod pair_tests;
 mod process;
 mod programs;
 mod query;
@@ -20,6 +24,7 @@ mod tests;
 
 pub use cluster::Cluster;
 pub use options::{Options, Tls};
+pub use pair::Pair;
 pub use query::Rows;
 pub use server::Server;
 
