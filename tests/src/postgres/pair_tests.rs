@@ -1,8 +1,9 @@
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio_postgres::NoTls;
+use tokio_postgres::{AsyncMessage, NoTls};
 
 use super::{Cluster, Options, Pair};
 
@@ -86,6 +87,37 @@ async fn a_commit_waits_until_there_is_a_standby() {
     pair.rebuild();
     tokio::time::timeout(Duration::from_secs(20), commit).await.unwrap().unwrap();
     assert_eq!(rows(pair.primary(), &database), [1]);
+}
+
+/// What PostgreSQL does, and what nobody who needs both copies may ask of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_cancelled_while_it_waits_is_acknowledged_with_a_warning() {
+    let Some(mut pair) = Pair::start(&Options::default()) else { return };
+    let database = table(&pair);
+    pair.fail_over();
+    let (client, mut connection) =
+        tokio_postgres::connect(&pair.primary().url(&database), NoTls).await.unwrap();
+    let notices = tokio::spawn(async move {
+        let mut notices = Vec::new();
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notice(notice) = message {
+                notices.push(notice.message().to_owned());
+            }
+        }
+        notices
+    });
+    let cancel = client.cancel_token();
+    // A limit of time does not count for the wait.
+    let commit = async move {
+        client.simple_query("SET statement_timeout = '100ms'").await.unwrap();
+        client.simple_query("INSERT INTO t VALUES (1)").await
+    };
+    let mut commit = Box::pin(commit);
+    assert!(tokio::time::timeout(Duration::from_millis(500), &mut commit).await.is_err());
+    cancel.cancel_query(NoTls).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), commit).await.unwrap().unwrap();
+    let notices = notices.await.unwrap();
+    assert!(notices[0].contains("canceling wait for synchronous replication"), "{notices:?}");
 }
 
 #[test]

@@ -1,6 +1,14 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio_postgres::NoTls;
+use tokio_postgres::error::SqlState;
+use tokio_rustls::TlsConnector;
 
 use super::{Cluster, Options, Rows, Server, Tls};
 
@@ -72,26 +80,44 @@ async fn tls_is_spoken_by_a_certificate_for_loopback_and_asked_for() {
     let options = Options { tls: Tls::Required, ..Options::default() };
     let Some(cluster) = Cluster::start(&options) else { return };
     let plain = tokio_postgres::connect(&cluster.url("postgres"), NoTls).await.err().unwrap();
-    assert_eq!(plain.code().unwrap().code(), "28000");
+    assert_eq!(plain.code(), Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION));
     for name in ["localhost", "127.0.0.1"] {
-        handshake(&cluster, name).await.unwrap();
+        assert_eq!(greeting(&cluster, name, false).await.unwrap(), b'R');
     }
-    handshake(&cluster, "example.org").await.unwrap_err();
+    greeting(&cluster, "example.org", false).await.unwrap_err();
 }
 
-/// Asks for TLS as the protocol has it and shakes hands, without a word of SQL.
-async fn handshake(cluster: &Cluster, name: &str) -> std::io::Result<()> {
-    use rustls::pki_types::pem::PemObject;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+#[tokio::test]
+async fn a_client_certificate_is_asked_for() {
+    let options = Options { tls: Tls::ClientCertificate, ..Options::default() };
+    let Some(cluster) = Cluster::start(&options) else { return };
+    assert_eq!(greeting(&cluster, "localhost", true).await.unwrap(), b'R');
+    assert_eq!(greeting(&cluster, "localhost", false).await.unwrap(), b'E');
+}
 
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(rustls::pki_types::CertificateDer::from_pem_file(cluster.ca().unwrap()).unwrap()).unwrap();
-    let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", cluster.port())).await?;
+/// Asks for TLS as the protocol has it, says who it is, and gives the tag of the answer: `R` of a welcome, `E` of an
+/// error.
+async fn greeting(cluster: &Cluster, name: &str, certificate: bool) -> std::io::Result<u8> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(cluster.ca().unwrap()).unwrap()).unwrap();
+    let config = ClientConfig::builder().with_root_certificates(roots);
+    let config = if certificate {
+        let (certificate, key) = cluster.client_certificate().unwrap();
+        let chain = vec![CertificateDer::from_pem_file(certificate).unwrap()];
+        config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap()).unwrap()
+    } else {
+        config.with_no_client_auth()
+    };
+    let mut stream = TcpStream::connect(("127.0.0.1", cluster.port())).await?;
     stream.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]).await?;
     assert_eq!(stream.read_u8().await?, b'S');
     let name = name.to_owned().try_into().unwrap();
-    tokio_rustls::TlsConnector::from(std::sync::Arc::new(config)).connect(name, stream).await.map(drop)
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    let parameters = b"user\0phi_vault\0database\0postgres\0\0";
+    stream.write_u32(8 + parameters.len() as u32).await?;
+    stream.write_u32(3 << 16).await?;
+    stream.write_all(parameters).await?;
+    stream.read_u8().await
 }
 
 #[test]
