@@ -6,7 +6,9 @@
 pub mod canary;
 pub mod data;
 pub mod fake_kms;
+pub mod fake_postgres;
 pub mod moto;
+pub mod postgres;
 pub mod powercut;
 pub mod process;
 pub mod site;
