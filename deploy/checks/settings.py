@@ -13,8 +13,8 @@ from pathlib import Path
 from render import pick
 
 UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-# What the server does after it has drained: the last checkpoint, and closing the store.
-AFTER_DRAIN = 10
+# What the server does after it has drained: the last checkpoint (5), and closing the store (15).
+AFTER_DRAIN = 20
 
 
 def check(root, deploy, rendered, skipped):
@@ -97,6 +97,8 @@ def numbers(config, container, workload, documents):
         yield "vault.toml: store.postgres.tls must be \"verify-full\""
     if "password" in postgres or any(re.search(r"://[^/]*:[^/]*@", text) for text in strings(config)):
         yield "vault.toml: a password in the configuration"
+    if "instance" in postgres:
+        yield "vault.toml: one name for all instances: each would take the log from the one before it"
     out = [
         port["port"]
         for policy in pick(documents, "NetworkPolicy")
