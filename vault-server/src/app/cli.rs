@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use super::config::{Config, ConfigError, Log};
 use super::dev;
-use super::init::{self, CONFIG_FILE, NewKms, NewVault};
+use super::init::{self, CONFIG_FILE, NewDatabase, NewKms, NewVault};
 use super::serve::{self, Outcome};
 use super::telemetry;
 use super::tls::ReloadingTls;
@@ -67,6 +67,9 @@ enum Command {
         /// Where callers connect; port 0 takes a free one.
         #[arg(long, default_value = "127.0.0.1:8443")]
         listen: SocketAddr,
+        /// When it is made: keep it in this database instead of its directory.
+        #[arg(long, value_name = "URL", value_parser = NewDatabase::parse)]
+        postgres: Option<NewDatabase>,
     },
 }
 
@@ -90,6 +93,9 @@ struct Init {
     /// Where callers will connect.
     #[arg(long, default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
+    /// Keep it in this database instead of its directory: postgres://user@host:port/database.
+    #[arg(long, value_name = "URL", value_parser = NewDatabase::parse)]
+    postgres: Option<NewDatabase>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -105,7 +111,7 @@ pub fn main() -> ExitCode {
         Command::Serve { config } => serve(&config),
         Command::Check { config } => check(&config),
         Command::Init(options) => make(options),
-        Command::Dev { dir, listen } => develop(dir, listen),
+        Command::Dev { dir, listen, postgres } => develop(dir, listen, postgres),
     };
     ExitCode::from(ended.unwrap_or_else(|error| {
         eprintln!("error: {error}");
@@ -134,13 +140,13 @@ fn check(file: &Path) -> anyhow::Result<u8> {
 }
 
 fn make(options: Init) -> anyhow::Result<u8> {
-    let Init { dir, environment, kms, kms_keys, local_in_prod, listen } = options;
+    let Init { dir, environment, kms, kms_keys, local_in_prod, listen, postgres: database } = options;
     let kms = match kms {
         KmsChoice::Local => NewKms::Local { in_prod: local_in_prod },
         KmsChoice::Aws => NewKms::Aws { arns: kms_keys },
     };
     let principals = init::example_principals(&environment);
-    let vault = NewVault { dir, environment, kms, listen, principals };
+    let vault = NewVault { dir, environment, kms, database, listen, principals };
     let id = init::init(&vault)?;
     let config = vault.dir.join(CONFIG_FILE);
     println!("made vault {id} in {}", vault.dir.display());
@@ -156,9 +162,9 @@ fn make(options: Init) -> anyhow::Result<u8> {
     Ok(EXIT_OK)
 }
 
-fn develop(dir: PathBuf, listen: SocketAddr) -> anyhow::Result<u8> {
+fn develop(dir: PathBuf, listen: SocketAddr, database: Option<NewDatabase>) -> anyhow::Result<u8> {
     telemetry::init(&Log::default())?;
-    let config = dev::prepare(&dir, listen)?;
+    let config = dev::prepare(&dir, listen, database)?;
     block_on(dev::run(dir, config))
 }
 

@@ -14,7 +14,7 @@ use anyhow::Context as _;
 
 use super::config::Config;
 use super::files::{self, Access};
-use super::init::{self, CONFIG_FILE, NewKms, NewVault};
+use super::init::{self, CONFIG_FILE, NewDatabase, NewKms, NewVault};
 use super::pki::{self, ROLES};
 use super::serve::{self, Outcome};
 use crate::domain::Environment;
@@ -26,7 +26,7 @@ const PKI_DIR: &str = "pki";
 const PROFILE_FILE: &str = "profile.toml";
 
 /// Makes what is missing; the configuration, listening on `listen`.
-pub fn prepare(dir: &Path, listen: SocketAddr) -> anyhow::Result<Config> {
+pub fn prepare(dir: &Path, listen: SocketAddr, database: Option<NewDatabase>) -> anyhow::Result<Config> {
     let file = dir.join(CONFIG_FILE);
     let environment = Environment::parse(ENVIRONMENT).context("the environment's name")?;
     if !file.exists() {
@@ -34,6 +34,7 @@ pub fn prepare(dir: &Path, listen: SocketAddr) -> anyhow::Result<Config> {
             dir: dir.to_owned(),
             environment: environment.clone(),
             kms: NewKms::Local { in_prod: None },
+            database,
             listen,
             principals: principals(&environment),
         };
@@ -152,9 +153,9 @@ mod tests {
     #[test]
     fn second_start_uses_what_the_first_made() {
         let dir = tempfile::tempdir().unwrap();
-        let first = prepare(dir.path(), LISTEN.parse().unwrap()).unwrap();
+        let first = prepare(dir.path(), LISTEN.parse().unwrap(), None).unwrap();
         let root_key = std::fs::read(dir.path().join(init::ROOT_KEY_FILE)).unwrap();
-        let second = prepare(dir.path(), "127.0.0.1:9".parse().unwrap()).unwrap();
+        let second = prepare(dir.path(), "127.0.0.1:9".parse().unwrap(), None).unwrap();
         assert_eq!(first.vault, second.vault);
         assert_eq!(second.listen.address.port(), 9);
         assert_eq!(std::fs::read(dir.path().join(init::ROOT_KEY_FILE)).unwrap(), root_key);
@@ -163,11 +164,11 @@ mod tests {
     #[test]
     fn dev_does_not_serve_another_environments_vault() {
         let dir = tempfile::tempdir().unwrap();
-        prepare(dir.path(), LISTEN.parse().unwrap()).unwrap();
+        prepare(dir.path(), LISTEN.parse().unwrap(), None).unwrap();
         let file = dir.path().join(CONFIG_FILE);
         let text = std::fs::read_to_string(&file).unwrap().replace("\"dev\"", "\"qa\"");
         std::fs::write(&file, text).unwrap();
-        assert!(prepare(dir.path(), LISTEN.parse().unwrap()).unwrap_err().to_string().contains("`qa`"));
+        assert!(prepare(dir.path(), LISTEN.parse().unwrap(), None).unwrap_err().to_string().contains("`qa`"));
     }
 
     #[test]

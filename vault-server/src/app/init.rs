@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::config::Config;
+use super::config::{self, Config};
 use super::files::{self, Access};
 use super::wire;
 use crate::domain::{Environment, VaultId};
@@ -33,6 +33,53 @@ pub enum NewKms {
     },
 }
 
+/// The database that a new vault is kept in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDatabase {
+    hosts: Vec<(String, u16)>,
+    database: String,
+    user: String,
+}
+
+impl NewDatabase {
+    /// From `postgres://user@host:port,host:port/database`. There is no password in it: it would be seen in the list
+    /// of processes.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let form = || "must be postgres://user@host:port/database".to_owned();
+        let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
+        let (user, rest) = rest.and_then(|rest| rest.split_once('@')).ok_or_else(form)?;
+        let (hosts, database) = rest.split_once('/').ok_or_else(form)?;
+        if user.contains(':') {
+            return Err("must not have a password in it: see password_file in [store.postgres]".to_owned());
+        }
+        let hosts: Option<Vec<_>> = hosts.split(',').map(config::address).collect();
+        let hosts = hosts.ok_or_else(form)?;
+        let name = |text: &str| !text.is_empty() && !text.contains(['?', '/', '%', '"']);
+        if !name(user) || !name(database) {
+            return Err(form());
+        }
+        Ok(Self { hosts, database: database.to_owned(), user: user.to_owned() })
+    }
+
+    fn text(&self) -> String {
+        let quoted = |value: &str| toml::Value::from(value).to_string();
+        let bracketed = |host: &str| if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let hosts: Vec<_> =
+            self.hosts.iter().map(|(host, port)| quoted(&format!("{}:{port}", bracketed(host)))).collect();
+        let protection = if self.hosts.iter().all(|(host, _)| config::is_loopback(host)) {
+            "tls = \"off\"\n"
+        } else {
+            "password_file = \"db-password\"\ntls = \"verify-full\"\nca = \"pki/db-ca.pem\"\n"
+        };
+        format!(
+            "\n[store]\nengine = \"postgres\"\n\n[store.postgres]\nhosts = [{}]\ndatabase = {}\nuser = {}\n{protection}",
+            hosts.join(", "),
+            quoted(&self.database),
+            quoted(&self.user),
+        )
+    }
+}
+
 /// A vault to be made.
 #[derive(Debug, Clone)]
 pub struct NewVault {
@@ -42,6 +89,8 @@ pub struct NewVault {
     pub environment: Environment,
     /// What wraps its keys.
     pub kms: NewKms,
+    /// Where its rows are kept, if not in its directory.
+    pub database: Option<NewDatabase>,
     /// Where it will listen.
     pub listen: SocketAddr,
     /// The text of its principals' file.
@@ -109,10 +158,10 @@ fn config_text(vault: &NewVault, id: VaultId) -> String {
          client_ca = \"pki/ca.pem\"\n\
          \n\
          [access]\n\
-         principals = \"{PRINCIPALS_FILE}\"\n\
-         \n\
-         [kms]\n"
+         principals = \"{PRINCIPALS_FILE}\"\n"
     );
+    text.push_str(&vault.database.as_ref().map(NewDatabase::text).unwrap_or_default());
+    text.push_str("\n[kms]\n");
     let quoted = |value: &str| toml::Value::from(value).to_string();
     match &vault.kms {
         NewKms::Local { in_prod } => {
@@ -142,7 +191,7 @@ mod tests {
         let environment = Environment::parse(environment).unwrap();
         let principals = example_principals(&environment);
         let listen = SocketAddr::from(([127, 0, 0, 1], 8443));
-        NewVault { dir: dir.join("vault"), environment, kms, listen, principals }
+        NewVault { dir: dir.join("vault"), environment, kms, database: None, listen, principals }
     }
 
     #[test]
@@ -161,6 +210,30 @@ mod tests {
         std::fs::remove_file(vault.dir.join(CONFIG_FILE)).unwrap();
         assert!(init(&vault).is_err());
         assert_eq!(std::fs::read(&root_key).unwrap(), before);
+    }
+
+    #[test]
+    fn init_with_a_database_says_where_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let new = |url: &str| NewVault {
+            database: Some(NewDatabase::parse(url).unwrap()),
+            ..vault(dir.path(), "qa", NewKms::Local { in_prod: None })
+        };
+        let near = new("postgres://vault@127.0.0.1:5432,[::1]:5433/phi");
+        let text = config_text(&near, VaultId::from_bytes([1; 16]));
+        let config = Config::parse(Path::new("vault.toml"), &text).unwrap();
+        let section = config.store.postgres.unwrap();
+        assert_eq!(section.addresses(), [("127.0.0.1".to_owned(), 5432), ("::1".to_owned(), 5433)]);
+        assert_eq!((section.user.as_str(), section.tls), ("vault", config::PostgresTls::Off));
+        let far = config_text(&new("postgresql://vault@db.internal:5432/phi"), VaultId::from_bytes([1; 16]));
+        let section = Config::parse(Path::new("vault.toml"), &far).unwrap().store.postgres.unwrap();
+        assert_eq!(section.tls, config::PostgresTls::VerifyFull);
+        for bad in
+            ["", "postgres://host:1/db", "postgres://u@host/db", "postgres://u@h:0/db", "postgres://u@h:1/"]
+        {
+            assert!(NewDatabase::parse(bad).is_err(), "{bad}");
+        }
+        assert!(NewDatabase::parse("postgres://u:secret@h:1/db").unwrap_err().contains("password_file"));
     }
 
     #[test]

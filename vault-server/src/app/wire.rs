@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use vault_format::note::Signer;
 
-use super::config::{Config, Engine, KmsKind};
+use super::config::{self, Config, Engine, KmsKind, Postgres, PostgresTls};
 use super::metrics::{ItemLabels, Metrics};
 use super::metrics_server::Sample;
 use super::observe::Doorkeeper;
@@ -22,12 +22,13 @@ use crate::audit::{
     AuditAction, Draft, Follower, FollowerHandle, FollowerOptions, KeyJournal, Log, LogOptions,
 };
 use crate::domain::class::{ClassOptions, Classes, CustomClass};
-use crate::domain::{Clock, RequestId, SystemClock};
+use crate::domain::{Clock, RequestId, SystemClock, VaultIdentity};
 use crate::grpc::{self, Observer, WireLimits};
 use crate::keyring::{CacheOptions, Keyring};
 use crate::kms::aws::AwsOptions;
 use crate::kms::{AwsKms, Kms, LocalKms, WrappingKeys};
 use crate::store::embedded::{self, EngineKind, StoreOptions};
+use crate::store::postgres::{self, Password, PostgresOptions, Transport};
 use crate::store::{Store, StoreError};
 use crate::vault::{Limits, Parts, Vault};
 
@@ -78,8 +79,8 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let classes = Arc::new(classes(config)?);
     let kms = WrappingKeys::new(kms(config).await?);
     let wrapping_keys = kms.names().collect::<Vec<_>>().join(" ");
-    let store = open_store(config).await?;
     let identity = config.identity();
+    let store = open_store(config, &identity).await?;
     store.found(&identity).await.context("the store")?;
     let log = Arc::new(Log::new(
         Arc::clone(&store),
@@ -209,15 +210,55 @@ async fn kms(config: &Config) -> anyhow::Result<Vec<Arc<dyn Kms>>> {
     }
 }
 
-async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+async fn open_store(config: &Config, identity: &VaultIdentity) -> anyhow::Result<Arc<dyn Store>> {
     let kind = match config.store.engine {
         Engine::Fjall => EngineKind::Fjall,
         Engine::Sled => EngineKind::Sled,
+        Engine::Postgres => {
+            let section = config.store.postgres.as_ref().context("[store.postgres]")?;
+            let opened = postgres::open(postgres_options(section)?, Some(identity)).await;
+            return opened.with_context(|| format!("store on {}", section.hosts.join(" ")));
+        }
     };
     let dir = config.store_dir();
     let opened: Result<_, StoreError> =
         tokio::task::spawn_blocking(move || embedded::open(kind, &dir, StoreOptions::default())).await?;
     opened.with_context(|| format!("store {}", config.store_dir().display()))
+}
+
+fn postgres_options(section: &Postgres) -> anyhow::Result<PostgresOptions> {
+    let password = match (&section.password_file, &section.password_env) {
+        (Some(file), _) => Password::File(file.clone()),
+        (None, Some(name)) => Password::Environment(name.clone()),
+        (None, None) => Password::None,
+    };
+    let transport = match (section.tls, &section.ca) {
+        (PostgresTls::Off, _) => Transport::Plain,
+        (PostgresTls::VerifyFull, ca) => Transport::Tls {
+            ca: ca.clone().context("store.postgres.ca")?,
+            identity: section.certificate.clone().zip(section.key.clone()),
+        },
+    };
+    let instance =
+        match &section.instance_env {
+            None => section.instance.clone(),
+            Some(variable) => {
+                let name = std::env::var(variable).ok().filter(|name| config::is_instance(name));
+                Some(name.with_context(|| {
+                    format!("store.postgres.instance_env: no instance's name in {variable}")
+                })?)
+            }
+        };
+    Ok(PostgresOptions {
+        hosts: section.addresses(),
+        database: section.database.clone(),
+        user: section.user.clone(),
+        password,
+        transport,
+        connections: section.connections,
+        instance,
+        lease: section.lease,
+    })
 }
 
 /// The log's origin names the vault, so that logs of two vaults can't be taken for one another.

@@ -3,6 +3,7 @@
 //! Relative paths are relative to the directory of the file. Options and defaults: `docs/vault.sample.toml`.
 
 mod error;
+mod postgres;
 mod sections;
 mod units;
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 pub use error::ConfigError;
+pub use postgres::{Postgres, PostgresTls, address, is_instance, is_loopback};
 pub use sections::{
     Access, Audit, Cache, Classes, Engine, Idempotency, Kms, KmsKey, KmsKind, Limits, Listen, Log, LogFormat,
     LogLevel, Metrics, Store, Tls, Vault,
@@ -118,10 +120,14 @@ impl Config {
         for path in paths.into_iter().flatten().chain(&mut tls.crl) {
             *path = dir.join(&*path);
         }
+        if let Some(postgres) = &mut store.postgres {
+            postgres.resolve(dir);
+        }
     }
 
     /// What the types alone do not say. The option's full name and what is wrong with it.
     fn check(&self) -> Result<(), (&'static str, String)> {
+        self.check_store()?;
         self.check_kms()?;
         self.check_limits()?;
         let intervals = [
@@ -148,6 +154,18 @@ impl Config {
             return Err(("metrics.listen", "is the address of [listen], too".to_owned()));
         }
         Ok(())
+    }
+
+    fn check_store(&self) -> Result<(), (&'static str, String)> {
+        let store = &self.store;
+        match (store.engine, &store.postgres) {
+            (Engine::Postgres, None) => {
+                Err(("store.engine", "\"postgres\" needs [store.postgres]".to_owned()))
+            }
+            // With an embedded engine, too: it is where `migrate` goes to.
+            (_, Some(postgres)) => postgres.check(),
+            (Engine::Fjall | Engine::Sled, None) => Ok(()),
+        }
     }
 
     fn check_kms(&self) -> Result<(), (&'static str, String)> {

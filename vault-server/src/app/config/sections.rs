@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::postgres::Postgres;
 use super::units;
 use crate::domain::{Environment, VaultId};
 
@@ -74,7 +75,7 @@ impl Default for Tls {
     }
 }
 
-/// The embedded engine.
+/// What keeps the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
@@ -82,6 +83,8 @@ pub enum Engine {
     Fjall,
     /// B-link tree.
     Sled,
+    /// A PostgreSQL database, shared by several instances.
+    Postgres,
 }
 
 /// `[store]`: what keeps the records.
@@ -90,13 +93,15 @@ pub enum Engine {
 pub struct Store {
     /// Which engine.
     pub engine: Engine,
-    /// Its directory; `store` in the data directory if unset.
+    /// An embedded engine's directory; `store` in the data directory if unset.
     pub dir: Option<PathBuf>,
+    /// The database of engine `postgres`.
+    pub postgres: Option<Postgres>,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { engine: Engine::Fjall, dir: None }
+        Self { engine: Engine::Fjall, dir: None, postgres: None }
     }
 }
 

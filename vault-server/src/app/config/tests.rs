@@ -66,6 +66,39 @@ fn sample_mentions_every_option() {
     for option in known_names("[[kms.key]]") {
         assert!(key.contains_key(&option), "kms.key.{option} is missing");
     }
+    // Alternatives of others are mentioned, but not with them.
+    for option in known_names("[store.postgres]") {
+        let there =
+            table["store"]["postgres"].get(&option).is_some() || SAMPLE.contains(&format!("\n##{option} = "));
+        assert!(there, "store.postgres.{option} is missing");
+    }
+}
+
+#[test]
+fn a_database_must_be_whole_and_protected() {
+    let with = |options: &str| {
+        let section =
+            "hosts = [\"db.internal:5432\"]\ndatabase = \"phi\"\nuser = \"vault\"\nca = \"ca.pem\"\n";
+        parse(&format!("{MINIMAL}\n[store]\nengine = \"postgres\"\n[store.postgres]\n{section}{options}"))
+    };
+    let config = with("").unwrap();
+    let section = config.store.postgres.unwrap();
+    assert_eq!(section.ca.as_deref(), Some(Path::new("/etc/vault/ca.pem")));
+    assert_eq!((section.connections, section.lease), (8, Duration::from_secs(10)));
+    for (option, said) in [
+        ("tls = \"off\"", "store.postgres.tls: may be off on loopback"),
+        ("key = \"k\"", "store.postgres.certificate: and key belong together"),
+        ("password_file = \"f\"\npassword_env = \"E\"", "store.postgres.password_env: and password_file"),
+        ("instance = \"a b\"", "store.postgres.instance: must be"),
+        ("connections = 0", "store.postgres.connections: must be"),
+        ("lease = \"1ms\"", "store.postgres.lease: must be"),
+    ] {
+        let error = with(option).unwrap_err();
+        assert!(error.contains(said), "{error}");
+    }
+    assert!(
+        refused(&format!("{MINIMAL}\n[store]\nengine = \"postgres\"\n")).contains("needs [store.postgres]")
+    );
 }
 
 #[test]
