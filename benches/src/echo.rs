@@ -34,7 +34,7 @@ pub(crate) async fn serve(pki: &Path) -> anyhow::Result<()> {
         connections: Arc::new(Connections::new(Arc::clone(&metrics))),
         metrics,
     };
-    let listener = Listener::bind("127.0.0.1:0".parse()?).await?;
+    let listener = Listener::bind("127.0.0.1:0".parse()?)?;
     println!("ready https://{}", listener.address()?);
     let service = VaultServiceServer::new(Echo)
         .max_decoding_message_size(limits.max_message)
@@ -43,7 +43,7 @@ pub(crate) async fn serve(pki: &Path) -> anyhow::Result<()> {
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20)
         .add_service(service)
-        .serve_with_incoming(listener.accept(surroundings, &limits))
+        .serve_with_incoming(listener.accept(surroundings, &limits)?)
         .await?;
     Ok(())
 }

@@ -21,7 +21,8 @@ use vault_proto::v1::{self, detokenize_result, tokenize_result};
 const CONNECTIONS: usize = 4;
 const BATCH: usize = 1000;
 const STREAM_BATCH: usize = 100;
-const WARM_UP: Duration = Duration::from_millis(500);
+/// How long callers call before it counts.
+pub(crate) const WARM_UP: Duration = Duration::from_millis(500);
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Case {
         }
     }
 
-    fn items(self) -> usize {
+    pub(crate) fn items(self) -> usize {
         match self {
             Self::DetokenizeOne | Self::TokenizeOne => 1,
             Self::DetokenizeBatch | Self::TokenizeBatch => BATCH,
@@ -78,10 +79,11 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) async fn connect(pki: &Path, address: &str) -> anyhow::Result<Self> {
+    /// The callers are spread over the addresses.
+    pub(crate) async fn connect(pki: &Path, addresses: &[&str]) -> anyhow::Result<Self> {
         let mut clients = Vec::new();
-        for _ in 0..CONNECTIONS {
-            clients.push(connect(pki, address).await?);
+        for number in 0..CONNECTIONS.next_multiple_of(addresses.len()) {
+            clients.push(connect(pki, addresses[number % addresses.len()]).await?);
         }
         let response = clients[0].clone().tokenize(tokenize_request(BATCH)).await?.into_inner();
         let tokens = response.results.into_iter().map(|result| match result.outcome {

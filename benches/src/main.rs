@@ -6,6 +6,8 @@
 
 mod echo;
 mod load;
+mod postgres;
+mod replay;
 mod report;
 mod servers;
 
@@ -46,6 +48,13 @@ enum Command {
         #[arg(long)]
         pki: PathBuf,
     },
+    /// Measures the vault on PostgreSQL against the database alone, sent the same statements. Run it under
+    /// `with-postgres`, or with PHI_VAULT_TEST_POSTGRES naming a server.
+    Postgres {
+        /// Instances of the vault that share the load.
+        #[arg(long, default_value_t = 1)]
+        instances: usize,
+    },
 }
 
 #[tokio::main]
@@ -54,10 +63,13 @@ async fn main() -> anyhow::Result<()> {
     if let Some(Command::Echo { pki }) = &arguments.command {
         return echo::serve(pki).await;
     }
+    if let Some(Command::Postgres { instances }) = arguments.command {
+        return postgres::run(&arguments, instances).await;
+    }
     let seconds = Duration::from_secs(arguments.seconds);
     let servers = servers::Servers::start()?;
-    let vault = load::Target::connect(&servers.pki, &servers.vault_address).await?;
-    let echo = load::Target::connect(&servers.pki, &servers.echo_address).await?;
+    let vault = load::Target::connect(&servers.pki, &[&servers.vault_address]).await?;
+    let echo = load::Target::connect(&servers.pki, &[&servers.echo_address]).await?;
     let mut rows = Vec::new();
     for case in load::Case::ALL.iter().filter(|case| case.name().starts_with(&arguments.case)) {
         let mut pairs = Vec::new();

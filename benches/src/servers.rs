@@ -45,7 +45,7 @@ impl Drop for Servers {
 }
 
 /// Starts a server and waits for its line that begins with `ready`; gives `host:port`.
-fn ready(mut command: Command) -> anyhow::Result<(Child, String)> {
+pub(crate) fn ready(mut command: Command) -> anyhow::Result<(Child, String)> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("can't start a server")?;
     let out = child.stdout.take().context("no output")?;
     let mut lines = BufReader::new(out).lines();

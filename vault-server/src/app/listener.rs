@@ -19,7 +19,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -40,9 +40,12 @@ const PREFACE: usize = 24 + 9;
 /// Rest after an error of `accept`, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A bound socket.
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// A socket with an address. Until it accepts, callers are refused at once, and try another instance.
 pub struct Listener {
-    socket: TcpListener,
+    socket: TcpSocket,
 }
 
 /// What a listener needs to know of the rest.
@@ -57,9 +60,13 @@ pub struct Surroundings {
 }
 
 impl Listener {
-    /// Binds.
-    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { socket: TcpListener::bind(address).await? })
+    /// Takes the address.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // Connections of the process before this one may not be quite gone.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self { socket })
     }
 
     /// The address, with the true port.
@@ -68,7 +75,8 @@ impl Listener {
     }
 
     /// Begins to accept. The socket is closed when the stream is dropped.
-    pub fn accept(self, surroundings: Surroundings, limits: &Limits) -> Incoming {
+    pub fn accept(self, surroundings: Surroundings, limits: &Limits) -> io::Result<Incoming> {
+        let socket = self.socket.listen(BACKLOG)?;
         let (ready, connections) = mpsc::channel(16);
         let gate = Arc::new(Gate {
             ready,
@@ -78,8 +86,8 @@ impl Listener {
             header_timeout: limits.header_timeout,
             surroundings,
         });
-        tokio::spawn(gate.run(self.socket));
-        Incoming(connections)
+        tokio::spawn(gate.run(socket));
+        Ok(Incoming(connections))
     }
 }
 

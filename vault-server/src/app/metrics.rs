@@ -65,6 +65,13 @@ pub struct ReasonLabels {
     pub reason: &'static str,
 }
 
+/// A label that says what became of something.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    /// A fixed word.
+    pub outcome: &'static str,
+}
+
 /// Labels of `reloads`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReloadLabels {
@@ -100,6 +107,8 @@ pub struct StoreMetrics {
     disk_bytes: Gauge,
     records: Gauge,
     entries: Gauge,
+    resolved: Family<OutcomeLabels, Counter>,
+    repeated: Counter,
 }
 
 impl Metrics {
@@ -169,6 +178,10 @@ impl Metrics {
         registry.register_with_unit("store_disk", "The store on disk", Unit::Bytes, store.disk_bytes.clone());
         registry.register("store_records", "Records, erased ones included", store.records.clone());
         registry.register("log_entries", "Entries of the audit log", store.entries.clone());
+        let help = "Commits whose connection was lost, by what became of them";
+        registry.register("store_commits_resolved", help, store.resolved.clone());
+        let help = "Commits tried again because other instances were at the same rows";
+        registry.register("store_commits_repeated", help, store.repeated.clone());
         registry.register("connections", "Open connections", self.connections.clone());
         let help = "Connections not accepted, by reason";
         registry.register("connections_refused", help, self.refused_connections.clone());
@@ -218,6 +231,10 @@ impl StoreMetrics {
         self.disk_bytes.set(signed(stats.disk_bytes));
         self.records.set(signed(stats.records));
         self.entries.set(signed(stats.entries));
+        for (outcome, count) in [("made", stats.resolved_made), ("not_made", stats.resolved_not_made)] {
+            raise(&self.resolved.get_or_create(&OutcomeLabels { outcome }), count);
+        }
+        raise(&self.repeated, stats.repeated);
     }
 }
 

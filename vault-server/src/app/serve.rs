@@ -62,7 +62,6 @@ pub async fn run(
     let metrics = Arc::new(Metrics::new(build_info()));
     let context = Context { metrics: metrics.clone(), fatal, stopping: CancellationToken::new() };
     let listener = Listener::bind(config.listen.address)
-        .await
         .with_context(|| format!("can't listen on {}", config.listen.address))?;
     let address = listener.address()?;
     let Wired { routes, doorkeeper, reloads, sample, close } = wire::wire(&config, &context).await?;
@@ -79,7 +78,9 @@ pub async fn run(
     background.spawn(sweep(connections.clone(), tls.clone(), metrics.clone(), config.clone()));
 
     let surroundings = Surroundings { tls, connections: connections.clone(), metrics: metrics.clone() };
-    let incoming = listener.accept(surroundings, &config.limits);
+    let incoming = listener
+        .accept(surroundings, &config.limits)
+        .with_context(|| format!("can't listen on {address}"))?;
     let stopping = context.stopping.clone();
     let server = server(&config.limits)
         .layer(ObserveLayer::new(doorkeeper, metrics, &config.limits, context.stopping.clone()))

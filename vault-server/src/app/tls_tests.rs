@@ -122,7 +122,7 @@ struct Site {
 }
 
 impl Site {
-    async fn new(crl: Option<&dyn Fn(&Authority) -> String>, limits: Limits) -> Self {
+    fn new(crl: Option<&dyn Fn(&Authority) -> String>, limits: &Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::new("site");
         let path = |name: &str| dir.path().join(name);
@@ -144,16 +144,16 @@ impl Site {
         let tls = Arc::new(ReloadingTls::load(files).unwrap());
         let metrics = Arc::new(Metrics::new(Vec::new()));
         let connections = Arc::new(Connections::new(metrics.clone()));
-        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();
         let port = listener.address().unwrap().port();
         let surroundings =
             Surroundings { tls: tls.clone(), connections: connections.clone(), metrics: metrics.clone() };
-        let incoming = Some(listener.accept(surroundings, &limits));
+        let incoming = Some(listener.accept(surroundings, limits).unwrap());
         Self { dir, authority, tls, connections, metrics, port, incoming }
     }
 
-    async fn plain() -> Self {
-        Self::new(None, Limits::default()).await
+    fn plain() -> Self {
+        Self::new(None, &Limits::default())
     }
 
     fn put(&self, name: &str, text: &str) {
@@ -245,7 +245,7 @@ fn server_serial(stream: &TlsStream<TcpStream>) -> u64 {
 
 #[tokio::test]
 async fn client_of_the_authority_is_served_and_known() {
-    let mut site = Site::plain().await;
+    let mut site = Site::plain();
     let client = site.authority.client(7, -1..1);
     let mut stream = site.connect(Some(&client)).await.unwrap();
     let connection = site.incoming.as_mut().unwrap().next().await.unwrap().unwrap();
@@ -265,7 +265,7 @@ async fn client_of_the_authority_is_served_and_known() {
 
 #[tokio::test]
 async fn client_without_certificate_is_refused() {
-    let mut site = Site::plain().await;
+    let mut site = Site::plain();
     site.echo();
     assert!(site.serves(None).await.unwrap_err().contains("CertificateRequired"));
     assert_eq!(site.connections.count(), 0);
@@ -273,7 +273,7 @@ async fn client_without_certificate_is_refused() {
 
 #[tokio::test]
 async fn client_of_another_authority_is_refused() {
-    let mut site = Site::plain().await;
+    let mut site = Site::plain();
     site.echo();
     for name in ["other", "site"] {
         let stranger = Authority::new(name).client(7, -1..1);
@@ -284,7 +284,7 @@ async fn client_of_another_authority_is_refused() {
 
 #[tokio::test]
 async fn expired_and_future_certificates_are_refused() {
-    let mut site = Site::plain().await;
+    let mut site = Site::plain();
     site.echo();
     let error = site.serves(Some(&site.authority.client(7, -3..-1))).await.unwrap_err();
     assert!(error.contains("CertificateExpired"), "{error}");
@@ -295,7 +295,7 @@ async fn expired_and_future_certificates_are_refused() {
 
 #[tokio::test]
 async fn revoked_certificate_is_refused_and_others_are_not() {
-    let mut site = Site::new(Some(&|authority| authority.crl(&[], -1..1)), Limits::default()).await;
+    let mut site = Site::new(Some(&|authority| authority.crl(&[], -1..1)), &Limits::default());
     site.echo();
     let (good, bad) = (site.authority.client(7, -1..1), site.authority.client(8, -1..1));
     assert!(site.serves(Some(&bad)).await.is_ok());
@@ -308,7 +308,7 @@ async fn revoked_certificate_is_refused_and_others_are_not() {
 
 #[tokio::test]
 async fn expired_revocation_list_refuses_everyone() {
-    let mut site = Site::new(Some(&|authority| authority.crl(&[], -3..-1)), Limits::default()).await;
+    let mut site = Site::new(Some(&|authority| authority.crl(&[], -3..-1)), &Limits::default());
     site.echo();
     let good = site.authority.client(7, -1..1);
     assert!(site.serves(Some(&good)).await.is_err());
@@ -319,14 +319,14 @@ async fn expired_revocation_list_refuses_everyone() {
 
 #[tokio::test]
 async fn revocation_list_of_another_authority_does_not_do() {
-    let mut site = Site::new(Some(&|_| Authority::new("other").crl(&[], -1..1)), Limits::default()).await;
+    let mut site = Site::new(Some(&|_| Authority::new("other").crl(&[], -1..1)), &Limits::default());
     site.echo();
     assert!(site.serves(Some(&site.authority.client(7, -1..1))).await.is_err());
 }
 
 #[tokio::test]
 async fn live_connection_ends_when_its_certificate_is_revoked() {
-    let mut site = Site::new(Some(&|authority| authority.crl(&[], -1..1)), Limits::default()).await;
+    let mut site = Site::new(Some(&|authority| authority.crl(&[], -1..1)), &Limits::default());
     site.echo();
     let (good, bad) = (site.authority.client(7, -1..1), site.authority.client(8, -1..1));
     let mut good_stream = site.connect(Some(&good)).await.unwrap();
@@ -343,7 +343,7 @@ async fn live_connection_ends_when_its_certificate_is_revoked() {
 
 #[tokio::test]
 async fn idle_connection_ends_but_not_one_with_a_request_at_work() {
-    let mut site = Site::plain().await;
+    let mut site = Site::plain();
     let client = site.authority.client(7, -1..1);
     let mut incoming = site.incoming.take().unwrap();
     let mut streams = Vec::new();
@@ -364,7 +364,7 @@ async fn idle_connection_ends_but_not_one_with_a_request_at_work() {
 
 #[tokio::test]
 async fn older_tls_and_other_protocols_are_refused() {
-    let mut site = Site::plain().await;
+    let mut site = Site::plain();
     site.echo();
     let client = site.authority.client(7, -1..1);
     assert!(site.connect_with(Some(&client), &rustls::version::TLS12, b"h2").await.is_err());
@@ -374,7 +374,7 @@ async fn older_tls_and_other_protocols_are_refused() {
 
 #[tokio::test]
 async fn new_certificate_is_for_new_connections_and_the_old_ones_live_on() {
-    let mut site = Site::plain().await;
+    let mut site = Site::plain();
     site.echo();
     let client = site.authority.client(7, -1..1);
     let mut old = site.connect(Some(&client)).await.unwrap();
@@ -391,7 +391,7 @@ async fn new_certificate_is_for_new_connections_and_the_old_ones_live_on() {
 
 #[tokio::test]
 async fn files_that_do_not_go_together_leave_the_old_ones_in_force() {
-    let mut site = Site::new(Some(&|authority| authority.crl(&[], -1..1)), Limits::default()).await;
+    let mut site = Site::new(Some(&|authority| authority.crl(&[], -1..1)), &Limits::default());
     site.echo();
     let client = site.authority.client(7, -1..1);
     let good = site.authority.server(2);
@@ -424,7 +424,7 @@ async fn files_that_do_not_go_together_leave_the_old_ones_in_force() {
 
 #[tokio::test]
 async fn watcher_takes_up_new_files_once_they_are_complete() {
-    let mut site = Site::plain().await;
+    let mut site = Site::plain();
     site.echo();
     let client = site.authority.client(7, -1..1);
     let tls = site.tls.clone();
@@ -454,7 +454,7 @@ async fn watcher_takes_up_new_files_once_they_are_complete() {
 #[tokio::test]
 async fn stalled_handshakes_hold_up_nobody_and_time_out() {
     let limits = Limits { handshake_timeout: Duration::from_secs(1), ..Limits::default() };
-    let mut site = Site::new(None, limits).await;
+    let mut site = Site::new(None, &limits);
     site.echo();
     let mut stalled = Vec::new();
     for _ in 0..50 {
@@ -473,7 +473,7 @@ async fn stalled_handshakes_hold_up_nobody_and_time_out() {
 #[tokio::test]
 async fn client_that_sends_no_preface_is_closed_however_slowly_it_sends() {
     let limits = Limits { header_timeout: Duration::from_millis(200), ..Limits::default() };
-    let mut site = Site::new(None, limits).await;
+    let mut site = Site::new(None, &limits);
     site.echo();
     let mut stream = site.connect(Some(&site.authority.client(7, -1..1))).await.unwrap();
     let begun = Instant::now();
@@ -487,7 +487,7 @@ async fn client_that_sends_no_preface_is_closed_however_slowly_it_sends() {
 #[tokio::test]
 async fn one_connection_too_many_is_closed_at_once() {
     let limits = Limits { max_connections: 1, ..Limits::default() };
-    let mut site = Site::new(None, limits).await;
+    let mut site = Site::new(None, &limits);
     site.echo();
     let client = site.authority.client(7, -1..1);
     let mut first = site.connect(Some(&client)).await.unwrap();
@@ -503,7 +503,7 @@ async fn one_connection_too_many_is_closed_at_once() {
 
 #[tokio::test]
 async fn socket_is_closed_when_the_server_stops_taking_connections() {
-    let mut site = Site::plain().await;
+    let mut site = Site::plain();
     drop(site.incoming.take());
     let deadline = Instant::now() + Duration::from_secs(5);
     while TcpStream::connect(("127.0.0.1", site.port)).await.is_ok() {
@@ -523,7 +523,7 @@ impl Sample for Sampler {
 
 #[tokio::test]
 async fn metrics_are_for_clients_of_the_authority_only() {
-    let site = Site::plain().await;
+    let site = Site::plain();
     let address = ([127, 0, 0, 1], 0).into();
     let server =
         MetricsServer::bind(address, site.tls.clone(), site.metrics.clone(), Some(Box::new(Sampler)));

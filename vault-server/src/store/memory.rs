@@ -393,6 +393,7 @@ impl Store for MemoryStore {
             disk_bytes: 0,
             records: rows.records.len() as u64,
             entries: rows.logs.values().map(|log| log.entries.len() as u64).sum(),
+            ..Stats::default()
         })
     }
 

@@ -320,6 +320,12 @@ pub struct Stats {
     pub records: u64,
     /// Log entries.
     pub entries: u64,
+    /// Commits whose connection was lost and that turned out to have been made.
+    pub resolved_made: u64,
+    /// Commits whose connection was lost and that turned out not to have been made; they were made again.
+    pub resolved_not_made: u64,
+    /// Commits that were tried again because others were at the same rows.
+    pub repeated: u64,
 }
 
 /// The error that names a row. Keys hold ids, tokens and keyed hashes only: all are safe to log.

@@ -397,6 +397,7 @@ impl<E: Engine> Store for EmbeddedStore<E> {
             disk_bytes,
             records: self.progress.records.load(Ordering::SeqCst),
             entries: self.progress.log_size.load(Ordering::SeqCst),
+            ..Stats::default()
         })
     }
 

@@ -398,10 +398,14 @@ impl Store for PostgresStore {
         let disk = self.query(&Statement::new("SELECT pg_database_size(current_database()) AS bytes")).await;
         // Not every engine of the family says.
         let disk_bytes = disk.ok().and_then(|rows| rows::number(rows.first()?, "bytes").ok()).unwrap_or(0);
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Ok(Stats {
             disk_bytes,
             records: rows::number(row, "records")?,
             entries: rows::number(row, "entries")?,
+            resolved_made: count(&self.progress.resolved_made),
+            resolved_not_made: count(&self.progress.resolved_not_made),
+            repeated: count(&self.progress.repeated),
         })
     }
 

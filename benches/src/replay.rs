@@ -1,0 +1,180 @@
+//! What the database alone takes for the same work: everything that a vault sent to it is recorded on the way, then
+//! sent again, byte for byte, to a database of the same beginnings, with nothing in front of it.
+//!
+//! Each connection sends its next statement when the last is answered, as the vault's do. The database's name, which
+//! is in each connection's first message, is replaced by one of the same length.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What was sent on one connection until an answer was due.
+struct Request {
+    at: Instant,
+    connection: usize,
+    bytes: Vec<u8>,
+}
+
+/// Stands between a vault and its database, and records.
+pub(crate) struct Recorder {
+    pub(crate) address: SocketAddr,
+    requests: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Recorder {
+    pub(crate) async fn start(database: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let requests = Arc::<Mutex<Vec<Request>>>::default();
+        let recorded = Arc::clone(&requests);
+        tokio::spawn(async move {
+            let connections = AtomicUsize::new(0);
+            while let Ok((client, _)) = listener.accept().await {
+                let connection = connections.fetch_add(1, Ordering::Relaxed);
+                let recorded = Arc::clone(&recorded);
+                tokio::spawn(async move {
+                    // It ends when either side does.
+                    let _ = pass(client, database, connection, &recorded).await;
+                });
+            }
+        });
+        Ok(Self { address, requests })
+    }
+
+    /// Sends it all again: what came before `from` one by one, what came until `until` as fast as the database takes
+    /// it. How long the latter took, and how many statements it were.
+    pub(crate) async fn replay(
+        &self,
+        database: SocketAddr,
+        names: (&str, &str),
+        (from, until): (Instant, Instant),
+    ) -> anyhow::Result<(Duration, usize)> {
+        let mut lines: Vec<Line> = Vec::new();
+        let recorded: Vec<_> = {
+            let mut requests = self.requests.lock().map_err(|_| anyhow::anyhow!("a recording failed"))?;
+            requests.drain(..).collect()
+        };
+        let mut measured: Vec<Vec<Vec<u8>>> = Vec::new();
+        let mut count = 0;
+        for request in recorded.into_iter().filter(|request| request.at < until) {
+            while lines.len() <= request.connection {
+                lines.push(Line::connect(database).await?);
+                measured.push(Vec::new());
+            }
+            let bytes = renamed(request.bytes, names);
+            if request.at < from {
+                lines[request.connection].ask(&bytes).await?;
+            } else {
+                count += 1;
+                measured[request.connection].push(bytes);
+            }
+        }
+        let begin = Instant::now();
+        let replays = lines.into_iter().zip(measured).map(|(mut line, requests)| {
+            tokio::spawn(async move {
+                for bytes in requests {
+                    line.ask(&bytes).await?;
+                }
+                anyhow::Ok(())
+            })
+        });
+        for replay in replays.collect::<Vec<_>>() {
+            replay.await??;
+        }
+        Ok((begin.elapsed(), count))
+    }
+}
+
+/// A connection to the database.
+struct Line {
+    read: OwnedReadHalf,
+    write: OwnedWriteHalf,
+}
+
+impl Line {
+    async fn connect(database: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(database).await?;
+        stream.set_nodelay(true)?;
+        let (read, write) = stream.into_split();
+        Ok(Self { read, write })
+    }
+
+    /// Sends, and reads until the database is ready for more.
+    async fn ask(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.write.write_all(bytes).await?;
+        let mut body = Vec::new();
+        loop {
+            let tag = self.read.read_u8().await?;
+            let length = self.read.read_u32().await?.checked_sub(4).context("a length")?;
+            body.resize(length as usize, 0);
+            self.read.read_exact(&mut body).await?;
+            match tag {
+                b'Z' => return Ok(()),
+                b'E' => anyhow::bail!("the database refuses what it took before: {}", text(&body)),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn text(body: &[u8]) -> String {
+    String::from_utf8_lossy(body).replace('\0', " ")
+}
+
+async fn pass(
+    client: TcpStream,
+    database: SocketAddr,
+    connection: usize,
+    requests: &Mutex<Vec<Request>>,
+) -> anyhow::Result<()> {
+    let server = TcpStream::connect(database).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let answers = tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+    let mut bytes = Vec::new();
+    let mut first = true;
+    loop {
+        // The first message has no tag.
+        let tag = if first { 0 } else { from_client.read_u8().await? };
+        let length = from_client.read_u32().await?;
+        let start = bytes.len();
+        if !first {
+            bytes.push(tag);
+        }
+        bytes.extend_from_slice(&length.to_be_bytes());
+        let body = bytes.len();
+        bytes.resize(body + length.saturating_sub(4) as usize, 0);
+        from_client.read_exact(&mut bytes[body..]).await?;
+        to_server.write_all(&bytes[start..]).await?;
+        // After these the database says that it is ready; after an X it says nothing.
+        if first || matches!(tag, b'S' | b'Q') {
+            let request = Request { at: Instant::now(), connection, bytes: std::mem::take(&mut bytes) };
+            requests.lock().map_err(|_| anyhow::anyhow!("a recording failed"))?.push(request);
+        }
+        if tag == b'X' && !first {
+            break;
+        }
+        first = false;
+    }
+    drop(to_server);
+    answers.await??;
+    Ok(())
+}
+
+/// The first message with the other database's name; all others as they are.
+fn renamed(mut bytes: Vec<u8>, (from, to): (&str, &str)) -> Vec<u8> {
+    let needle = [b"database\0", from.as_bytes(), b"\0"].concat();
+    if let Some(at) = bytes.windows(needle.len()).position(|window| window == needle) {
+        let at = at + b"database\0".len();
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    bytes
+}
