@@ -60,6 +60,11 @@ impl Signer {
         Ok(Self { key, verifier })
     }
 
+    /// The same key under another name, for another log that it signs.
+    pub fn named(&self, name: &str) -> Result<Self, NoteError> {
+        Ok(Self { key: self.key.clone(), verifier: self.verifier.named(name)? })
+    }
+
     /// What verifies its notes.
     pub fn verifier(&self) -> &Verifier {
         &self.verifier
@@ -101,6 +106,11 @@ impl Verifier {
         } else {
             Err(NoteError::VerifierKey)
         }
+    }
+
+    /// The same public key under another name, for another log that it signs.
+    pub fn named(&self, name: &str) -> Result<Self, NoteError> {
+        Self::new(name, self.key)
     }
 
     /// The key as text: what [`Verifier::parse`] reads.

@@ -18,6 +18,8 @@ mod row;
 #[cfg(test)]
 mod conformance;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -268,6 +270,13 @@ pub trait Store: Send + Sync + 'static {
         max_entries: usize,
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, StoreError>;
+
+    /// Takes the log of an instance that fell silent, if there is one whose entries are not all under a checkpoint:
+    /// a store of its own, for that log, which nobody writes meanwhile. Its [`Store::close`] gives the log back and
+    /// leaves this store as it is. An engine with one log has none to take.
+    async fn adopt(&self) -> Result<Option<Arc<dyn Store>>, StoreError> {
+        Ok(None)
+    }
 
     /// Writes derived rows of the store's own log.
     async fn derive(&self, derived: Derived) -> Result<(), StoreError>;
