@@ -222,6 +222,16 @@ mod tests {
     }
 
     #[test]
+    fn a_key_under_another_name_signs_and_verifies_as_one_made_of_its_seed() {
+        let named = signer().named("example.com/log/2").unwrap();
+        let made = Signer::from_seed("example.com/log/2", &[7; 32]).unwrap();
+        assert_eq!(named.verifier(), made.verifier());
+        assert_eq!(signer().verifier().named("example.com/log/2"), Ok(made.verifier().clone()));
+        assert_eq!(named.sign(TEXT), made.sign(TEXT));
+        assert_eq!(signer().verifier().named("a b"), Err(NoteError::Name));
+    }
+
+    #[test]
     fn every_changed_byte_of_a_note_is_refused() {
         let verifier = [Verifier::parse(VERIFIER).unwrap()];
         let note = go_note().into_bytes();

@@ -28,7 +28,9 @@ fn origin(log: u32) -> String {
 /// The checkpoint of the first `size` entries of a log.
 fn checkpoint(leaves: &[Vec<u8>], signer: &Signer) -> String {
     let mut tree = Frontier::new();
-    leaves.iter().for_each(|leaf| tree.push(Hash::leaf(leaf)));
+    for leaf in leaves {
+        tree.push(Hash::leaf(leaf));
+    }
     let origin = signer.verifier().name().to_owned();
     Checkpoint { origin, size: leaves.len() as u64, root: tree.root() }.sign(signer).unwrap()
 }

@@ -229,12 +229,7 @@ impl FollowerHandle {
         self.progress.borrow().signed_at
     }
 
-    /// What verifies the checkpoints.
-    pub fn verifier_key(&self) -> String {
-        self.verifier.to_key()
-    }
-
-    /// What verifies the checkpoints of another log of the vault, which the same key signs.
+    /// What verifies the checkpoints of any log of the vault: the same key signs them all.
     pub fn verifier_key_of(&self, origin: &str) -> Result<String, NoteError> {
         Ok(self.verifier.named(origin)?.to_key())
     }

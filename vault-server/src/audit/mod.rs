@@ -17,6 +17,7 @@ mod journal;
 mod log;
 mod merge;
 mod origin;
+mod others;
 mod postings;
 mod query;
 mod receipt;
@@ -35,5 +36,6 @@ pub use follower::{Follower, FollowerError, FollowerHandle, FollowerOptions, Fre
 pub use journal::KeyJournal;
 pub use log::{Log, LogError, LogOptions};
 pub use origin::origin;
+pub use others::checkpoint_of_other;
 pub use query::{Hit, MOST_READ, MOST_RETURNED, Page, Query, QueryError, query};
 pub use receipt::Receipt;

@@ -1,9 +1,5 @@
 //! Reads the logs. Reading them is itself on record, before anything is shown.
 
-use std::time::Duration;
-
-use tokio::time::{sleep, timeout};
-
 use crate::access::{Action, Verdict};
 use crate::audit::{self, AuditAction, Decision, Draft, Item, Outcome, Page, Query};
 use crate::crypto;
@@ -35,9 +31,7 @@ pub struct AuditQuery {
 }
 
 /// How long a fresh checkpoint may take.
-const FRESH: Duration = Duration::from_secs(10);
-/// How often it is looked whether another instance has signed one.
-const LOOK: Duration = Duration::from_millis(50);
+const FRESH: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Whose entries are read.
 pub enum AuditScope {
@@ -109,39 +103,20 @@ impl Vault {
         draft.details = vec![("log", log.to_string())];
         let draft = self.known_log(draft, log).await?;
         self.parts.log.record(draft, Vec::new()).await?;
-        let follower = &self.parts.follower;
-        if log != self.parts.store.log() {
-            let origin = audit::origin(&self.parts.identity, log);
-            let key = follower.verifier_key_of(&origin).map_err(|_| Problem::Internal.whole())?;
-            return Ok((self.checkpoint_of_other(log, fresh).await?, key));
-        }
+        let (follower, store) = (&self.parts.follower, &*self.parts.store);
         let newest = if fresh { None } else { follower.newest_checkpoint() };
         let checkpoint = match newest {
-            Some(checkpoint) => checkpoint,
-            None => follower.fresh_checkpoint(FRESH).await.map_err(|error| {
-                tracing::error!(%error, "no checkpoint");
-                Problem::LogUnavailable.whole()
-            })?,
+            _ if log != store.log() => audit::checkpoint_of_other(store, log, fresh, FRESH).await,
+            Some(checkpoint) => Ok(checkpoint),
+            None => follower.fresh_checkpoint(FRESH).await,
         };
-        Ok((checkpoint, follower.verifier_key()))
-    }
-
-    /// The checkpoint of another instance's log: that instance signs it, or who takes the log when it has crashed.
-    async fn checkpoint_of_other(&self, log: LogId, fresh: bool) -> Result<String, Refused> {
-        let store = &self.parts.store;
-        let size = if fresh { store.log_size(log).await? } else { 0 };
-        let signed = async {
-            loop {
-                match store.derived(log).await?.checkpoint {
-                    Some((covered, checkpoint)) if covered >= size => return Ok(checkpoint),
-                    _ => sleep(LOOK).await,
-                }
-            }
-        };
-        timeout(FRESH, signed).await.unwrap_or_else(|_| {
-            tracing::error!(%log, "no checkpoint: no instance follows the log");
-            Err(Problem::LogUnavailable.whole())
-        })
+        let checkpoint = checkpoint.map_err(|error| {
+            tracing::error!(%log, %error, "no checkpoint");
+            Problem::LogUnavailable.whole()
+        })?;
+        let origin = audit::origin(&self.parts.identity, log);
+        let key = follower.verifier_key_of(&origin).map_err(|_| Problem::Internal.whole())?;
+        Ok((checkpoint, key))
     }
 
     /// Lets a caller read whole entries of everybody, and says how far the log goes.
