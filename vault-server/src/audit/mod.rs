@@ -39,3 +39,5 @@ pub use origin::origin;
 pub use others::checkpoint_of_other;
 pub use query::{Hit, MOST_READ, MOST_RETURNED, Page, Query, QueryError, query};
 pub use receipt::Receipt;
+
+pub use crate::store::LogId;

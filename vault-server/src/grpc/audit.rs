@@ -9,9 +9,8 @@ use vault_proto::v1;
 use vault_proto::v1::audit_service_server::AuditService;
 
 use crate::access::{Action, Credential};
-use crate::audit::{AuditAction, Hit};
+use crate::audit::{AuditAction, Hit, LogId};
 use crate::domain::{Environment, PrincipalId, SubjectId, Timestamp, Token};
-use crate::store::LogId;
 use crate::vault::{AuditQuery, Context, Problem, Refused, Vault};
 
 use super::peer;
