@@ -32,7 +32,7 @@ pub(super) struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    /// Of entries in `from..until`; `covered` is at most `until`, or all there are.
+    /// Of entries in `from..until`; those before `covered` are indexed.
     pub(super) fn new(
         store: &'a dyn Store,
         query: &'a Query,
