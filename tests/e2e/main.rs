@@ -7,6 +7,7 @@ mod crash;
 mod full_disk;
 mod kms;
 mod leaks;
+mod logs;
 mod main_job;
 mod roles;
 mod tamper;

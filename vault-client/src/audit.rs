@@ -1,11 +1,13 @@
-//! The vault's log, for those who may read it (auditors, admins).
+//! The vault's logs, for those who may read them (auditors, admins).
+//!
+//! Each instance of a vault writes a log of its own; they are numbered from 0. A query reads all of them.
 
 use std::time::{Duration, SystemTime};
 
 use futures::{Stream, stream};
 use vault_proto::v1 as wire;
 
-pub use vault_proto::v1::{Actor, AuditEntry, AuditItem, AuditRecord, audit_entry, audit_item};
+pub use vault_proto::v1::{Actor, AuditEntry, AuditItem, AuditLog, AuditRecord, audit_entry, audit_item};
 
 use crate::client::Client;
 use crate::error::Error;
@@ -39,13 +41,13 @@ pub struct AuditQuery {
 /// A page of the log.
 #[derive(Debug)]
 pub struct AuditPage {
-    /// Entries with their places in the log.
+    /// Entries with their places: the number of their log, and their position in it.
     pub entries: Vec<AuditRecord>,
     /// For [`AuditQuery::page`]; `None`: there is no more.
     pub next: Option<String>,
 }
 
-/// A signed checkpoint of the log.
+/// A signed checkpoint of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checkpoint {
     /// The signed note: origin, size, root, signature lines.
@@ -54,7 +56,7 @@ pub struct Checkpoint {
     pub verifier_key: String,
 }
 
-/// Consecutive leaves of the log, as their exact bytes.
+/// Consecutive leaves of a log, as their exact bytes.
 #[derive(Debug)]
 pub struct Leaves {
     /// The place of the first.
@@ -83,23 +85,36 @@ impl Client {
         Ok(AuditPage { entries: answer.entries, next: Some(answer.next).filter(|next| !next.is_empty()) })
     }
 
-    /// The newest signed checkpoint; with `fresh`, one that covers all entries written before the call.
-    pub async fn audit_checkpoint(&self, fresh: bool) -> Result<Checkpoint, Error> {
-        let request = wire::GetCheckpointRequest { fresh };
+    /// The logs of the vault, in the order of their numbers.
+    pub async fn audit_logs(&self) -> Result<Vec<AuditLog>, Error> {
+        let request = wire::ListLogsRequest {};
+        let answer = self
+            .call_audit(request, |mut audit, request| async move { audit.list_logs(request).await })
+            .await?;
+        if !answer.logs.is_sorted_by(|one, next| one.log < next.log) {
+            return Err(Error::bad_answer("logs are named twice or out of order"));
+        }
+        Ok(answer.logs)
+    }
+
+    /// The newest signed checkpoint of a log; with `fresh`, one that covers all its entries written before the call.
+    pub async fn audit_checkpoint(&self, log: u32, fresh: bool) -> Result<Checkpoint, Error> {
+        let request = wire::GetCheckpointRequest { fresh, log };
         let answer = self
             .call_audit(request, |mut audit, request| async move { audit.get_checkpoint(request).await })
             .await?;
         Ok(Checkpoint { note: answer.checkpoint, verifier_key: answer.verifier_key })
     }
 
-    /// The leaves from `start` up to `end` (exclusive), in order and without gaps. A stream that breaks off ends
+    /// The leaves of a log from `start` up to `end` (exclusive), in order and without gaps. A stream that breaks off ends
     /// with an error; go on from where it ended.
     pub async fn audit_entries(
         &self,
+        log: u32,
         start: u64,
         end: u64,
     ) -> Result<impl Stream<Item = Result<Leaves, Error>> + Send + use<>, Error> {
-        let request = wire::GetEntriesRequest { start, end };
+        let request = wire::GetEntriesRequest { start, end, log };
         let answers = self.open_audit(|mut audit| async move { audit.get_entries(request).await }).await?;
         let timeout = self.limits().timeout;
         Ok(stream::try_unfold((answers, start), move |(mut answers, next)| async move {

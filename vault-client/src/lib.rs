@@ -46,7 +46,8 @@
 //! * [`Client::tokenize_stream`] and [`Client::detokenize_stream`] are for bulk: batch after batch over one stream,
 //!   as fast as the vault takes them.
 //! * [`bulk`] replaces the PHI of whole files; `vaultctl import` and `export` are made of it.
-//! * [`Client::audit_query`], [`Client::audit_checkpoint`] and [`Client::audit_entries`] read the log.
+//! * [`Client::audit_query`], [`Client::audit_logs`], [`Client::audit_checkpoint`] and [`Client::audit_entries`] read
+//!   the vault's logs.
 //!
 //! # When things go wrong
 //!

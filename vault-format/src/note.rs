@@ -60,6 +60,11 @@ impl Signer {
         Ok(Self { key, verifier })
     }
 
+    /// The same key under another name, for another log that it signs.
+    pub fn named(&self, name: &str) -> Result<Self, NoteError> {
+        Ok(Self { key: self.key.clone(), verifier: self.verifier.named(name)? })
+    }
+
     /// What verifies its notes.
     pub fn verifier(&self) -> &Verifier {
         &self.verifier
@@ -101,6 +106,11 @@ impl Verifier {
         } else {
             Err(NoteError::VerifierKey)
         }
+    }
+
+    /// The same public key under another name, for another log that it signs.
+    pub fn named(&self, name: &str) -> Result<Self, NoteError> {
+        Self::new(name, self.key)
     }
 
     /// The key as text: what [`Verifier::parse`] reads.
@@ -209,6 +219,16 @@ mod tests {
         assert_eq!(verifier.name(), "PeterNeumann");
         assert_eq!(verifier.to_key(), VERIFIER);
         assert_eq!(open(&go_note(), &[verifier]), Ok(Note { text: TEXT, known: 1, unknown: 0 }));
+    }
+
+    #[test]
+    fn a_key_under_another_name_signs_and_verifies_as_one_made_of_its_seed() {
+        let named = signer().named("example.com/log/2").unwrap();
+        let made = Signer::from_seed("example.com/log/2", &[7; 32]).unwrap();
+        assert_eq!(named.verifier(), made.verifier());
+        assert_eq!(signer().verifier().named("example.com/log/2"), Ok(made.verifier().clone()));
+        assert_eq!(named.sign(TEXT), made.sign(TEXT));
+        assert_eq!(signer().verifier().named("a b"), Err(NoteError::Name));
     }
 
     #[test]

@@ -30,7 +30,12 @@ pub struct Options {
     pub old_checkpoint: Option<String>,
     /// Accept signatures of others (witnesses) on the checkpoint, which are not checked.
     pub other_signatures: bool,
+    /// Let a directory [`LOGS`] be there, with the vault's other logs, and do not look into it.
+    pub logs_beside: bool,
 }
+
+/// The directory beside a log's files that may hold the other logs of its vault.
+pub const LOGS: &str = "logs";
 
 /// What was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,7 +159,7 @@ pub fn verify_dir(dir: &Path, verifier: &Verifier, options: &Options) -> Result<
         walk.bundle(Tile { kind: Kind::Entries, index, width })?;
     }
     walk.finish(&checkpoint)?;
-    let files = count_files(dir, "", checkpoint.size)?;
+    let files = count_files(dir, "", checkpoint.size, options.logs_beside)?;
     Ok(Report { checkpoint, old_checkpoint, files })
 }
 
@@ -305,8 +310,8 @@ fn compare_tile(dir: &Path, tile: Tile, computed: &[u8]) -> Result<(), VerifyErr
     Err(VerifyError::Tile { file, entry: hash << (8 * u32::from(level)) })
 }
 
-/// Counts the files under `prefix`; each must be one of the log.
-fn count_files(dir: &Path, prefix: &str, size: u64) -> Result<u64, VerifyError> {
+/// Counts the files under `prefix`; each must be one of the log, or, at the top, the directory of the other logs.
+fn count_files(dir: &Path, prefix: &str, size: u64, logs_beside: bool) -> Result<u64, VerifyError> {
     let failed = |source| VerifyError::Io { file: format!("{prefix}."), source };
     let mut files = 0;
     for item in fs::read_dir(dir.join(prefix)).map_err(failed)? {
@@ -314,8 +319,11 @@ fn count_files(dir: &Path, prefix: &str, size: u64) -> Result<u64, VerifyError> 
         let file = format!("{prefix}{}", item.file_name().to_string_lossy());
         let kind = item.file_type().map_err(failed)?;
         // No path of a log is longer: a deeper tree is not one.
+        if kind.is_dir() && logs_beside && file == LOGS {
+            continue;
+        }
         if kind.is_dir() && file.len() < 80 {
-            files += count_files(dir, &format!("{file}/"), size)?;
+            files += count_files(dir, &format!("{file}/"), size, false)?;
         } else if kind.is_file()
             && (file == "checkpoint" || Tile::parse(&file).is_some_and(|tile| tile.belongs(size)))
         {

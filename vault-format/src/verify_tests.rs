@@ -270,6 +270,25 @@ fn signatures_that_are_not_checked_are_accepted_only_when_asked_for() {
 }
 
 #[test]
+fn other_logs_are_let_be_at_their_one_place_and_only_when_asked_for() {
+    let dir = export(&leaves(3));
+    let (beside, within) = (dir.path().join(LOGS), dir.path().join("tile").join(LOGS));
+    let options = Options { logs_beside: true, ..Options::default() };
+    let look = |options: &Options| verify_dir(dir.path(), signer().verifier(), options);
+    fs::create_dir(&beside).unwrap();
+    fs::write(beside.join("anything"), "").unwrap();
+    assert!(matches!(verify(&dir), Err(VerifyError::Unexpected { .. })));
+    assert_eq!(look(&options).unwrap().files, 3);
+    fs::create_dir(&within).unwrap();
+    fs::write(within.join("anything"), "").unwrap();
+    assert!(matches!(look(&options), Err(VerifyError::Unexpected { .. })));
+    fs::remove_dir_all(&within).unwrap();
+    fs::remove_dir_all(&beside).unwrap();
+    fs::write(&beside, "").unwrap();
+    assert!(matches!(look(&options), Err(VerifyError::Unexpected { .. })));
+}
+
+#[test]
 fn an_export_is_refused_under_a_checkpoint_of_other_entries() {
     let all = leaves(5);
     for signed in [sign(&all[..4]), sign(&leaves(6))] {

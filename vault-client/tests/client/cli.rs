@@ -10,12 +10,12 @@ use tonic::Status;
 use crate::fake::{self, Running, State};
 use crate::pki::Pki;
 
-struct Setup {
+pub(crate) struct Setup {
     pki: Pki,
-    server: Running,
+    pub(crate) server: Running,
 }
 
-async fn setup() -> Setup {
+pub(crate) async fn setup() -> Setup {
     let pki = Pki::new();
     let server = fake::start(&pki, Arc::new(State::default())).await;
     write_profile(&pki, &server.uri());
@@ -31,7 +31,7 @@ fn write_profile(pki: &Pki, uri: &str) {
 }
 
 impl Setup {
-    async fn run(&self, args: &[&str], stdin: &str) -> Output {
+    pub(crate) async fn run(&self, args: &[&str], stdin: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vaultctl"));
         command.arg("--profile").arg(self.pki.path("profile.toml")).args(args);
         run(command, stdin).await
@@ -42,7 +42,7 @@ impl Setup {
         self.path(name)
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.pki.path(name).to_str().unwrap().to_owned()
     }
 
@@ -63,15 +63,15 @@ async fn run(mut command: Command, stdin: &str) -> Output {
     tokio::task::spawn_blocking(run).await.unwrap()
 }
 
-fn code(output: &Output) -> i32 {
+pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
 }
 
-fn out(output: &Output) -> String {
+pub(crate) fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn err(output: &Output) -> String {
+pub(crate) fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 

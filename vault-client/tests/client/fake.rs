@@ -1,6 +1,6 @@
 //! A vault that keeps values in a map, over real TLS, and does as it is told.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,9 +14,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tonic::transport::server::{Connected, Server};
 use tonic::{Request, Response, Status, Streaming};
+use vault_proto::v1::audit_service_server::AuditServiceServer;
 use vault_proto::v1::vault_service_server::{VaultService, VaultServiceServer};
 use vault_proto::v1::*;
 
+use crate::audit::FakeAudit;
 use crate::pki::Pki;
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -41,6 +43,8 @@ pub(crate) struct State {
     pub(crate) most_values: AtomicUsize,
     /// Fingerprints of the clients' certificates, by connection.
     pub(crate) clients: Mutex<Vec<Vec<u8>>>,
+    /// Logs and their leaves.
+    pub(crate) logs: Mutex<BTreeMap<u32, Vec<Vec<u8>>>>,
     /// The next token's number.
     next: AtomicUsize,
 }
@@ -302,7 +306,8 @@ pub(crate) async fn start(pki: &Pki, state: Arc<State>) -> Running {
         }
     });
     let service = VaultServiceServer::new(Fake(Arc::clone(&state))).max_decoding_message_size(64 << 20);
-    let server = Server::builder().add_service(service).serve_with_incoming(incoming);
+    let audit = AuditServiceServer::new(FakeAudit(Arc::clone(&state)));
+    let server = Server::builder().add_service(service).add_service(audit).serve_with_incoming(incoming);
     // On a runtime of its own thread, so that killing it drops its connections, too.
     let task = tokio::spawn(async move {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

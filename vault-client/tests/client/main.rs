@@ -1,6 +1,7 @@
 //! The client against a fake vault, over real TLS.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod audit;
 mod cli;
 mod fake;
 mod pki;

@@ -226,6 +226,7 @@ const CALLS: &[(&str, Action)] = &[
     ("TokenizeStream", Action::Tokenize),
     ("DetokenizeStream", Action::Detokenize),
     ("Query", Action::AuditQuery),
+    ("ListLogs", Action::AuditCheckpoint),
     ("GetCheckpoint", Action::AuditCheckpoint),
     ("GetEntries", Action::AuditExport),
 ];

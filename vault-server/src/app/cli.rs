@@ -10,6 +10,7 @@ use super::config::{Config, ConfigError, Log};
 use super::dev;
 use super::init::{self, CONFIG_FILE, NewDatabase, NewKms, NewVault};
 use super::serve::{self, Outcome};
+use super::shutdown::Fatality;
 use super::telemetry;
 use super::tls::ReloadingTls;
 use super::wire;
@@ -23,6 +24,8 @@ pub const EXIT_FAILED: u8 = 1;
 pub const EXIT_UNDRAINED: u8 = 3;
 /// The store failed for good.
 pub const EXIT_FATAL: u8 = 4;
+/// Another instance has taken this one's log: start anew.
+pub const EXIT_TAKEN: u8 = 5;
 /// The configuration is refused (`EX_CONFIG` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 78;
 
@@ -33,6 +36,7 @@ Exit codes:
   2   wrong command line
   3   stopped as asked, but with requests at work
   4   the store failed for good: see the log before starting anew
+  5   another instance has taken this one's log: start anew
   78  the configuration is refused";
 
 /// phi-vault: keeps protected health information field by field.
@@ -177,8 +181,11 @@ fn block_on(serving: impl Future<Output = anyhow::Result<Outcome>>) -> anyhow::R
         Outcome::Stopped => EXIT_OK,
         Outcome::Undrained => EXIT_UNDRAINED,
         Outcome::Fatal(why) => {
-            eprintln!("error: the store failed for good: {why}");
-            EXIT_FATAL
+            eprintln!("error: {why}");
+            match why {
+                Fatality::StoreFailed(_) => EXIT_FATAL,
+                Fatality::LogTaken => EXIT_TAKEN,
+            }
         }
     })
 }

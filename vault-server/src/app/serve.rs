@@ -19,7 +19,7 @@ use super::metrics::Metrics;
 use super::metrics_server::MetricsServer;
 use super::observe::ObserveLayer;
 use super::reload::{self, Reloadable};
-use super::shutdown::{FatalSwitch, Reason, StopSignals};
+use super::shutdown::{FatalSwitch, Fatality, Reason, StopSignals};
 use super::tls::ReloadingTls;
 use super::wire::{self, Context, Wired};
 
@@ -46,7 +46,7 @@ pub enum Outcome {
     /// As asked, but requests were still at work when the time was up, or a second signal came.
     Undrained,
     /// The server could not keep its promises.
-    Fatal(String),
+    Fatal(Fatality),
 }
 
 /// Serves until it is told to stop. `ready` is called once with the address when callers can connect.
@@ -145,7 +145,7 @@ async fn drain(
             drain_timeout
         }
         Reason::Fatal(why) => {
-            tracing::error!(%why, "stopping: durability is gone, nothing more is served");
+            tracing::error!(%why, "stopping: nothing more is served");
             FATAL_DRAIN.min(drain_timeout)
         }
     };

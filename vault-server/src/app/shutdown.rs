@@ -9,20 +9,38 @@ pub enum Reason {
     /// Somebody asked for it.
     Signal(&'static str),
     /// It can't keep its promises any longer.
-    Fatal(String),
+    Fatal(Fatality),
+}
+
+/// Why the server can't keep its promises.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fatality {
+    /// The store failed for good.
+    StoreFailed(String),
+    /// Another instance writes this one's log now. Nothing is lost; a new process takes another log.
+    LogTaken,
+}
+
+impl std::fmt::Display for Fatality {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::StoreFailed(why) => write!(f, "the store failed for good: {why}"),
+            Self::LogTaken => f.write_str("another instance has taken this one's log"),
+        }
+    }
 }
 
 /// Stops the server when its promises can't be kept, as after a failed sync. Cheap to clone.
 #[derive(Clone)]
-pub struct FatalSwitch(watch::Sender<Option<String>>);
+pub struct FatalSwitch(watch::Sender<Option<Fatality>>);
 
 impl FatalSwitch {
     /// Stops the server. `why` is for the operator; the first one counts.
-    pub fn trip(&self, why: &str) {
+    pub fn trip(&self, why: Fatality) {
         self.0.send_if_modified(|tripped| {
             let first = tripped.is_none();
             if first {
-                *tripped = Some(why.to_owned());
+                *tripped = Some(why);
             }
             first
         });
@@ -39,7 +57,7 @@ impl Default for FatalSwitch {
 pub struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
-    fatal: watch::Receiver<Option<String>>,
+    fatal: watch::Receiver<Option<Fatality>>,
 }
 
 impl StopSignals {
@@ -55,10 +73,11 @@ impl StopSignals {
     /// The next reason.
     pub async fn next(&mut self) -> Reason {
         let fatal = async {
-            match self.fatal.wait_for(Option::is_some).await {
-                Ok(why) => Reason::Fatal(why.clone().unwrap_or_default()),
+            let tripped = self.fatal.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+            match tripped {
+                Some(why) => Reason::Fatal(why),
                 // Nobody is left who could trip it.
-                Err(_) => std::future::pending().await,
+                None => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -86,8 +105,9 @@ mod tests {
     async fn first_fatal_reason_counts() {
         let switch = FatalSwitch::default();
         let mut signals = StopSignals::new(&switch).unwrap();
-        switch.trip("sync failed");
-        switch.trip("something else");
-        assert_eq!(signals.next().await, Reason::Fatal("sync failed".to_owned()));
+        let failed = Fatality::StoreFailed("sync failed".to_owned());
+        switch.trip(failed.clone());
+        switch.trip(Fatality::LogTaken);
+        assert_eq!(signals.next().await, Reason::Fatal(failed));
     }
 }

@@ -16,10 +16,10 @@ use super::metrics::{ItemLabels, Metrics};
 use super::metrics_server::Sample;
 use super::observe::Doorkeeper;
 use super::reload::Reloadable;
-use super::shutdown::FatalSwitch;
+use super::shutdown::{FatalSwitch, Fatality};
 use crate::access::{Access, Credential, Directory, Policies};
 use crate::audit::{
-    AuditAction, Draft, Follower, FollowerHandle, FollowerOptions, KeyJournal, Log, LogOptions,
+    self, Adopter, AuditAction, Draft, Follower, FollowerHandle, FollowerOptions, KeyJournal, Log, LogOptions,
 };
 use crate::domain::class::{ClassOptions, Classes, CustomClass};
 use crate::domain::{Clock, RequestId, SystemClock, VaultIdentity};
@@ -99,7 +99,8 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
             max_entries: config.cache.max_entries,
         },
     ));
-    let follower = Arc::new(follow(config, &store, &keyring, &clock).await?);
+    let (follower, adopter) = follow(config, &store, &keyring, &clock).await?;
+    let follower = Arc::new(follower);
     let details = vec![
         ("engine", store.engine().to_owned()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -134,6 +135,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     tokio::spawn(report_health(reporter, Arc::clone(&keyring), context.stopping.clone()));
     tokio::spawn(forget(Arc::clone(&store), Arc::clone(&clock), context.stopping.clone()));
     tokio::spawn(watch_log(Arc::clone(&log), context.clone()));
+    tokio::spawn(adopter.run(context.stopping.clone()));
     Ok(Wired {
         routes,
         doorkeeper: Arc::new(Door(vault)),
@@ -261,21 +263,23 @@ fn postgres_options(section: &Postgres) -> anyhow::Result<PostgresOptions> {
     })
 }
 
-/// The log's origin names the vault, so that logs of two vaults can't be taken for one another.
+/// Begins to follow this instance's log; who brings the logs of crashed ones to their end has the same key.
 async fn follow(
     config: &Config,
     store: &Arc<dyn Store>,
     keyring: &Keyring,
     clock: &Arc<dyn Clock>,
-) -> anyhow::Result<FollowerHandle> {
+) -> anyhow::Result<(FollowerHandle, Adopter)> {
     let seed = keyring.log_signing_key().await.context("the log's signing key")?;
     let identity = config.identity();
-    let origin = format!("phi-vault/{}/{}", identity.environment, identity.vault);
+    let origin = audit::origin(&identity, store.log());
     // Exposed: to the signer, which keeps it in memory that is wiped.
     let signer = Signer::from_seed(&origin, seed.expose()).context("the log's signing key")?;
     let options = FollowerOptions { checkpoint_every: config.audit.checkpoint_every };
+    let adopting = signer.named(&origin).context("the log's signing key")?;
+    let adopter = Adopter::new(Arc::clone(store), identity, adopting, Arc::clone(clock), options);
     let follower = Follower::start(Arc::clone(store), signer, Arc::clone(clock), options).await;
-    follower.context("the audit log is not what was signed")
+    Ok((follower.context("the audit log is not what was signed")?, adopter))
 }
 
 /// An entry of the vault itself.
@@ -348,7 +352,11 @@ async fn forget(store: Arc<dyn Store>, clock: Arc<dyn Clock>, stopping: Cancella
 async fn watch_log(log: Arc<Log>, context: Context) {
     tokio::select! {
         () = context.stopping.cancelled() => {}
-        () = log.failure().cancelled_owned() => context.fatal.trip("the store failed for good: a commit could not be made durable"),
+        () = log.failure().cancelled_owned() => context.fatal.trip(if log.is_taken() {
+            Fatality::LogTaken
+        } else {
+            Fatality::StoreFailed("a commit could not be made durable".to_owned())
+        }),
     }
 }
 

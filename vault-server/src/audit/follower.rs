@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use vault_format::checkpoint::Checkpoint;
-use vault_format::note::Signer;
+use vault_format::note::{NoteError, Signer, Verifier};
 use vault_format::tile::{self, Edge, Kind};
 use vault_format::tree::Hash;
 use vault_proto::v1::AuditEntry;
@@ -73,7 +73,7 @@ struct Progress {
 /// A follower at work. Dropping it lets the follower go on; [`FollowerHandle::stop`] ends it.
 pub struct FollowerHandle {
     store: Arc<dyn Store>,
-    verifier_key: String,
+    verifier: Verifier,
     progress: watch::Receiver<Progress>,
     wake: Arc<Notify>,
     stop: CancellationToken,
@@ -93,10 +93,10 @@ impl Follower {
         let begun = Progress { size: edge.size(), checkpoint: checkpoint.map(Into::into), signed_at: None };
         let (sender, progress) = watch::channel(begun);
         let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
-        let verifier_key = signer.verifier().to_key();
+        let verifier = signer.verifier().clone();
         let follower = Self { store: Arc::clone(&store), signer, clock, edge, progress: sender };
         let task = tokio::spawn(follower.run(options, Arc::clone(&wake), stop.clone()));
-        Ok(FollowerHandle { store, verifier_key, progress, wake, stop, task: Mutex::new(Some(task)) })
+        Ok(FollowerHandle { store, verifier, progress, wake, stop, task: Mutex::new(Some(task)) })
     }
 
     async fn run(mut self, options: FollowerOptions, wake: Arc<Notify>, stop: CancellationToken) {
@@ -229,9 +229,9 @@ impl FollowerHandle {
         self.progress.borrow().signed_at
     }
 
-    /// What verifies the checkpoints.
-    pub fn verifier_key(&self) -> String {
-        self.verifier_key.clone()
+    /// What verifies the checkpoints of any log of the vault: the same key signs them all.
+    pub fn verifier_key_of(&self, origin: &str) -> Result<String, NoteError> {
+        Ok(self.verifier.named(origin)?.to_key())
     }
 
     /// Whether it still follows the log.

@@ -82,7 +82,7 @@ async fn a_fresh_checkpoint_covers_what_was_written_before_the_call() {
         assert!(Checkpoint::open(&fresh, signer().verifier()).unwrap().size >= size);
         assert_eq!(handle.newest_checkpoint(), Some(fresh));
     }
-    assert_eq!(handle.verifier_key(), signer().verifier().to_key());
+    assert_eq!(handle.verifier_key_of("phi-vault/test/log"), Ok(signer().verifier().to_key()));
     handle.stop(LONG).await;
     assert!(!handle.is_running());
     write(&store, 1).await;

@@ -5,6 +5,7 @@
 //! store is done with it, so that a store that hangs can't pile up more than `max_in_flight` of them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -62,6 +63,7 @@ pub struct Log {
     deadline: Duration,
     in_flight: Arc<Semaphore>,
     failure: CancellationToken,
+    taken: Arc<AtomicBool>,
 }
 
 impl Log {
@@ -73,6 +75,7 @@ impl Log {
             deadline: options.deadline,
             in_flight: Arc::new(Semaphore::new(options.max_in_flight)),
             failure: CancellationToken::new(),
+            taken: Arc::default(),
         }
     }
 
@@ -105,8 +108,13 @@ impl Log {
         let slot = Arc::clone(&self.in_flight).try_acquire_owned().map_err(|_| LogError::Overloaded)?;
         let entries = draft.encode(self.clock.now(), &items).map_err(|TooLarge| LogError::TooLarge)?;
         let (store, failure) = (Arc::clone(&self.store), self.failure.clone());
+        let taken = Arc::clone(&self.taken);
         let change = tokio::spawn(async move {
-            let committed = store.commit(Change { writes, entries }).await.map_err(|error| refuse(&error));
+            let committed = store.commit(Change { writes, entries }).await;
+            if committed == Err(StoreError::Taken) {
+                taken.store(true, Ordering::SeqCst);
+            }
+            let committed = committed.map_err(|error| refuse(&error));
             if committed == Err(LogError::Fatal) {
                 failure.cancel();
             }
@@ -136,6 +144,11 @@ impl Log {
         self.failure.clone()
     }
 
+    /// Whether it failed because another instance writes it now.
+    pub fn is_taken(&self) -> bool {
+        self.taken.load(Ordering::SeqCst)
+    }
+
     /// How many more changes may be in flight.
     pub fn free_slots(&self) -> usize {
         self.in_flight.available_permits()
@@ -158,7 +171,7 @@ fn agrees<A: OpenAction>(draft: &Draft, permit: &Permit<A>, items: &[Item]) -> b
 fn refuse(error: &StoreError) -> LogError {
     match error {
         StoreError::Conflict { write } => LogError::Conflict { write: *write },
-        StoreError::Fatal { .. } => {
+        StoreError::Fatal { .. } | StoreError::Taken => {
             tracing::error!(%error, "the log can't be written any more; the vault stops serving");
             LogError::Fatal
         }

@@ -2,20 +2,27 @@
 //!
 //! * [`Log`] writes: [`Log::before_open`] gives the [`Receipt`] without which nothing is opened.
 //! * [`Follower`] follows the log: Merkle tree, tiles, indexes, signed checkpoints. It is never in a request's way.
-//! * [`query`] reads, the newest entries too.
+//! * [`Adopter`] sees to it that the logs of crashed instances end under a checkpoint, too.
+//! * [`query`] reads the logs of all instances, the newest entries too.
 //! * [`KeyJournal`] writes the entry that is committed with a new key.
 //!
 //! An entry is a typed allow-list ([`Draft`], [`Item`]): no value and no plain subject id can get in. Entries are
 //! `vault.v1.AuditEntry` messages; `docs/audit-log.md` describes them for auditors.
 
+mod adopter;
+mod cursor;
 mod entry;
 mod follower;
 mod journal;
 mod log;
+mod merge;
+mod origin;
+mod others;
 mod postings;
 mod query;
 mod receipt;
 mod resume;
+mod scan;
 mod text;
 
 #[cfg(test)]
@@ -23,9 +30,14 @@ mod test_store;
 #[cfg(test)]
 mod testing;
 
+pub use adopter::{AdoptError, Adopter};
 pub use entry::{Actor, AuditAction, Decision, Draft, Item, Outcome, TooLarge};
 pub use follower::{Follower, FollowerError, FollowerHandle, FollowerOptions, FreshError};
 pub use journal::KeyJournal;
 pub use log::{Log, LogError, LogOptions};
-pub use query::{MOST_READ, MOST_RETURNED, Page, Query, QueryError, query};
+pub use origin::origin;
+pub use others::checkpoint_of_other;
+pub use query::{Hit, MOST_READ, MOST_RETURNED, Page, Query, QueryError, query};
 pub use receipt::Receipt;
+
+pub use crate::store::LogId;

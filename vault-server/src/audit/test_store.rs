@@ -1,6 +1,7 @@
 //! The part of a store that the log needs, in memory, with the faults a test wants.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,18 +28,40 @@ pub(super) struct Inner {
     pub(super) derived_at: Vec<u64>,
     /// How many entries were asked for.
     pub(super) entries_read: usize,
-    /// What the next commits or derives answer.
+    /// What the next commits, derives or adoptions answer.
     pub(super) fault: Option<StoreError>,
+    /// Logs of instances that fell silent.
+    adoptable: VecDeque<Arc<TestStore>>,
+    closed: bool,
 }
 
 pub(super) struct TestStore {
     pub(super) inner: Mutex<Inner>,
+    log: LogId,
     blocked: watch::Sender<bool>,
 }
 
 impl TestStore {
     pub(super) fn new() -> Self {
-        Self { inner: Mutex::new(Inner::default()), blocked: watch::Sender::new(false) }
+        Self::of(LogId::default())
+    }
+
+    /// Of another instance.
+    pub(super) fn of(log: LogId) -> Self {
+        Self { inner: Mutex::new(Inner::default()), log, blocked: watch::Sender::new(false) }
+    }
+
+    /// Has these logs for whoever takes one.
+    pub(super) fn to_adopt<'a>(&self, logs: impl IntoIterator<Item = &'a Arc<TestStore>>) {
+        self.inner.lock().adoptable.extend(logs.into_iter().cloned());
+    }
+
+    pub(super) fn left_to_adopt(&self) -> usize {
+        self.inner.lock().adoptable.len()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.inner.lock().closed
     }
 
     /// While blocked, commits hang.
@@ -97,7 +120,20 @@ impl Store for TestStore {
     }
 
     fn log(&self) -> LogId {
-        LogId::default()
+        self.log
+    }
+
+    async fn adopt(&self) -> Result<Option<Arc<dyn Store>>, StoreError> {
+        let mut inner = self.inner.lock();
+        match inner.fault.clone() {
+            Some(fault) => Err(fault),
+            None => Ok(inner.adoptable.pop_front().map(|store| store as _)),
+        }
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.inner.lock().closed = true;
+        Ok(())
     }
 
     async fn logs(&self) -> Result<Vec<LogId>, StoreError> {
@@ -198,9 +234,6 @@ impl Store for TestStore {
         unreachable!()
     }
     async fn stats(&self) -> Result<Stats, StoreError> {
-        unreachable!()
-    }
-    async fn close(&self) -> Result<(), StoreError> {
         unreachable!()
     }
 }

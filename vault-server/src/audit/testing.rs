@@ -9,8 +9,8 @@ use super::{Actor, AuditAction, Decision, Draft, Item, Log, LogOptions, Outcome}
 use crate::access::testing::{test_access, test_caller, test_tenant};
 use crate::access::{OpenAction, Permit, Role};
 use crate::domain::{
-    Body, ClassName, Clock, KeyId, KeyVersion, Purpose, Record, RequestId, Sealed, SubjectRef, Timestamp,
-    Token,
+    Body, ClassName, Clock, Environment, KeyId, KeyVersion, Purpose, Record, RequestId, Sealed, SubjectRef,
+    Timestamp, Token, VaultId, VaultIdentity,
 };
 
 /// It is always the same time.
@@ -20,6 +20,10 @@ impl Clock for StoppedClock {
     fn now(&self) -> Timestamp {
         Timestamp(1_700_000_000_000_000)
     }
+}
+
+pub(super) fn identity() -> VaultIdentity {
+    VaultIdentity { vault: VaultId::from_bytes([7; 16]), environment: Environment::parse("dev").unwrap() }
 }
 
 pub(super) fn token(i: u64) -> Token {

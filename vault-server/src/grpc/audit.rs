@@ -9,7 +9,7 @@ use vault_proto::v1;
 use vault_proto::v1::audit_service_server::AuditService;
 
 use crate::access::{Action, Credential};
-use crate::audit::AuditAction;
+use crate::audit::{AuditAction, Hit, LogId};
 use crate::domain::{Environment, PrincipalId, SubjectId, Timestamp, Token};
 use crate::vault::{AuditQuery, Context, Problem, Refused, Vault};
 
@@ -56,10 +56,26 @@ impl AuditService for AuditApi {
             let entries = page.entries.into_iter();
             Ok(v1::AuditQueryResponse {
                 entries: entries
-                    .map(|(sequence, entry)| v1::AuditRecord { sequence, entry: Some(entry) })
+                    .map(|Hit { log, sequence, entry }| v1::AuditRecord {
+                        log: log.0,
+                        sequence,
+                        entry: Some(entry),
+                    })
                     .collect(),
                 next: page.next.unwrap_or_default(),
             })
+        })
+        .await
+    }
+
+    async fn list_logs(
+        &self,
+        request: Request<v1::ListLogsRequest>,
+    ) -> Result<Response<v1::ListLogsResponse>, Status> {
+        self.serve(AuditAction::AuditCheckpoint, request, async |vault, cx, v1::ListLogsRequest {}| {
+            let logs = vault.audit_logs(cx).await?.into_iter();
+            let logs = logs.map(|(LogId(log), origin, size)| v1::AuditLog { log, origin, size }).collect();
+            Ok(v1::ListLogsResponse { logs })
         })
         .await
     }
@@ -69,7 +85,8 @@ impl AuditService for AuditApi {
         request: Request<v1::GetCheckpointRequest>,
     ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
         self.serve(AuditAction::AuditCheckpoint, request, async |vault, cx, request| {
-            let (checkpoint, verifier_key) = vault.checkpoint(cx, request.fresh).await?;
+            let v1::GetCheckpointRequest { fresh, log } = request;
+            let (checkpoint, verifier_key) = vault.checkpoint(cx, LogId(log), fresh).await?;
             Ok(v1::GetCheckpointResponse { checkpoint, verifier_key })
         })
         .await
@@ -83,9 +100,9 @@ impl AuditService for AuditApi {
     ) -> Result<Response<Self::GetEntriesStream>, Status> {
         let credential = peer::credential(request.extensions())?;
         self.serve(AuditAction::AuditExport, request, async |vault, cx, request| {
-            let v1::GetEntriesRequest { start, end } = request;
-            vault.audit_export(cx, start, end).await?;
-            Ok(entries(Arc::clone(vault), Arc::clone(&credential), start, end))
+            let v1::GetEntriesRequest { start, end, log } = request;
+            vault.audit_export(cx, LogId(log), start, end).await?;
+            Ok(entries(Arc::clone(vault), Arc::clone(&credential), LogId(log), start, end))
         })
         .await
     }
@@ -96,6 +113,7 @@ impl AuditService for AuditApi {
 fn entries(
     vault: Arc<Vault>,
     credential: Arc<Credential>,
+    log: LogId,
     start: u64,
     end: u64,
 ) -> Pin<Box<dyn Stream<Item = Result<v1::GetEntriesResponse, Status>> + Send>> {
@@ -107,7 +125,7 @@ fn entries(
             }
             let may = vault.enter_for(&credential, AuditAction::AuditExport, Action::AuditExport).await;
             may.map_err(|refused| status(&refused))?;
-            let leaves = vault.leaves(start, end).await.map_err(|refused| status(&refused))?;
+            let leaves = vault.leaves(log, start, end).await.map_err(|refused| status(&refused))?;
             if leaves.is_empty() {
                 return Err(status(&Problem::StoreUnavailable.whole()));
             }

@@ -63,7 +63,7 @@ fn action(path: &str) -> AuditAction {
         "Describe" => AuditAction::Describe,
         "Erase" => AuditAction::Erase,
         "Query" => AuditAction::AuditQuery,
-        "GetCheckpoint" => AuditAction::AuditCheckpoint,
+        "ListLogs" | "GetCheckpoint" => AuditAction::AuditCheckpoint,
         "GetEntries" => AuditAction::AuditExport,
         _ => AuditAction::Unspecified,
     }

@@ -19,6 +19,8 @@ mod row;
 #[cfg(test)]
 mod conformance;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -172,6 +174,9 @@ pub enum StoreError {
         /// For the operator.
         why: String,
     },
+    /// Another instance writes this one's log now. The process must stop serving; a new one takes another log.
+    #[error("another instance has taken this one's log")]
+    Taken,
     /// A row is not what was written.
     #[error("corrupt {what}")]
     Corrupt {
@@ -269,6 +274,13 @@ pub trait Store: Send + Sync + 'static {
         max_entries: usize,
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, StoreError>;
+
+    /// Takes the log of an instance that fell silent, if there is one whose entries are not all under a checkpoint:
+    /// a store of its own, for that log, which nobody writes meanwhile. Its [`Store::close`] gives the log back and
+    /// leaves this store as it is. An engine with one log has none to take.
+    async fn adopt(&self) -> Result<Option<Arc<dyn Store>>, StoreError> {
+        Ok(None)
+    }
 
     /// Writes derived rows of the store's own log.
     async fn derive(&self, derived: Derived) -> Result<(), StoreError>;

@@ -1,9 +1,10 @@
-//! Reads the log. Reading it is itself on record, before anything is shown.
+//! Reads the logs. Reading them is itself on record, before anything is shown.
 
 use crate::access::{Action, Verdict};
 use crate::audit::{self, AuditAction, Decision, Draft, Item, Outcome, Page, Query};
 use crate::crypto;
 use crate::domain::{PrincipalId, SubjectId, TenantId, Timestamp};
+use crate::store::LogId;
 
 use super::{Context, ParsedToken, Problem, Refused, Vault, whole};
 
@@ -75,29 +76,62 @@ impl Vault {
         })
     }
 
-    /// The newest signed checkpoint, or one that covers everything written before the call.
-    pub async fn checkpoint(&self, cx: &Context, fresh: bool) -> Result<(String, String), Refused> {
+    /// The logs of the vault: number, origin, and how many entries the newest checkpoint covers.
+    pub async fn audit_logs(&self, cx: &Context) -> Result<Vec<(LogId, String, u64)>, Refused> {
         const ACTION: AuditAction = AuditAction::AuditCheckpoint;
-        let draft = self.vault_wide(cx, ACTION, Action::AuditCheckpoint).await?;
+        let mut draft = self.vault_wide(cx, ACTION, Action::AuditCheckpoint).await?;
+        draft.details = vec![("what", "logs".to_owned())];
         self.parts.log.record(draft, Vec::new()).await?;
-        let follower = &self.parts.follower;
+        let mut logs = Vec::new();
+        for log in self.parts.store.logs().await? {
+            let size = self.parts.store.derived(log).await?.checkpoint.map_or(0, |(size, _)| size);
+            logs.push((log, audit::origin(&self.parts.identity, log), size));
+        }
+        Ok(logs)
+    }
+
+    /// The newest signed checkpoint of a log, or one that covers everything written to it before the call; and what
+    /// verifies it.
+    pub async fn checkpoint(
+        &self,
+        cx: &Context,
+        log: LogId,
+        fresh: bool,
+    ) -> Result<(String, String), Refused> {
+        const ACTION: AuditAction = AuditAction::AuditCheckpoint;
+        let mut draft = self.vault_wide(cx, ACTION, Action::AuditCheckpoint).await?;
+        draft.details = vec![("log", log.to_string())];
+        let draft = self.known_log(draft, log).await?;
+        self.parts.log.record(draft, Vec::new()).await?;
+        let (follower, store) = (&self.parts.follower, &*self.parts.store);
         let newest = if fresh { None } else { follower.newest_checkpoint() };
         let checkpoint = match newest {
-            Some(checkpoint) => checkpoint,
-            None => follower.fresh_checkpoint(FRESH).await.map_err(|error| {
-                tracing::error!(%error, "no checkpoint");
-                Problem::LogUnavailable.whole()
-            })?,
+            _ if log != store.log() => audit::checkpoint_of_other(store, log, fresh, FRESH).await,
+            Some(checkpoint) => Ok(checkpoint),
+            None => follower.fresh_checkpoint(FRESH).await,
         };
-        Ok((checkpoint, follower.verifier_key()))
+        let checkpoint = checkpoint.map_err(|error| {
+            tracing::error!(%log, %error, "no checkpoint");
+            Problem::LogUnavailable.whole()
+        })?;
+        let origin = audit::origin(&self.parts.identity, log);
+        let key = follower.verifier_key_of(&origin).map_err(|_| Problem::Internal.whole())?;
+        Ok((checkpoint, key))
     }
 
     /// Lets a caller read whole entries of everybody, and says how far the log goes.
-    pub async fn audit_export(&self, cx: &Context, start: u64, end: u64) -> Result<(), Refused> {
+    pub async fn audit_export(&self, cx: &Context, log: LogId, start: u64, end: u64) -> Result<(), Refused> {
         const ACTION: AuditAction = AuditAction::AuditExport;
         let mut draft = self.vault_wide(cx, ACTION, Action::AuditExport).await?;
-        draft.details = vec![("start", start.to_string()), ("end", end.to_string())];
-        if start > end || end > self.parts.follower.covered() {
+        draft.details =
+            vec![("log", log.to_string()), ("start", start.to_string()), ("end", end.to_string())];
+        let draft = self.known_log(draft, log).await?;
+        let covered = if log == self.parts.store.log() {
+            self.parts.follower.covered()
+        } else {
+            self.parts.store.derived(log).await?.upto
+        };
+        if start > end || end > covered {
             let refused = Problem::Field("start <= end <= the size of the newest checkpoint").at("end");
             return Err(self.log_refusal(draft, Vec::new(), refused).await);
         }
@@ -105,12 +139,21 @@ impl Vault {
         Ok(())
     }
 
-    /// Leaves of the log from `start`, as many as make a message, none at or past `end`.
-    pub async fn leaves(&self, start: u64, end: u64) -> Result<Vec<bytes::Bytes>, Refused> {
+    /// Leaves of a log from `start`, as many as make a message, none at or past `end`.
+    pub async fn leaves(&self, log: LogId, start: u64, end: u64) -> Result<Vec<bytes::Bytes>, Refused> {
         const MOST: usize = 1024;
         const BYTES: usize = 1 << 20;
         let left = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX).min(MOST);
-        Ok(self.parts.store.entries(self.parts.store.log(), start, left, BYTES).await?)
+        Ok(self.parts.store.entries(log, start, left, BYTES).await?)
+    }
+
+    /// The draft, if the vault has this log. Otherwise the refusal is in the log.
+    async fn known_log(&self, draft: Draft, log: LogId) -> Result<Draft, Refused> {
+        if log == self.parts.store.log() || self.parts.store.logs().await?.contains(&log) {
+            return Ok(draft);
+        }
+        let refused = Problem::Field("the number of a log of this vault").at("log");
+        Err(self.log_refusal(draft, Vec::new(), refused).await)
     }
 
     /// `None`: nothing can match.

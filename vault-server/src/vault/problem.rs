@@ -172,7 +172,9 @@ impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         tracing::warn!(%error, "store refused");
         match error {
-            StoreError::Unavailable { .. } | StoreError::Fatal { .. } => Problem::StoreUnavailable,
+            StoreError::Unavailable { .. } | StoreError::Fatal { .. } | StoreError::Taken => {
+                Problem::StoreUnavailable
+            }
             StoreError::Corrupt { .. } => Problem::RecordCorrupt,
             StoreError::Conflict { .. } | StoreError::Foreign { .. } => Problem::Internal,
         }

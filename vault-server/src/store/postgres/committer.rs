@@ -54,12 +54,12 @@ pub(super) struct Progress {
     /// Batches that were tried again after a serialization failure.
     pub(super) repeated: AtomicU64,
     /// Why there is no writing any more.
-    pub(super) fatal: OnceLock<String>,
+    pub(super) fatal: OnceLock<StoreError>,
 }
 
 impl Progress {
     pub(super) fn fatal(&self) -> Option<StoreError> {
-        self.fatal.get().map(|why| StoreError::Fatal { why: why.clone() })
+        self.fatal.get().cloned()
     }
 }
 
@@ -199,7 +199,7 @@ impl Committer {
                 Ok(Ok(_)) if warned => Failure::Lost("the database warned about a commit".to_owned()),
                 Ok(Ok(plan)) => return Ok(self.advance(plan)),
                 Ok(Err(Stopped::Fenced)) => {
-                    return Err(self.fail("another instance has taken this one's log"));
+                    return Err(self.fail(StoreError::Taken));
                 }
                 Ok(Err(Stopped::Failed(failure))) => failure,
             };
@@ -267,7 +267,10 @@ impl Committer {
                     let made = match commits.checked_sub(self.grip.commits) {
                         Some(0) => false,
                         Some(1) => true,
-                        _ => return Err(self.fail("the log's row is not what this instance wrote")),
+                        _ => {
+                            let why = "the log's row is not what this instance wrote".to_owned();
+                            return Err(self.fail(StoreError::Fatal { why }));
+                        }
                     };
                     self.progress.fence.store(self.grip.fence, Ordering::SeqCst);
                     let counter =
@@ -276,7 +279,7 @@ impl Committer {
                     tracing::info!(made, "it is known what became of the commit");
                     return Ok(made);
                 }
-                Ok(Resolved::Taken) => return Err(self.fail("another instance has taken this one's log")),
+                Ok(Resolved::Taken) => return Err(self.fail(StoreError::Taken)),
                 Err(why) => tracing::warn!(why, "it is not known yet what became of a commit"),
             }
             if self.closing.is_cancelled() {
@@ -314,9 +317,8 @@ impl Committer {
         }
     }
 
-    fn fail(&self, why: &str) -> StoreError {
-        let why = self.progress.fatal.get_or_init(|| why.to_owned());
-        StoreError::Fatal { why: why.clone() }
+    fn fail(&self, error: StoreError) -> StoreError {
+        self.progress.fatal.get_or_init(|| error).clone()
     }
 }
 

@@ -74,8 +74,10 @@ pub(super) async fn take(
         }
         // Its own before others.
         candidates.sort_unstable();
+        // Who only brings a log to its end leaves it to the instance whose it is.
+        let renamed = (wanted == Wanted::Any).then_some(instance);
         for (_, log, fence) in candidates {
-            if let Some(grip) = seize(connection, log, fence, holder, instance, lease).await? {
+            if let Some(grip) = seize(connection, log, fence, holder, renamed, lease).await? {
                 return Ok(Some(grip));
             }
         }
@@ -95,11 +97,11 @@ async fn seize(
     log: LogId,
     fence: u64,
     holder: InstanceId,
-    instance: &str,
+    instance: Option<&str>,
     lease: Duration,
 ) -> Result<Option<Grip>, StoreError> {
     let mut statement = Statement::new(
-        "UPDATE logs SET fence = fence + 1, holder = $3, instance = $4, \
+        "UPDATE logs SET fence = fence + 1, holder = $3, instance = coalesce($4, instance), \
          expires = now() + $5 * interval '1 microsecond' \
          WHERE log = $1 AND fence = $2 RETURNING size, commits",
     );

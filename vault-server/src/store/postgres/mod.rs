@@ -195,7 +195,7 @@ async fn keep(database: Arc<Database>, grip: Grip, progress: Arc<Progress>, clos
         match timeout(READ, renew(&connection, &grip, lease)).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => {
-                progress.fatal.get_or_init(|| "another instance has taken this one's log".to_owned());
+                progress.fatal.get_or_init(|| StoreError::Taken);
                 return;
             }
             Ok(Err(failure)) => tracing::warn!(why = failure.why(), "the log's lease was not renewed"),
@@ -339,6 +339,13 @@ impl Store for PostgresStore {
             return Err(rows::lost_entry(log, start));
         }
         (start..).zip(&rows).map(|(sequence, row)| rows::entry(log, sequence, row)).collect()
+    }
+
+    async fn adopt(&self) -> Result<Option<Arc<dyn Store>>, StoreError> {
+        self.usable()?;
+        let connection = self.database.connector.connect().await.map_err(|error| unavailable(&error))?;
+        let taken = Self::start(Arc::clone(&self.database), connection, Wanted::Orphan).await?;
+        Ok(taken.map(|store| Arc::new(store) as Arc<dyn Store>))
     }
 
     async fn derive(&self, derived: Derived) -> Result<(), StoreError> {

@@ -117,8 +117,8 @@ async fn an_instance_whose_log_was_taken_writes_nothing_any_more() {
     // The same name: a restart, while the first still lives.
     let second = database.instance("ann").await;
     assert_eq!((second.log(), second.log_size(LogId(0)).await), (LogId(0), Ok(1)));
-    assert!(matches!(first.commit(insert(2)).await, Err(StoreError::Fatal { .. })));
-    assert!(matches!(first.records(&[token(1)]).await, Err(StoreError::Fatal { .. })));
+    assert_eq!(first.commit(insert(2)).await, Err(StoreError::Taken));
+    assert_eq!(first.records(&[token(1)]).await, Err(StoreError::Taken));
     assert_eq!(second.commit(insert(2)).await, Ok(Committed { first_sequence: 1 }));
 }
 
@@ -249,4 +249,27 @@ async fn a_server_that_would_lose_what_it_acknowledges_is_refused() {
         let Some(StoreError::Unavailable { why }) = refused.err() else { panic!("{setting}") };
         assert!(why.contains(said), "{setting}: {why}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_left_is_brought_to_its_end_and_stays_its_instances() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let (ann, bob) = (database.instance("ann").await, database.instance("bob").await);
+    ann.commit(insert(1)).await.unwrap();
+    assert!(ann.adopt().await.unwrap().is_none(), "nobody fell silent");
+    bob.commit(insert(2)).await.unwrap();
+    database.sql("UPDATE logs SET expires = now() - interval '1 second' WHERE log = 1").await;
+    let adopted = ann.adopt().await.unwrap().unwrap();
+    assert_eq!((adopted.log(), adopted.log_size(LogId(1)).await), (LogId(1), Ok(1)));
+    assert!(ann.adopt().await.unwrap().is_none(), "it is being followed");
+    assert_eq!(bob.commit(insert(3)).await, Err(StoreError::Taken));
+    let checkpoint = Some((1, "one".to_owned()));
+    adopted.derive(Derived { upto: 1, tiles: Vec::new(), postings: Vec::new(), checkpoint }).await.unwrap();
+    adopted.close().await.unwrap();
+    assert!(ann.adopt().await.unwrap().is_none(), "all of it is under a checkpoint");
+    assert_eq!(ann.commit(insert(4)).await, Ok(Committed { first_sequence: 1 }));
+    assert_eq!(database.instance("bob").await.log(), LogId(1), "it has its name still");
 }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use clap::Args;
 use futures::TryStreamExt as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use vault_client::audit::Checkpoint;
 use vault_client::{Client, Reason};
 use vault_format::export::{DirWriter, ExportError};
 use vault_format::note::Verifier;
 
+use super::layout;
 use crate::args::Global;
 use crate::failure::{Exit, Failure};
 use crate::output;
@@ -19,40 +20,61 @@ use crate::output;
 /// So often a stream that broke off is taken up where it ended, without an entry in between.
 const MOST_BREAKS: u32 = 5;
 
-/// Write the whole log to files, up to a checkpoint that covers all entries written before.
+/// Write all logs of the vault to files, each up to a checkpoint that covers all entries written before.
 #[derive(Args)]
 pub(crate) struct ExportArgs {
-    /// A directory that is empty, or is made. It then has exactly the files of C2SP tlog-tiles.
+    /// A directory that is empty, or is made. It then has exactly the files of C2SP tlog-tiles, and in logs/N the
+    /// same of each further log, where several instances of the vault write one each.
     #[arg(long)]
     dir: PathBuf,
 
-    /// Where to write the public key that verifies the log; DIR.vkey unless given. The key comes from the vault:
+    /// Where to write the public key that verifies the logs; DIR.vkey unless given. The key comes from the vault:
     /// compare it once with one that came another way.
     #[arg(long, value_name = "FILE")]
     key_out: Option<PathBuf>,
 }
 
+/// A log that was written.
+struct Written {
+    log: u32,
+    dir: PathBuf,
+    signed: vault_format::checkpoint::Checkpoint,
+}
+
 pub(crate) async fn run(global: &Global, args: ExportArgs) -> Result<Exit, Failure> {
     let client = global.connect()?;
-    let checkpoint = client.audit_checkpoint(true).await?;
-    let verifier = Verifier::parse(checkpoint.verifier_key.trim())
-        .map_err(|error| broken(&format!("the vault's verifier key: {error}")))?;
-    let signed = vault_format::checkpoint::Checkpoint::open(&checkpoint.note, &verifier)
-        .map_err(|error| broken(&format!("the vault's checkpoint: {error}")))?;
-    let writer = DirWriter::create(&args.dir)?;
-    let writer = write_entries(&client, writer, signed.size).await?;
-    let signed = writer.finish(&checkpoint.note, &verifier)?;
+    let logs: Vec<u32> = client.audit_logs().await?.iter().map(|log| log.log).collect();
+    if logs.first() != Some(&0) {
+        return Err(broken("the vault names no log 0"));
+    }
+    // The key of log 0 is everybody's, but for its name.
+    let checkpoint = client.audit_checkpoint(0, true).await?;
+    let verifier = verifier(&checkpoint)?;
+    let mut written = vec![export(&client, &args.dir, 0, &checkpoint, &verifier).await?];
+    for &log in &logs[1..] {
+        let checkpoint = client.audit_checkpoint(log, true).await?;
+        let expected = layout::verifier_of(&verifier, log)
+            .map_err(|error| broken(&format!("the vault's verifier key: {error}")))?;
+        written.push(export(&client, &args.dir, log, &checkpoint, &expected).await?);
+    }
+    layout::write_list(&args.dir, &logs)?;
 
     let key_out = args.key_out.unwrap_or_else(|| beside(&args.dir));
     write_key(&key_out, &checkpoint)?;
     if global.json {
-        output::json(&json!({ "entries": signed.size, "root": signed.root.to_string(),
-            "dir": args.dir, "key": key_out }))?;
+        let first = &written[0].signed;
+        let all = written.iter().map(|Written { log, dir, signed }| {
+            json!({ "log": log, "origin": signed.origin, "entries": signed.size,
+                "root": signed.root.to_string(), "dir": dir })
+        });
+        output::json(&json!({ "entries": first.size, "root": first.root.to_string(),
+            "dir": args.dir, "key": key_out, "logs": all.collect::<Value>() }))?;
     } else {
+        for Written { dir, signed, .. } in &written {
+            output::line(&format!("{} entries in {}", signed.size, dir.display()))?;
+        }
         output::line(&format!(
-            "{} entries in {}\nverify them with: vaultctl audit verify --dir {} --key {}",
-            signed.size,
-            args.dir.display(),
+            "verify them with: vaultctl audit verify --dir {} --key {}",
             args.dir.display(),
             key_out.display()
         ))?;
@@ -60,11 +82,38 @@ pub(crate) async fn run(global: &Global, args: ExportArgs) -> Result<Exit, Failu
     Ok(Exit::Done)
 }
 
-async fn write_entries(client: &Client, mut writer: DirWriter, size: u64) -> Result<DirWriter, Failure> {
+fn verifier(checkpoint: &Checkpoint) -> Result<Verifier, Failure> {
+    Verifier::parse(checkpoint.verifier_key.trim())
+        .map_err(|error| broken(&format!("the vault's verifier key: {error}")))
+}
+
+/// Writes one log, up to a checkpoint of it.
+async fn export(
+    client: &Client,
+    dir: &Path,
+    log: u32,
+    checkpoint: &Checkpoint,
+    verifier: &Verifier,
+) -> Result<Written, Failure> {
+    let signed = vault_format::checkpoint::Checkpoint::open(&checkpoint.note, verifier)
+        .map_err(|error| broken(&format!("the vault's checkpoint of log {log}: {error}")))?;
+    let dir = layout::dir_of(dir, log);
+    let writer = DirWriter::create(&dir)?;
+    let writer = write_entries(client, writer, log, signed.size).await?;
+    let signed = writer.finish(&checkpoint.note, verifier)?;
+    Ok(Written { log, dir, signed })
+}
+
+async fn write_entries(
+    client: &Client,
+    mut writer: DirWriter,
+    log: u32,
+    size: u64,
+) -> Result<DirWriter, Failure> {
     let mut breaks = 0;
     while writer.size() < size {
         let from = writer.size();
-        let Err(failure) = write_some(client, &mut writer, size).await else { break };
+        let Err(failure) = write_some(client, &mut writer, log, size).await else { break };
         breaks = if writer.size() > from { 0 } else { breaks + 1 };
         if failure.exit() != Exit::Unavailable || breaks >= MOST_BREAKS {
             return Err(failure);
@@ -74,8 +123,8 @@ async fn write_entries(client: &Client, mut writer: DirWriter, size: u64) -> Res
     Ok(writer)
 }
 
-async fn write_some(client: &Client, writer: &mut DirWriter, size: u64) -> Result<(), Failure> {
-    let mut parts = pin!(client.audit_entries(writer.size(), size).await?);
+async fn write_some(client: &Client, writer: &mut DirWriter, log: u32, size: u64) -> Result<(), Failure> {
+    let mut parts = pin!(client.audit_entries(log, writer.size(), size).await?);
     while let Some(part) = parts.try_next().await? {
         for leaf in &part.leaves {
             writer.push(leaf)?;
@@ -107,7 +156,7 @@ impl From<ExportError> for Failure {
     }
 }
 
-/// The log is not what was signed: worse than an outage, and no reason to try again.
+/// A log is not what was signed: worse than an outage, and no reason to try again.
 fn broken(message: &str) -> Failure {
     Failure::new(Exit::SomeFailed, Reason::BadAnswer, message.to_owned())
         .hint("the vault's answers do not fit each other: do not trust this export")

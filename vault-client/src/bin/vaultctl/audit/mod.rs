@@ -1,6 +1,7 @@
 //! `vaultctl audit`
 
 mod export;
+mod layout;
 mod query;
 mod verify;
 
@@ -14,9 +15,9 @@ use crate::failure::{Exit, Failure};
 pub(crate) enum AuditCommand {
     /// Look entries up: newest first.
     Query(query::QueryArgs),
-    /// Write the whole log to files (C2SP tlog-tiles), for verification by this or by other tools.
+    /// Write all logs to files (C2SP tlog-tiles), for verification by this or by other tools.
     Export(export::ExportArgs),
-    /// Verify an exported log with the public key alone. Needs no vault.
+    /// Verify exported logs with the public key alone. Needs no vault.
     Verify(verify::VerifyArgs),
 }
 

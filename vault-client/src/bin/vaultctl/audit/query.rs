@@ -97,7 +97,11 @@ pub(crate) async fn run(global: &Global, args: QueryArgs) -> Result<Exit, Failur
 }
 
 fn row(record: &AuditRecord) -> Vec<String> {
-    let Some(entry) = &record.entry else { return vec![record.sequence.to_string()] };
+    let place = match record.log {
+        0 => record.sequence.to_string(),
+        log => format!("{log}/{}", record.sequence),
+    };
+    let Some(entry) = &record.entry else { return vec![place] };
     let principal = match &entry.actor {
         Some(actor) if !actor.principal.is_empty() => actor.principal.clone(),
         Some(actor) if !actor.identity.is_empty() => format!("? {}", actor.identity),
@@ -111,7 +115,7 @@ fn row(record: &AuditRecord) -> Vec<String> {
     };
     let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     vec![
-        record.sequence.to_string(),
+        place,
         when(entry.time_us),
         principal,
         name(entry.action().as_str_name(), "ACTION_"),
@@ -123,9 +127,10 @@ fn row(record: &AuditRecord) -> Vec<String> {
 }
 
 fn object(record: &AuditRecord, environment: Option<&Environment>) -> Value {
-    let Some(entry) = &record.entry else { return json!({ "sequence": record.sequence }) };
+    let Some(entry) = &record.entry else { return json!({ "log": record.log, "sequence": record.sequence }) };
     let actor = entry.actor.clone().unwrap_or_default();
     json!({
+        "log": record.log,
         "sequence": record.sequence,
         "time": when(entry.time_us),
         "request": hex::encode(&entry.request_id),
@@ -219,10 +224,13 @@ mod tests {
         let mut entry = AuditEntry { time_us: 1_000_000, ..AuditEntry::default() };
         entry.set_action(audit_entry::Action::Detokenize);
         entry.set_decision(audit_entry::Decision::Deny);
-        let record = AuditRecord { sequence: 7, entry: Some(entry) };
+        let mut record = AuditRecord { sequence: 7, entry: Some(entry), log: 0 };
         let object = object(&record, None);
         assert_eq!(object["time"], "1970-01-01T00:00:01.000Z");
         assert_eq!(object["action"], "detokenize");
-        assert_eq!(row(&record)[4], "deny");
+        assert_eq!((&object["log"], &object["sequence"]), (&json!(0), &json!(7)));
+        assert_eq!((&*row(&record)[0], &*row(&record)[4]), ("7", "deny"));
+        record.log = 3;
+        assert_eq!(row(&record)[0], "3/7");
     }
 }
