@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{Batch, Present, RowId, inserts_only, rows_of};
 use super::connect::{Connection, Connector};
 use super::error::Failure;
-use super::log::{Grip, Resolved, int4, renew, resolve};
+use super::log::{Grip, Resolved, holds, int4, renew, resolve};
 use super::rows::{self, number};
 use super::statement::{Statement, int8};
 use crate::domain::{KeyRecord, TenantId};
@@ -69,6 +69,9 @@ const BATCH_BYTES: usize = 8 << 20;
 
 /// How long the database may take for a statement before the connection is given up.
 const STATEMENT: Duration = Duration::from_secs(10);
+
+/// And how much longer for each row that it writes.
+const WRITE: Duration = Duration::from_micros(500);
 
 /// How often a batch is tried again because of others.
 const ATTEMPTS: u32 = 20;
@@ -182,6 +185,8 @@ impl Committer {
         if changes.iter().all(|change| change.writes.is_empty() && change.entries.is_empty()) {
             return Ok(vec![Ok(Committed { first_sequence: self.grip.size }); jobs.len()]);
         }
+        let rows: usize = changes.iter().map(|change| change.writes.len() + change.entries.len()).sum();
+        let rows = u32::try_from(rows).unwrap_or(u32::MAX);
         let mut checked = !changes.iter().all(|change| inserts_only(change));
         let mut attempt = 0;
         loop {
@@ -191,7 +196,7 @@ impl Committer {
             let mut plan = None;
             connection.forget_warnings();
             let tried = try_once(connection, &grip, &changes, checked, &mut plan);
-            let tried = timeout(STATEMENT, tried).await;
+            let tried = timeout(STATEMENT + WRITE * rows, tried).await;
             let warned = connection.has_warned();
             let failure = match tried {
                 Err(_) => Failure::Lost("a commit took too long".to_owned()),
@@ -199,7 +204,7 @@ impl Committer {
                 Ok(Ok(_)) if warned => Failure::Lost("the database warned about a commit".to_owned()),
                 Ok(Ok(plan)) => return Ok(self.advance(plan)),
                 Ok(Err(Stopped::Fenced)) => {
-                    return Err(self.fail(StoreError::Taken));
+                    return Err(self.fenced().await);
                 }
                 Ok(Err(Stopped::Failed(failure))) => failure,
             };
@@ -267,10 +272,7 @@ impl Committer {
                     let made = match commits.checked_sub(self.grip.commits) {
                         Some(0) => false,
                         Some(1) => true,
-                        _ => {
-                            let why = "the log's row is not what this instance wrote".to_owned();
-                            return Err(self.fail(StoreError::Fatal { why }));
-                        }
+                        _ => return Err(self.fail(went_back())),
                     };
                     self.progress.fence.store(self.grip.fence, Ordering::SeqCst);
                     let counter =
@@ -292,6 +294,18 @@ impl Committer {
             }
             sleep(RECONNECT).await;
         }
+    }
+
+    /// Why the log's row is not as this instance left it.
+    async fn fenced(&self) -> StoreError {
+        let told = match &self.connection {
+            Some(connection) => {
+                timeout(STATEMENT, holds(connection, &self.grip)).await.ok().and_then(Result::ok)
+            }
+            None => None,
+        };
+        // Nobody else has it: then the database itself is not what it was.
+        self.fail(if told == Some(true) { went_back() } else { StoreError::Taken })
     }
 
     async fn ask(&mut self) -> Result<Resolved, String> {
@@ -320,6 +334,11 @@ impl Committer {
     fn fail(&self, error: StoreError) -> StoreError {
         self.progress.fatal.get_or_init(|| error).clone()
     }
+}
+
+/// As after a failover to a server that did not have every commit which was acknowledged.
+fn went_back() -> StoreError {
+    StoreError::Fatal { why: "the database has lost commits that it had acknowledged".to_owned() }
 }
 
 /// The first change, and those behind it that fit into a batch with it; and one that does not.

@@ -69,15 +69,21 @@ pub(super) async fn take(
                 Wanted::Orphan => is("free") && is("uncovered"),
             };
             if fits {
-                candidates.push((!own, log_number(row)?, number(row, "fence")?));
+                candidates.push((!own, log_number(row)?, number(row, "fence")?, is("free")));
             }
         }
         // Its own before others.
         candidates.sort_unstable();
         // Who only brings a log to its end leaves it to the instance whose it is.
         let renamed = (wanted == Wanted::Any).then_some(instance);
-        for (_, log, fence) in candidates {
+        for (_, log, fence, free) in candidates {
             if let Some(grip) = seize(connection, log, fence, holder, renamed, lease).await? {
+                if !free {
+                    tracing::warn!(
+                        log = log.0,
+                        "the log of this instance's name was still held: if another process has the name, it ends now"
+                    );
+                }
                 return Ok(Some(grip));
             }
         }
@@ -158,6 +164,14 @@ pub(super) async fn resolve(connection: &Connection, grip: &mut Grip) -> Result<
     }
     grip.fence = next;
     Ok(Resolved::Commits(commits))
+}
+
+/// Whether the log is still held under the grip's fence.
+pub(super) async fn holds(connection: &Connection, grip: &Grip) -> Result<bool, Failure> {
+    let mut statement = Statement::new("SELECT log FROM logs WHERE log = $1 AND holder = $2 AND fence = $3");
+    statement.bind(int4(grip.log), Type::INT4).bind(grip.holder.as_bytes().to_vec(), Type::BYTEA);
+    statement.bind(int8(grip.fence), Type::INT8);
+    Ok(!statement.run(connection.client()).await?.is_empty())
 }
 
 /// Holds the log for another lease; `false` if somebody else has it. A lease of nothing gives it back.

@@ -1,7 +1,8 @@
 //! The store on PostgreSQL and what speaks its protocol: any number of instances on one database.
 //!
 //! * An instance writes a log of its own, held by lease and fence ([`log`]); one task makes its commits
-//!   ([`committer`]). Reads go through a pool, to the same server: the one that takes writes.
+//!   ([`committer`]). Reads go through a pool, to the same server: the one that takes writes; concurrent ones by key share
+//!   a statement ([`reader`]).
 //! * Only a server whose commits are durable is used ([`connect`]); what became of a commit whose connection was lost
 //!   is asked, never guessed.
 //! * SQL is what the family of engines shares: no notifications, advisory locks or extensions, no named statements.
@@ -14,6 +15,7 @@ mod error;
 mod log;
 mod options;
 mod read;
+mod reader;
 mod rows;
 mod schema;
 mod statement;
@@ -41,6 +43,8 @@ use self::connect::{Connection, Connector, Manager};
 use self::error::Failure;
 use self::log::{Grip, Wanted, renew, take};
 pub use self::options::{Password, PostgresOptions, Transport};
+use self::read::{Answers, Records};
+use self::reader::Reader;
 use self::statement::Statement;
 use crate::domain::{
     BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, LeaseName, Record, SubjectRef, TenantId, Timestamp,
@@ -70,11 +74,12 @@ pub async fn open(
 ) -> Result<Arc<dyn Store>, StoreError> {
     let connector = Arc::new(Connector::new(options));
     let connection = connector.connect().await.map_err(|error| unavailable(&error))?;
-    schema::prepare(&connection).await?;
-    let there = read::identity(&connection).await?;
-    if there.is_some() && expected.is_some() && there.as_ref() != expected {
-        return Err(other_vault());
+    // Before anything is written to it.
+    if schema::is_there(&connection).await? {
+        check_identity(&connection, expected).await?;
     }
+    schema::prepare(&connection).await?;
+    check_identity(&connection, expected).await?;
     let size = connector.options().connections.max(1);
     let pool = Pool::builder(Manager(Arc::clone(&connector)))
         .max_size(size)
@@ -88,6 +93,12 @@ pub async fn open(
     Ok(Arc::new(store.ok_or_else(closed)?))
 }
 
+async fn check_identity(connection: &Connection, expected: Option<&VaultIdentity>) -> Result<(), StoreError> {
+    let there = read::identity(connection).await?;
+    let other = there.is_some() && expected.is_some() && there.as_ref() != expected;
+    if other { Err(other_vault()) } else { Ok(()) }
+}
+
 /// What all logs of a process share.
 struct Database {
     connector: Arc<Connector>,
@@ -99,6 +110,8 @@ struct PostgresStore {
     database: Arc<Database>,
     grip: Grip,
     progress: Arc<Progress>,
+    records: Reader<Records>,
+    answers: Reader<Answers>,
     queue: Mutex<Option<mpsc::Sender<Job>>>,
     room: Arc<Semaphore>,
     closed: AtomicBool,
@@ -130,6 +143,8 @@ impl PostgresStore {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let committer = tokio::spawn(committer.run(receiver, keeper));
         Ok(Some(Self {
+            records: Reader::start(&database),
+            answers: Reader::start(&database),
             database,
             grip,
             progress,
@@ -238,10 +253,12 @@ impl Store for PostgresStore {
     }
 
     async fn records(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {
+        self.usable()?;
         if tokens.is_empty() {
-            return self.usable().map(|()| Vec::new());
+            return Ok(Vec::new());
         }
-        read::records_of(tokens, &self.query(&read::records_statement(tokens)).await?)
+        let found = self.records.get(tokens.to_vec()).await?;
+        Ok(found.into_iter().map(|lookup| lookup.unwrap_or(Lookup::Missing)).collect())
     }
 
     async fn find(
@@ -291,8 +308,8 @@ impl Store for PostgresStore {
     }
 
     async fn remembered(&self, key: &[u8; 32]) -> Result<Option<Remembered>, StoreError> {
-        let rows = self.query(&read::remembered_statement(key)).await?;
-        rows.first().map(rows::remembered).transpose()
+        self.usable()?;
+        self.answers.get(vec![*key]).await?.pop().flatten().transpose()
     }
 
     async fn forget(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {

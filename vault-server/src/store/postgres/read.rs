@@ -5,6 +5,7 @@ use tokio_postgres::types::Type;
 
 use super::connect::Connection;
 use super::log::int4;
+use super::reader::Table;
 use super::rows::{self, purpose};
 use super::statement::{Statement, int8};
 use crate::domain::{
@@ -12,7 +13,7 @@ use crate::domain::{
     VaultIdentity,
 };
 use crate::store::keys::Space;
-use crate::store::{Derived, DerivedState, LogId, Lookup, StoreError, TileId, corrupt};
+use crate::store::{Derived, DerivedState, LogId, Lookup, Remembered, StoreError, TileId, corrupt};
 
 /// A count of rows as a parameter.
 fn limit_of(limit: usize) -> i64 {
@@ -41,7 +42,7 @@ pub(super) fn found_statement(identity: &VaultIdentity) -> Statement<'_> {
     statement
 }
 
-pub(super) fn records_statement(tokens: &[Token]) -> Statement<'_> {
+fn records_statement(tokens: &[Token]) -> Statement<'_> {
     let mut statement =
         Statement::new(&format!("SELECT {} FROM records WHERE token = ANY($1)", rows::RECORD));
     let tokens: Vec<_> = tokens.iter().map(|token| token.as_bytes().as_slice()).collect();
@@ -49,15 +50,41 @@ pub(super) fn records_statement(tokens: &[Token]) -> Statement<'_> {
     statement
 }
 
-/// In the order asked for.
-pub(super) fn records_of(tokens: &[Token], rows: &[Row]) -> Result<Vec<Lookup>, StoreError> {
-    let mut found = std::collections::HashMap::with_capacity(rows.len());
-    for row in rows {
-        let (token, lookup) = rows::record(row).ok_or_else(|| corrupt(Space::Records, &[]))?;
-        found.insert(*token.as_bytes(), lookup);
+/// Records by token.
+pub(super) struct Records;
+
+impl Table for Records {
+    type Key = Token;
+    type Found = Lookup;
+
+    fn statement(keys: &[Token]) -> Statement<'_> {
+        records_statement(keys)
     }
-    let of = |token: &Token| found.get(token.as_bytes()).cloned().unwrap_or(Lookup::Missing);
-    Ok(tokens.iter().map(of).collect())
+
+    fn read(row: &Row) -> Result<(Token, Lookup), StoreError> {
+        rows::record(row).ok_or_else(|| corrupt(Space::Records, &[]))
+    }
+}
+
+/// Remembered answers by key. A row that is not what was written is an error for who asked for it only.
+pub(super) struct Answers;
+
+impl Table for Answers {
+    type Key = [u8; 32];
+    type Found = Result<Remembered, StoreError>;
+
+    fn statement(keys: &[[u8; 32]]) -> Statement<'_> {
+        let mut statement =
+            Statement::new(&format!("SELECT {} FROM remembered WHERE key = ANY($1)", rows::REMEMBERED));
+        statement.bind(keys.iter().map(<[u8; 32]>::as_slice).collect::<Vec<_>>(), Type::BYTEA_ARRAY);
+        statement
+    }
+
+    fn read(row: &Row) -> Result<([u8; 32], Self::Found), StoreError> {
+        let key = row.try_get::<_, &[u8]>("key").ok().and_then(|key| key.try_into().ok());
+        let key = key.ok_or_else(|| corrupt(Space::Remembered, &[]))?;
+        Ok((key, rows::remembered(row)))
+    }
 }
 
 pub(super) fn find_statement<'a>(
@@ -114,13 +141,6 @@ pub(super) fn keys_statement(tenant: Option<&TenantId>, of: KeyPurpose) -> State
 pub(super) fn key_statement(id: KeyId) -> Statement<'static> {
     let mut statement = Statement::new(&format!("SELECT {} FROM keys WHERE id = $1", rows::KEY));
     statement.bind(id.as_bytes().to_vec(), Type::BYTEA);
-    statement
-}
-
-pub(super) fn remembered_statement(key: &[u8; 32]) -> Statement<'_> {
-    let mut statement =
-        Statement::new(&format!("SELECT {} FROM remembered WHERE key = $1", rows::REMEMBERED));
-    statement.bind(key.as_slice(), Type::BYTEA);
     statement
 }
 

@@ -137,6 +137,13 @@ pub(super) async fn prepare(connection: &Connection) -> Result<(), StoreError> {
     }
 }
 
+/// Whether it is a vault's already.
+pub(super) async fn is_there(connection: &Connection) -> Result<bool, Failure> {
+    let there =
+        connection.client().query_typed("SELECT to_regclass('vault_identity') IS NOT NULL", &[]).await?;
+    Ok(there.first().and_then(|row| row.try_get(0).ok()) == Some(true))
+}
+
 /// The outer error is the database's, the inner one says that this software must not work on it.
 async fn migrate(connection: &Connection) -> Result<Result<(), StoreError>, Failure> {
     let client = connection.client();

@@ -273,3 +273,18 @@ async fn a_log_that_was_left_is_brought_to_its_end_and_stays_its_instances() {
     assert_eq!(ann.commit(insert(4)).await, Ok(Committed { first_sequence: 1 }));
     assert_eq!(database.instance("bob").await.log(), LogId(1), "it has its name still");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_went_back_is_told_from_a_log_that_was_taken() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    store.commit(insert(1)).await.unwrap();
+    store.commit(insert(2)).await.unwrap();
+    // As after a failover to a server that lacks the last commit.
+    database.sql("UPDATE logs SET size = 1, commits = 1").await;
+    let lost = store.commit(insert(3)).await;
+    assert!(matches!(&lost, Err(StoreError::Fatal { why }) if why.contains("lost commits")), "{lost:?}");
+}
