@@ -61,6 +61,7 @@ ALL = [
     Break("unmounted file", TOML, "/etc/phi-vault/db/password", "/etc/phi-vault/pw/password", "nothing is mounted"),
     Break("other port", TOML, "0.0.0.0:8443", "0.0.0.0:8444", "the container's port grpc"),
     Break("database without TLS", TOML, 'tls = "verify-full"', 'tls = "off"', "verify-full"),
+    Break("nameless", TOML, 'instance_env = "POD_NAME"', 'instance_env = "POD_NAM"', "no container sets POD_NAM"),
     Break("shared name", TOML, 'lease = "10s"', 'lease = "10s"\ninstance = "vault-0"', "one name for all instances"),
     Break("database's port", TOML, "amazonaws.com:5432", "amazonaws.com:5433", "lets the vault out"),
     Break("role", f"{EKS}/principals.toml", '["service"]', '["servant"]', "servant", "vault-server"),

@@ -99,6 +99,11 @@ def numbers(config, container, workload, documents):
         yield "vault.toml: a password in the configuration"
     if "instance" in postgres:
         yield "vault.toml: one name for all instances: each would take the log from the one before it"
+    variable = postgres.get("instance_env")
+    pods = [each["spec"]["template"]["spec"] for each in pick(documents, "StatefulSet")]
+    sets = [entry["name"] for pod in pods for box in pod["containers"] for entry in box.get("env", [])]
+    if variable is not None and variable not in sets:
+        yield f"vault.toml: no container sets {variable}, the instance's name"
     out = [
         port["port"]
         for policy in pick(documents, "NetworkPolicy")
