@@ -103,6 +103,11 @@ impl Verifier {
         }
     }
 
+    /// The same public key under another name, for another log that it signs.
+    pub fn named(&self, name: &str) -> Result<Self, NoteError> {
+        Self::new(name, self.key)
+    }
+
     /// The key as text: what [`Verifier::parse`] reads.
     pub fn to_key(&self) -> String {
         let mut key = vec![ED25519];

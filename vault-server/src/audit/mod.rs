@@ -2,12 +2,14 @@
 //!
 //! * [`Log`] writes: [`Log::before_open`] gives the [`Receipt`] without which nothing is opened.
 //! * [`Follower`] follows the log: Merkle tree, tiles, indexes, signed checkpoints. It is never in a request's way.
+//! * [`Deriver`] and [`check_log`] make and check what is derived from a log that is moved to another store.
 //! * [`query`] reads, the newest entries too.
 //! * [`KeyJournal`] writes the entry that is committed with a new key.
 //!
 //! An entry is a typed allow-list ([`Draft`], [`Item`]): no value and no plain subject id can get in. Entries are
 //! `vault.v1.AuditEntry` messages; `docs/audit-log.md` describes them for auditors.
 
+mod derive;
 mod entry;
 mod follower;
 mod journal;
@@ -23,6 +25,7 @@ mod test_store;
 #[cfg(test)]
 mod testing;
 
+pub use derive::{Deriver, action_of, check_log};
 pub use entry::{Actor, AuditAction, Decision, Draft, Item, Outcome, TooLarge};
 pub use follower::{Follower, FollowerError, FollowerHandle, FollowerOptions, FreshError};
 pub use journal::KeyJournal;
