@@ -8,6 +8,7 @@ mod full_disk;
 mod kms;
 mod leaks;
 mod main_job;
+mod migrate;
 mod roles;
 mod tamper;
 mod wire;

@@ -91,7 +91,8 @@ impl Row for Remembered {
     const MANY: &'static str = "remembered answers";
 
     async fn page(store: &dyn Store, after: Option<[u8; 32]>, limit: usize) -> Result<Vec<Self>, StoreError> {
-        store.scan_remembered(after, limit.min(64)).await
+        // One may have as many tokens as a request has items.
+        store.scan_remembered(after, limit.min(16)).await
     }
 
     fn name(&self) -> [u8; 32] {

@@ -147,8 +147,10 @@ async fn a_move_from_or_to_a_directory_that_ended_at_many_calls_is_taken_up() {
             run(&old, &new).await.unwrap();
             assert_moved(&old, &new).await;
             let failing: Arc<dyn Store> = Arc::new(Failing::after(calls, Arc::clone(&new)));
-            assert!(run(&failing, &back).await.is_err());
-            run(&new, &back).await.unwrap();
+            // Reading takes fewer calls than writing: the last of them may not be interrupted.
+            let first = run(&failing, &back).await;
+            let second = run(&new, &back).await.unwrap();
+            assert_eq!(first.is_ok(), matches!(second, Ended::WasThere(_)), "{calls}: {first:?}");
             sign(&back).await;
         }
     }
