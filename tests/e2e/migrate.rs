@@ -218,3 +218,15 @@ fn a_row_altered_or_lost_in_the_new_store_is_found() {
     let why = moved.refuses("embedded", "postgres");
     assert!(why.contains(&format!("record {token}: is in the old store only")), "{why}");
 }
+
+#[test]
+fn no_log_is_lost_on_the_way_to_a_store_that_has_one() {
+    let Some(moved) = Moved::new() else { return };
+    moved.migrates("embedded", "postgres");
+    moved.use_engine("postgres");
+    moved.site.edit("vault.toml", |text| text.replace("[store]\n", "[store]\ndir = \"data/again\"\n"));
+    let instances = [moved.site.serve(), moved.site.serve()];
+    assert_eq!(instances.map(DevVault::stop), [Some(0); 2]);
+    let why = moved.refuses("postgres", "embedded");
+    assert!(why.contains("entries in log 1: only log 0 can be moved. See --logs-to"), "{why}");
+}

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use super::command::Kind;
 use super::error::{MoveError, Of as _, Side};
-use crate::app::config::{Config, Engine};
+use crate::app::config::{Config, Engine, Postgres};
 use crate::app::wire;
 use crate::store::embedded::EngineKind;
 use crate::store::postgres::{self, PostgresOptions, held_logs};
@@ -48,7 +48,9 @@ pub(super) async fn open(config: &Config, kind: Kind, side: Side) -> anyhow::Res
         Kind::Postgres => {
             let section = config.store.postgres.as_ref();
             let section = section.context("vault.toml has no [store.postgres]")?;
-            let options = wire::postgres_options(section)?;
+            // It serves nobody, under whatever name instances do.
+            let nameless = Postgres { instance: None, instance_env: None, ..section.clone() };
+            let options = wire::postgres_options(&nameless)?;
             let store = postgres::open_alone(options.clone(), Some(&config.identity())).await;
             let store = store.with_context(|| format!("{side} on {}", section.hosts.join(" ")))?;
             Ok(Opened { store, shared: Some(options) })
