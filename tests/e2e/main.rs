@@ -9,6 +9,7 @@ mod kms;
 mod leaks;
 mod logs;
 mod main_job;
+mod migrate;
 mod roles;
 mod tamper;
 mod wire;

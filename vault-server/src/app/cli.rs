@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 
-use super::config::{Config, ConfigError, Log};
+use super::config::{Config, ConfigError, Log, LogLevel};
 use super::dev;
 use super::init::{self, CONFIG_FILE, NewDatabase, NewKms, NewVault};
+use super::migrate::{self, MoveError};
 use super::serve::{self, Outcome};
 use super::shutdown::Fatality;
 use super::telemetry;
@@ -63,6 +64,8 @@ enum Command {
     },
     /// Makes a vault: id, configuration, principals' file, and for a local KMS the root key.
     Init(Init),
+    /// Moves a stopped vault's store to another kind of engine; run again, it goes on where it was.
+    Migrate(migrate::Options),
     /// Serves a vault to try out; makes it, with certificates, on the first start.
     Dev {
         /// Where the vault is kept.
@@ -115,6 +118,7 @@ pub fn main() -> ExitCode {
         Command::Serve { config } => serve(&config),
         Command::Check { config } => check(&config),
         Command::Init(options) => make(options),
+        Command::Migrate(options) => relocate(&options),
         Command::Dev { dir, listen, postgres } => develop(dir, listen, postgres),
     };
     ExitCode::from(ended.unwrap_or_else(|error| {
@@ -166,6 +170,24 @@ fn make(options: Init) -> anyhow::Result<u8> {
     Ok(EXIT_OK)
 }
 
+fn relocate(options: &migrate::Options) -> anyhow::Result<u8> {
+    if options.from == options.to {
+        let why = "--from and --to are the same kind of store";
+        Cli::command().error(clap::error::ErrorKind::ArgumentConflict, why).exit();
+    }
+    let config = Config::load(&options.config)?;
+    telemetry::init(&Log { level: LogLevel::Warn, ..Log::default() })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match runtime.block_on(migrate::run(&config, options)) {
+        Ok(()) => Ok(EXIT_OK),
+        Err(error) if error.downcast_ref().is_some_and(MoveError::is_fatal) => {
+            eprintln!("error: {error}");
+            Ok(EXIT_FATAL)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn develop(dir: PathBuf, listen: SocketAddr, database: Option<NewDatabase>) -> anyhow::Result<u8> {
     telemetry::init(&Log::default())?;
     let config = dev::prepare(&dir, listen, database)?;
@@ -196,8 +218,6 @@ fn parse_environment(text: &str) -> Result<Environment, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! Running the server: command line, configuration, TLS, telemetry, start and stop. Nothing here knows a value.
 //!
-//! * [`cli`]: the command line and its exit codes; [`init`], [`dev`] and [`pki`] make a vault.
+//! * [`cli`]: the command line and its exit codes; [`init`], [`dev`] and [`pki`] make a vault, [`migrate`] moves one.
 //! * [`config`] reads `vault.toml`.
 //! * [`serve`]: the life of a serving process; [`wire`] puts the parts together, [`shutdown`] says when it ends.
 //! * [`tls`], [`listener`], [`connections`]: from TCP to a connection whose client is known.
@@ -16,6 +16,7 @@ pub mod init;
 pub mod listener;
 pub mod metrics;
 pub mod metrics_server;
+pub mod migrate;
 pub mod observe;
 pub mod pki;
 pub mod reload;

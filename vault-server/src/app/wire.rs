@@ -14,6 +14,7 @@ use vault_format::note::Signer;
 use super::config::{self, Config, Engine, KmsKind, Postgres, PostgresTls};
 use super::metrics::{ItemLabels, Metrics};
 use super::metrics_server::Sample;
+use super::migrate;
 use super::observe::Doorkeeper;
 use super::reload::Reloadable;
 use super::shutdown::{FatalSwitch, Fatality};
@@ -213,6 +214,15 @@ async fn kms(config: &Config) -> anyhow::Result<Vec<Arc<dyn Kms>>> {
 }
 
 async fn open_store(config: &Config, identity: &VaultIdentity) -> anyhow::Result<Arc<dyn Store>> {
+    let store = open_any_store(config, identity).await?;
+    if let Err(error) = migrate::refuse_half_moved(&*store).await {
+        store.close().await?;
+        return Err(error).context("the store");
+    }
+    Ok(store)
+}
+
+async fn open_any_store(config: &Config, identity: &VaultIdentity) -> anyhow::Result<Arc<dyn Store>> {
     let kind = match config.store.engine {
         Engine::Fjall => EngineKind::Fjall,
         Engine::Sled => EngineKind::Sled,
@@ -222,13 +232,19 @@ async fn open_store(config: &Config, identity: &VaultIdentity) -> anyhow::Result
             return opened.with_context(|| format!("store on {}", section.hosts.join(" ")));
         }
     };
-    let dir = config.store_dir();
-    let opened: Result<_, StoreError> =
-        tokio::task::spawn_blocking(move || embedded::open(kind, &dir, StoreOptions::default())).await?;
-    opened.with_context(|| format!("store {}", config.store_dir().display()))
+    open_embedded(kind, config.store_dir()).await
 }
 
-fn postgres_options(section: &Postgres) -> anyhow::Result<PostgresOptions> {
+/// Opens the store in a directory, or makes it.
+pub(super) async fn open_embedded(kind: EngineKind, dir: PathBuf) -> anyhow::Result<Arc<dyn Store>> {
+    let place = format!("store {}", dir.display());
+    let opened: Result<_, StoreError> =
+        tokio::task::spawn_blocking(move || embedded::open(kind, &dir, StoreOptions::default())).await?;
+    opened.context(place)
+}
+
+/// What `[store.postgres]` says, in the store's own words.
+pub(super) fn postgres_options(section: &Postgres) -> anyhow::Result<PostgresOptions> {
     let password = match (&section.password_file, &section.password_env) {
         (Some(file), _) => Password::File(file.clone()),
         (None, Some(name)) => Password::Environment(name.clone()),

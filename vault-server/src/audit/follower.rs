@@ -7,23 +7,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use prost::Message as _;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use vault_format::checkpoint::Checkpoint;
 use vault_format::note::{NoteError, Signer, Verifier};
-use vault_format::tile::{self, Edge, Kind};
-use vault_format::tree::Hash;
-use vault_proto::v1::AuditEntry;
+use vault_format::tile::Edge;
 
-use super::postings;
+use super::derive::{self, Read, Rows};
 pub use super::resume::FollowerError;
 use super::resume::resume;
 use crate::domain::{Clock, Timestamp};
-use crate::store::{Derived, Posting, Store, StoreError, TileId};
+use crate::store::{Derived, Store, StoreError};
 
 /// What one step takes in: bounds its memory, and how long it keeps a thread.
 const STEP_ENTRIES: u64 = 1024;
@@ -58,9 +54,6 @@ pub struct Follower {
     edge: Edge,
     progress: watch::Sender<Progress>,
 }
-
-/// An entry, and what it says; `None` if it does not decode.
-type Read = (Bytes, Option<AuditEntry>);
 
 /// How far it is.
 #[derive(Debug, Clone, Default)]
@@ -137,23 +130,11 @@ impl Follower {
     async fn step(&mut self, size: u64) -> Result<(), StoreError> {
         let start = self.edge.size();
         let entries = self.whole_requests(start, size).await?;
-        let (mut edge, mut tiles, mut rows) = (self.edge.clone(), Vec::new(), Vec::new());
-        for ((bytes, entry), sequence) in entries.iter().zip(start..) {
-            edge.push(Hash::leaf(bytes), |tile, hashes| {
-                if let Kind::Hashes(level) = tile.kind {
-                    tiles.push((TileId { level, index: tile.index }, tile::tile_bytes(hashes).into()));
-                }
-            });
-            if let Some(entry) = entry {
-                rows.extend(postings::keys(entry).into_iter().map(|key| Posting { key, sequence }));
-            } else {
-                // It stays in the tree, where the verifier names it.
-                tracing::error!(sequence, "a log entry does not decode");
-            }
-        }
+        let mut edge = self.edge.clone();
+        let Rows { tiles, postings } = derive::append(&mut edge, &entries);
         let checkpoint = self.sign(&edge)?;
         let (upto, signed) = (edge.size(), Some((edge.size(), checkpoint.clone())));
-        self.store.derive(Derived { upto, tiles, postings: rows, checkpoint: signed }).await?;
+        self.store.derive(Derived { upto, tiles, postings, checkpoint: signed }).await?;
         self.edge = edge;
         let now = Some(self.clock.now());
         self.progress.send_replace(Progress {
@@ -176,10 +157,7 @@ impl Follower {
                 return Err(StoreError::Corrupt { what: format!("log entry {next}") });
             }
             next += read.len() as u64;
-            entries.extend(read.into_iter().map(|bytes| {
-                let decoded = AuditEntry::decode(&bytes[..]).ok();
-                (bytes, decoded)
-            }));
+            entries.extend(read.into_iter().map(derive::read));
             let ends = |(_, entry): &Read| {
                 entry.as_ref().is_none_or(|entry| entry.part.saturating_add(1) >= entry.parts)
             };

@@ -1,11 +1,14 @@
 use vault_format::checkpoint::CheckpointError;
 use vault_format::export::DirWriter;
+use vault_format::tile;
+use vault_format::tree::Hash;
 use vault_format::verify::{Options, verify_dir};
 
 use super::*;
 use crate::audit::test_store::TestStore;
 use crate::audit::testing::{StoppedClock, draft, items, log, record};
 use crate::audit::{Item, Outcome};
+use crate::store::TileId;
 
 const LONG: Duration = Duration::from_secs(20);
 

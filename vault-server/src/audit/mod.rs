@@ -3,6 +3,7 @@
 //! * [`Log`] writes: [`Log::before_open`] gives the [`Receipt`] without which nothing is opened.
 //! * [`Follower`] follows the log: Merkle tree, tiles, indexes, signed checkpoints. It is never in a request's way.
 //! * [`Adopter`] sees to it that the logs of crashed instances end under a checkpoint, too.
+//! * [`Deriver`] and [`check_log`] make and check what is derived from a log that is moved to another store.
 //! * [`query`] reads the logs of all instances, the newest entries too.
 //! * [`KeyJournal`] writes the entry that is committed with a new key.
 //!
@@ -11,6 +12,7 @@
 
 mod adopter;
 mod cursor;
+mod derive;
 mod entry;
 mod follower;
 mod journal;
@@ -31,6 +33,7 @@ mod test_store;
 mod testing;
 
 pub use adopter::{AdoptError, Adopter};
+pub use derive::{Deriver, action_of, check_log};
 pub use entry::{Actor, AuditAction, Decision, Draft, Item, Outcome, TooLarge};
 pub use follower::{Follower, FollowerError, FollowerHandle, FollowerOptions, FreshError};
 pub use journal::KeyJournal;

@@ -75,6 +75,25 @@ pub(super) async fn resume(
     store: &dyn Store,
     verifier: &Verifier,
 ) -> Result<(Edge, Option<String>), FollowerError> {
+    let open = |text: &str| Checkpoint::open_strict(text, verifier);
+    let (edge, checkpoint) = resume_with(store, open).await?;
+    Ok((edge, checkpoint.map(|(_, text)| text)))
+}
+
+/// The stored checkpoint, whose signature is not looked at, if all that is there agrees with it.
+pub(super) async fn resume_unverified(store: &dyn Store) -> Result<Option<Checkpoint>, FollowerError> {
+    let read = |signed: &str| {
+        let end = signed.find("\n\n").ok_or(CheckpointError::Malformed)?;
+        Checkpoint::parse(&signed[..=end])
+    };
+    let (_, checkpoint) = resume_with(store, read).await?;
+    Ok(checkpoint.map(|(checkpoint, _)| checkpoint))
+}
+
+async fn resume_with(
+    store: &dyn Store,
+    open: impl FnOnce(&str) -> Result<Checkpoint, CheckpointError>,
+) -> Result<(Edge, Option<(Checkpoint, String)>), FollowerError> {
     let derived = store.derived(store.log()).await?;
     let Some((signed, text)) = derived.checkpoint else {
         return match derived.upto {
@@ -82,7 +101,7 @@ pub(super) async fn resume(
             upto => Err(FollowerError::Uneven { upto, checkpoint: None }),
         };
     };
-    let checkpoint = Checkpoint::open_strict(&text, verifier)?;
+    let checkpoint = open(&text)?;
     if checkpoint.size != signed || derived.upto != signed {
         return Err(FollowerError::Uneven { upto: derived.upto, checkpoint: Some(checkpoint.size) });
     }
@@ -95,11 +114,11 @@ pub(super) async fn resume(
     if edge.root() != checkpoint.root {
         return Err(FollowerError::Root { signed, from });
     }
-    Ok((edge, Some(text)))
+    Ok((edge, Some((checkpoint, text))))
 }
 
 /// The right edge of the tree of the first `size` entries.
-async fn edge(store: &dyn Store, size: u64) -> Result<Option<Edge>, FollowerError> {
+pub(super) async fn edge(store: &dyn Store, size: u64) -> Result<Option<Edge>, FollowerError> {
     let mut levels = Vec::new();
     let (mut level, mut count) = (0_u8, size);
     while count > 0 {

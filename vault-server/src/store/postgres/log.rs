@@ -36,6 +36,8 @@ pub(super) struct Grip {
 pub(super) enum Wanted {
     /// The instance's own, one that nobody holds, or a new one.
     Any,
+    /// The first one, if nobody holds it.
+    First,
     /// One that nobody holds and whose newest checkpoint does not cover it.
     Orphan,
 }
@@ -66,6 +68,7 @@ pub(super) async fn take(
             let own = !instance.is_empty() && row.try_get("instance").ok() == Some(instance);
             let fits = match wanted {
                 Wanted::Any => own || is("free"),
+                Wanted::First => row.try_get("log").ok() == Some(0_i32) && is("free"),
                 Wanted::Orphan => is("free") && is("uncovered"),
             };
             if fits {
@@ -87,7 +90,7 @@ pub(super) async fn take(
                 return Ok(Some(grip));
             }
         }
-        if wanted == Wanted::Orphan {
+        if wanted == Wanted::Orphan || (wanted == Wanted::First && !logs.is_empty()) {
             return Ok(None);
         }
         let new = logs.last().map_or(Ok(0), |row| log_number(row).map(|log| log.0 + 1))?;

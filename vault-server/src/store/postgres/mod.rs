@@ -8,6 +8,7 @@
 //! * SQL is what the family of engines shares: no notifications, advisory locks or extensions, no named statements.
 //! * A row that is not what was written is an error that names it ([`rows`]).
 
+mod alone;
 mod batch;
 mod committer;
 mod connect;
@@ -38,6 +39,7 @@ use tokio::time::{interval, timeout};
 use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 
+pub use self::alone::{held_logs, open_alone};
 use self::committer::{Committer, Job, Progress, size};
 use self::connect::{Connection, Connector, Manager};
 use self::error::Failure;
@@ -72,6 +74,14 @@ pub async fn open(
     options: PostgresOptions,
     expected: Option<&VaultIdentity>,
 ) -> Result<Arc<dyn Store>, StoreError> {
+    open_wanting(options, expected, Wanted::Any).await
+}
+
+async fn open_wanting(
+    options: PostgresOptions,
+    expected: Option<&VaultIdentity>,
+    wanted: Wanted,
+) -> Result<Arc<dyn Store>, StoreError> {
     let connector = Arc::new(Connector::new(options));
     let connection = connector.connect().await.map_err(|error| unavailable(&error))?;
     // Before anything is written to it.
@@ -89,7 +99,7 @@ pub async fn open(
         .build()
         .map_err(|error| StoreError::Unavailable { why: error.to_string() })?;
     let database = Arc::new(Database { connector, pool });
-    let store = PostgresStore::start(database, connection, Wanted::Any).await?;
+    let store = PostgresStore::start(database, connection, wanted).await?;
     Ok(Arc::new(store.ok_or_else(closed)?))
 }
 

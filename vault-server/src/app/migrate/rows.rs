@@ -1,0 +1,113 @@
+//! The kinds of rows that are moved as they are: each is scanned in the order of its names.
+
+use async_trait::async_trait;
+
+use crate::domain::{KeyId, KeyRecord, Record, Timestamp, Token};
+use crate::store::{Remembered, Store, StoreError, Write};
+
+/// A kind of row.
+#[async_trait]
+pub(super) trait Row: Clone + PartialEq + Send + Sync {
+    /// What it is found by.
+    type Name: Ord + Copy + Send + Sync + AsRef<[u8]>;
+
+    /// One of them, and many, for people.
+    const ONE: &'static str;
+    const MANY: &'static str;
+
+    async fn page(
+        store: &dyn Store,
+        after: Option<Self::Name>,
+        limit: usize,
+    ) -> Result<Vec<Self>, StoreError>;
+
+    fn name(&self) -> Self::Name;
+
+    /// Whether it may be left behind.
+    fn is_over(&self, _now: Timestamp) -> bool {
+        false
+    }
+
+    /// About how many bytes it has.
+    fn bytes(&self) -> usize;
+
+    fn insert(self) -> Write;
+}
+
+#[async_trait]
+impl Row for Record {
+    type Name = [u8; 16];
+
+    const ONE: &'static str = "record";
+    const MANY: &'static str = "records";
+
+    async fn page(store: &dyn Store, after: Option<[u8; 16]>, limit: usize) -> Result<Vec<Self>, StoreError> {
+        store.scan_records(after.map(Token::from_bytes), limit).await
+    }
+
+    fn name(&self) -> [u8; 16] {
+        *self.token.as_bytes()
+    }
+
+    fn bytes(&self) -> usize {
+        256 + self.sealed_len()
+    }
+
+    fn insert(self) -> Write {
+        Write::Insert(self)
+    }
+}
+
+#[async_trait]
+impl Row for KeyRecord {
+    type Name = [u8; 16];
+
+    const ONE: &'static str = "key";
+    const MANY: &'static str = "keys";
+
+    async fn page(store: &dyn Store, after: Option<[u8; 16]>, limit: usize) -> Result<Vec<Self>, StoreError> {
+        // Few are many here: each has a statement of its own.
+        store.scan_keys(after.map(KeyId::from_bytes), limit.min(64)).await
+    }
+
+    fn name(&self) -> [u8; 16] {
+        *self.id.as_bytes()
+    }
+
+    fn bytes(&self) -> usize {
+        256 + self.wraps.iter().map(|wrap| wrap.ciphertext.len() + wrap.wrapping_key.len()).sum::<usize>()
+    }
+
+    fn insert(self) -> Write {
+        Write::InsertKey(self)
+    }
+}
+
+#[async_trait]
+impl Row for Remembered {
+    type Name = [u8; 32];
+
+    const ONE: &'static str = "remembered answer";
+    const MANY: &'static str = "remembered answers";
+
+    async fn page(store: &dyn Store, after: Option<[u8; 32]>, limit: usize) -> Result<Vec<Self>, StoreError> {
+        // One may have as many tokens as a request has items.
+        store.scan_remembered(after, limit.min(16)).await
+    }
+
+    fn name(&self) -> [u8; 32] {
+        self.key
+    }
+
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.expires < now
+    }
+
+    fn bytes(&self) -> usize {
+        128 + 17 * self.tokens.len()
+    }
+
+    fn insert(self) -> Write {
+        Write::Remember(self)
+    }
+}
