@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use vault_format::export::DirWriter;
 use vault_format::note::Verifier;
 
+use crate::audit;
 use crate::domain::VaultIdentity;
 use crate::store::{LogId, Store};
 
@@ -25,14 +26,14 @@ pub(super) async fn export(
 ) -> anyhow::Result<Vec<LogId>> {
     let text = fs::read_to_string(key).with_context(|| format!("can't read {}", key.display()))?;
     let verifier = Verifier::parse(text.trim()).with_context(|| key.display().to_string())?;
-    let origin = format!("phi-vault/{}/{}", identity.environment, identity.vault);
+    let origin = audit::origin(identity, LogId::default());
     anyhow::ensure!(verifier.name() == origin, "{}: is not the key of {origin}", key.display());
     let mut exported = Vec::new();
     for log in old.logs().await? {
         if log == LogId::default() || old.log_size(log).await? == 0 {
             continue;
         }
-        let verifier = verifier.named(&format!("{origin}/{log}"))?;
+        let verifier = verifier.named(&audit::origin(identity, log))?;
         if !dry_run {
             export_one(old, log, &verifier, dir).await.with_context(|| format!("log {log}"))?;
         }
