@@ -58,6 +58,9 @@ const ROOM: u32 = 64 << 20;
 /// How long a read may take.
 const READ: Duration = Duration::from_secs(5);
 
+/// How long the database may take until its tables are right and a log is taken.
+const OPENING: Duration = Duration::from_secs(30);
+
 /// How long what was accepted has to become durable when the store is closed.
 const CLOSING: Duration = Duration::from_secs(15);
 
@@ -65,6 +68,14 @@ const CLOSING: Duration = Duration::from_secs(15);
 ///
 /// [`StoreError::Foreign`] if the database is of another vault than `expected`, or for newer software.
 pub async fn open(
+    options: PostgresOptions,
+    expected: Option<&VaultIdentity>,
+) -> Result<Arc<dyn Store>, StoreError> {
+    let opened = timeout(OPENING, open_unbounded(options, expected)).await;
+    opened.unwrap_or_else(|_| Err(unavailable(&"it did not get ready in time (is a table locked?)")))
+}
+
+async fn open_unbounded(
     options: PostgresOptions,
     expected: Option<&VaultIdentity>,
 ) -> Result<Arc<dyn Store>, StoreError> {
