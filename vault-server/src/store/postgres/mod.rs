@@ -32,7 +32,7 @@ use deadpool::managed::{Object, Pool};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, timeout, timeout_at};
 use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 
@@ -55,7 +55,7 @@ use crate::store::{
 const QUEUE: usize = 16 * 1024;
 const ROOM: u32 = 64 << 20;
 
-/// How long a read may take.
+/// How long a read may take, with the wait for a connection and another attempt.
 const READ: Duration = Duration::from_secs(5);
 
 /// How long the database may take until its tables are right and a log is taken.
@@ -170,12 +170,13 @@ impl PostgresStore {
 }
 
 impl Database {
-    /// Runs a statement that may be repeated: on another connection if the first is lost.
+    /// Runs a statement that may be repeated: on another connection if the first is lost and there is time.
     async fn query(&self, statement: &Statement<'_>) -> Result<Vec<Row>, StoreError> {
-        let mut last = None;
+        let (mut last, until) = (None, Instant::now() + READ);
         for _ in 0..2 {
-            let connection = self.pool.get().await.map_err(|error| unavailable(&error))?;
-            let failure = match timeout(READ, statement.run(connection.client())).await {
+            let Ok(connection) = timeout_at(until, self.pool.get()).await else { break };
+            let connection = connection.map_err(|error| unavailable(&error))?;
+            let failure = match timeout_at(until, statement.run(connection.client())).await {
                 Ok(Ok(rows)) => return Ok(rows),
                 Ok(Err(failure)) => failure,
                 Err(_) => Failure::Lost("it does not answer".to_owned()),
@@ -188,7 +189,7 @@ impl Database {
             }
             last = Some(failure);
         }
-        Err(last.map_or_else(closed, StoreError::from))
+        Err(last.map_or_else(|| unavailable(&"no connection in time"), StoreError::from))
     }
 }
 
