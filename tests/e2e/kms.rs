@@ -296,7 +296,7 @@ fn a_local_root_key_in_prod_needs_the_exact_words() {
             .unwrap();
         let says = String::from_utf8_lossy(&ran.stderr);
         assert!(!ran.status.success() && says.contains("the root key lies on this machine's disk"), "{says}");
-        assert!(!site.store().exists(), "it was refused only after it began");
+        assert!(!site.is_begun(), "it was refused only after it began");
     }
     site.edit("vault.toml", |text| {
         let words = "local_in_prod = \"yes, the root key lies on this machine's disk\"\n";

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
+mod bad_database;
 mod bad_input;
 mod crash;
 mod full_disk;
@@ -12,4 +13,5 @@ mod main_job;
 mod migrate;
 mod roles;
 mod tamper;
+mod tamper_database;
 mod wire;

@@ -1,6 +1,6 @@
 //! Whoever can write to the store can change, swap and move records. None of that opens, and all of it is on record.
 
-use std::path::Path;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tonic::Code;
@@ -10,6 +10,7 @@ use vault_server::domain::{
     Timestamp, Token,
 };
 use vault_server::store::embedded::{self, EngineKind, StoreOptions};
+use vault_server::store::postgres::{self, Password, PostgresOptions, Transport};
 use vault_server::store::{Change, Lookup, Store, Write};
 use vault_tests::site::Site;
 use vault_tests::wire::{Wire, item, token};
@@ -27,8 +28,23 @@ fn site(dir: &TempDir) -> Site {
 struct Held(std::sync::Arc<dyn Store>);
 
 impl Held {
-    fn open(dir: &Path) -> Self {
-        Self(embedded::open(EngineKind::Fjall, dir, StoreOptions::default()).unwrap())
+    async fn open(site: &Site) -> Self {
+        let Some(database) = site.database() else {
+            let options = StoreOptions::default();
+            return Self(embedded::open(EngineKind::Fjall, &site.store(), options).unwrap());
+        };
+        let (port, user) = database.address();
+        let options = PostgresOptions {
+            hosts: vec![("127.0.0.1".to_owned(), port)],
+            database: database.name().to_owned(),
+            user,
+            password: Password::None,
+            transport: Transport::Plain,
+            connections: 1,
+            instance: None,
+            lease: Duration::from_secs(10),
+        };
+        Self(postgres::open(options, None).await.unwrap())
     }
 
     async fn records(&self, tokens: &[String]) -> Vec<Record> {
@@ -188,7 +204,7 @@ async fn an_altered_record_never_opens_and_is_named_in_the_log() {
     let foreign = people(&mut Wire::connect(&vault, "elsewhere").await, 1).await;
     assert_eq!(vault.stop(), Some(0));
 
-    let store = Held::open(&site.store());
+    let store = Held::open(&site).await;
     let records = store.records(&tokens).await;
     let foreign = store.records(&foreign).await.remove(0);
     let other = &records[alterations.len()];
@@ -228,7 +244,7 @@ async fn of_two_records_that_swap_their_sealed_bytes_neither_opens() {
     let vault = site.dev();
     let tokens = people(&mut Wire::connect(&vault, "service").await, 4).await;
     vault.stop();
-    let store = Held::open(&site.store());
+    let store = Held::open(&site).await;
     let records = store.records(&tokens).await;
     let swapped = [
         with_bytes(&records[0], sealed(&records[1]).to_vec()),
@@ -250,7 +266,7 @@ async fn a_record_moved_to_another_tenant_opens_for_neither() {
     let tokens = people(&mut Wire::connect(&vault, "service").await, 3).await;
     let own = people(&mut Wire::connect(&vault, "elsewhere").await, 1).await;
     vault.stop();
-    let store = Held::open(&site.store());
+    let store = Held::open(&site).await;
     let records = store.records(&tokens).await;
     let theirs = store.records(&own).await.remove(0);
     let tenant = TenantId::parse("other").unwrap();

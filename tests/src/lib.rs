@@ -5,6 +5,7 @@
 
 pub mod canary;
 pub mod data;
+pub mod database;
 pub mod fake_kms;
 pub mod fake_postgres;
 pub mod moto;

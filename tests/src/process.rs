@@ -9,6 +9,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::database::Database;
+
 /// How long a vault may take to serve.
 const START: Duration = Duration::from_mins(1);
 
@@ -40,7 +42,8 @@ pub struct DevVault {
 }
 
 impl DevVault {
-    /// Starts one in `dir`; an existing directory is taken up again.
+    /// Starts one in `dir`; an existing directory is taken up again. A new one has a new database, if vaults are to be
+    /// kept in databases.
     pub fn start(dir: &Path) -> Self {
         Self::start_with(dir, &[], &[])
     }
@@ -49,6 +52,10 @@ impl DevVault {
     pub fn start_with(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Self {
         let mut command = Command::new(binary("vault-server"));
         command.arg("dev").arg("--dir").arg(dir).args(["--listen", "127.0.0.1:0"]).args(args);
+        let is_new = !dir.join("vault.toml").exists() && !args.contains(&"--postgres");
+        if let Some(database) = is_new.then(Database::wanted).flatten() {
+            command.args(["--postgres", &database.url()]);
+        }
         Self::spawn(command, dir, dir.join("profile.toml"), env, Ready::Printed)
     }
 

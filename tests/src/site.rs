@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
 
+use crate::database::Database;
 use crate::process::DevVault;
 
 /// A vault's directory: made by `vault-server dev`, then served with what the test made of it.
@@ -16,8 +17,17 @@ impl Site {
     /// Makes certificates, principals, a profile and a configuration, and removes what the first start has kept.
     pub fn make(dir: &Path) -> Self {
         DevVault::start(dir).stop();
-        fs::remove_dir_all(dir.join("data")).unwrap();
-        Self { dir: dir.to_owned() }
+        let site = Self { dir: dir.to_owned() };
+        site.empty();
+        site
+    }
+
+    /// Lets it begin anew: what its store holds is not there any more.
+    pub fn empty(&self) {
+        fs::remove_dir_all(self.dir.join("data")).unwrap();
+        if let (Some(old), Some(new)) = (self.database(), Database::wanted()) {
+            self.edit("vault.toml", |text| text.replace(old.name(), new.name()));
+        }
     }
 
     /// Its directory.
@@ -25,9 +35,19 @@ impl Site {
         &self.dir
     }
 
-    /// The directory of its store.
+    /// The directory of its store, where that is embedded.
     pub fn store(&self) -> PathBuf {
         self.dir.join("data/store")
+    }
+
+    /// The database of its store, where that is one.
+    pub fn database(&self) -> Option<Database> {
+        Database::of(&self.dir)
+    }
+
+    /// Whether its store was begun.
+    pub fn is_begun(&self) -> bool {
+        self.database().map_or_else(|| self.store().exists(), |database| database.is_begun())
     }
 
     /// Changes one of its files.
@@ -85,11 +105,15 @@ impl Site {
 
     /// Serves it with `vault-server serve`; the profile leads there.
     pub fn serve(&self) -> DevVault {
-        let config = self.dir.join("vault.toml");
+        self.serve_with(&self.dir.join("vault.toml"))
+    }
+
+    /// Serves it with another configuration; the profile leads there.
+    pub fn serve_with(&self, config: &Path) -> DevVault {
         let profile = self.dir.join("profile.toml");
         // The signature of the fake KMS is not checked, but there must be one.
         let env = [("AWS_ACCESS_KEY_ID", "AKIDTEST"), ("AWS_SECRET_ACCESS_KEY", "secret")];
-        let vault = DevVault::serve(&self.dir, &config, &profile, &env);
+        let vault = DevVault::serve(&self.dir, config, &profile, &env);
         let text = fs::read_to_string(&profile).unwrap();
         let lines = text.lines().map(|line| {
             if line.starts_with("endpoints") {

@@ -74,14 +74,21 @@ impl Wire {
 
     /// Entries of an action, newest first.
     pub async fn entries(&mut self, action: &str) -> Vec<v1::AuditEntry> {
-        let request = v1::AuditQueryRequest {
+        let mut request = v1::AuditQueryRequest {
             tenant: "*".to_owned(),
             action: action.to_owned(),
             limit: 1000,
             ..v1::AuditQueryRequest::default()
         };
-        let answer = self.audit.query(request).await.expect("query").into_inner();
-        answer.entries.into_iter().filter_map(|record| record.entry).collect()
+        let mut entries = Vec::new();
+        loop {
+            let answer = self.audit.query(request.clone()).await.expect("query").into_inner();
+            entries.extend(answer.entries.into_iter().filter_map(|record| record.entry));
+            if answer.next.is_empty() {
+                return entries;
+            }
+            request.page = answer.next;
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! * [`LockedKey`]: 32 bytes of key in pages that are never swapped, dumped or inherited, wiped when dropped.
 //! * [`WipingAllocator`]: overwrites heap memory before it is freed, so that a value that went through a buffer
 //!   of the network stack does not outlive its request.
+//! * [`wipe_stack`]: overwrites what earlier calls left on a thread's stack.
 //! * [`harden`]: no debugger, no core file, no new privileges for this process.
 //!
 //! What it does not do: keys that an algorithm copies to registers or its stack are out of its reach, and nothing
@@ -13,8 +14,10 @@ mod harden;
 mod key;
 mod pages;
 mod pool;
+mod stack;
 
 pub use allocator::WipingAllocator;
 pub use harden::{HardenError, harden};
 pub use key::{LockedKey, RandomKeyError};
 pub use pool::{LockedMemoryError, Protection, allow_unlocked, protection};
+pub use stack::wipe_stack;

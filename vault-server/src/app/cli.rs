@@ -177,7 +177,9 @@ fn relocate(options: &migrate::Options) -> anyhow::Result<u8> {
     }
     let config = Config::load(&options.config)?;
     telemetry::init(&Log { level: LogLevel::Warn, ..Log::default() })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // A thread that rests keeps nothing of the requests it worked on.
+    let runtime = runtime.enable_all().on_thread_park(vault_mem::wipe_stack).build()?;
     match runtime.block_on(migrate::run(&config, options)) {
         Ok(()) => Ok(EXIT_OK),
         Err(error) if error.downcast_ref().is_some_and(MoveError::is_fatal) => {
@@ -195,7 +197,9 @@ fn develop(dir: PathBuf, listen: SocketAddr, database: Option<NewDatabase>) -> a
 }
 
 fn block_on(serving: impl Future<Output = anyhow::Result<Outcome>>) -> anyhow::Result<u8> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // A thread that rests keeps nothing of the requests it worked on.
+    let runtime = runtime.enable_all().on_thread_park(vault_mem::wipe_stack).build()?;
     let outcome = runtime.block_on(serving);
     // What is still running has had its time.
     runtime.shutdown_background();

@@ -78,12 +78,22 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// What a server says, fit for one line of a log, whatever it is.
 pub(super) fn printable(text: &str) -> String {
     const MOST: usize = 200;
-    let shown = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let shown = text.chars().map(|c| if c.is_control() || is_invisible(c) { ' ' } else { c });
     let mut line: String = shown.take(MOST).collect();
     if text.chars().nth(MOST).is_some() {
         line.push_str(" ...");
     }
     line
+}
+
+/// Characters without a shape that change how others are shown: marks, overrides and isolates of direction, joiners,
+/// separators of lines (Unicode Standard Annex 9, and General Category Cf).
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 #[cfg(test)]
@@ -93,6 +103,7 @@ mod tests {
     #[test]
     fn what_a_server_says_is_one_short_line() {
         assert_eq!(printable("a\nb\u{1b}[31m"), "a b [31m");
+        assert_eq!(printable("a\u{202e}b\u{2028}c"), "a b c");
         assert_eq!(printable(&"x".repeat(1 << 20)).len(), 204);
     }
 }

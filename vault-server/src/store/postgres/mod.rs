@@ -35,7 +35,7 @@ use deadpool::managed::{Object, Pool};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, timeout, timeout_at};
 use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 
@@ -61,8 +61,11 @@ use crate::store::{
 const QUEUE: usize = 16 * 1024;
 const ROOM: u32 = 64 << 20;
 
-/// How long a read may take.
+/// How long a read may take, with the wait for a connection and another attempt.
 const READ: Duration = Duration::from_secs(5);
+
+/// How long the database may take until its tables are right and a log is taken.
+const OPENING: Duration = Duration::from_secs(30);
 
 /// How long what was accepted has to become durable when the store is closed.
 const CLOSING: Duration = Duration::from_secs(15);
@@ -78,6 +81,15 @@ pub async fn open(
 }
 
 async fn open_wanting(
+    options: PostgresOptions,
+    expected: Option<&VaultIdentity>,
+    wanted: Wanted,
+) -> Result<Arc<dyn Store>, StoreError> {
+    let opened = timeout(OPENING, open_unbounded(options, expected, wanted)).await;
+    opened.unwrap_or_else(|_| Err(unavailable(&"it did not get ready in time (is a table locked?)")))
+}
+
+async fn open_unbounded(
     options: PostgresOptions,
     expected: Option<&VaultIdentity>,
     wanted: Wanted,
@@ -184,12 +196,13 @@ impl PostgresStore {
 }
 
 impl Database {
-    /// Runs a statement that may be repeated: on another connection if the first is lost.
+    /// Runs a statement that may be repeated: on another connection if the first is lost and there is time.
     async fn query(&self, statement: &Statement<'_>) -> Result<Vec<Row>, StoreError> {
-        let mut last = None;
+        let (mut last, until) = (None, Instant::now() + READ);
         for _ in 0..2 {
-            let connection = self.pool.get().await.map_err(|error| unavailable(&error))?;
-            let failure = match timeout(READ, statement.run(connection.client())).await {
+            let Ok(connection) = timeout_at(until, self.pool.get()).await else { break };
+            let connection = connection.map_err(|error| unavailable(&error))?;
+            let failure = match timeout_at(until, statement.run(connection.client())).await {
                 Ok(Ok(rows)) => return Ok(rows),
                 Ok(Err(failure)) => failure,
                 Err(_) => Failure::Lost("it does not answer".to_owned()),
@@ -202,7 +215,7 @@ impl Database {
             }
             last = Some(failure);
         }
-        Err(last.map_or_else(closed, StoreError::from))
+        Err(last.map_or_else(|| unavailable(&"no connection in time"), StoreError::from))
     }
 }
 
