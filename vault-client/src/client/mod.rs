@@ -8,6 +8,7 @@ mod values;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use vault_format::environment::Environment;
@@ -34,6 +35,7 @@ pub struct Client {
 struct Shared {
     pool: Pool,
     budget: Budget,
+    repeats: AtomicU64,
     limits: Limits,
     environment: Option<Environment>,
     singles: single::Singles,
@@ -115,6 +117,11 @@ impl Client {
     /// without this, within seconds.
     pub fn reconnect(&self) {
         self.shared.pool.reconnect();
+    }
+
+    /// How many attempts were made beyond the first of their call, since the client was made: for metrics.
+    pub fn repeats(&self) -> u64 {
+        self.shared.repeats.load(Ordering::Relaxed)
     }
 
     pub(crate) fn tenant(&self) -> String {
@@ -230,7 +237,8 @@ impl ClientBuilder {
             batch_bytes: self.batch_bytes,
         };
         let singles = single::Singles::new();
-        let shared = Shared { pool, budget: Budget::new(), limits, environment, singles };
+        let shared =
+            Shared { pool, budget: Budget::new(), repeats: AtomicU64::new(0), limits, environment, singles };
         Ok(Client { shared: Arc::new(shared), tenant: self.tenant.into() })
     }
 }

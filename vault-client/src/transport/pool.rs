@@ -140,14 +140,23 @@ impl Lane {
         fault::explain(status, self.target.faults.newest())
     }
 
-    /// Notes how an attempt went: an endpoint that is not available is left alone for a while.
-    pub(crate) fn note(&self, failed: bool) {
+    /// Notes that an attempt succeeded.
+    pub(crate) fn succeeded(&self) {
         let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
-        if failed {
-            let span = FIRST_REST.saturating_mul(1 << rest.failures.min(16)).min(LONGEST_REST);
-            *rest = Rest { until: Instant::now() + span, failures: rest.failures.saturating_add(1) };
-        } else if rest.failures > 0 {
+        if rest.failures > 0 {
             *rest = Rest { until: Instant::now(), failures: 0 };
+        }
+    }
+
+    /// Notes that the endpoint is not available: it is left alone for a while, and no shorter than it asked for.
+    /// What fails while it is left alone was under way before, and is the same failure.
+    pub(crate) fn failed(&self, asked: Option<Duration>) {
+        let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if rest.until <= now {
+            let span = FIRST_REST.saturating_mul(1 << rest.failures.min(16)).min(LONGEST_REST);
+            let span = span.max(asked.unwrap_or_default());
+            *rest = Rest { until: now + span, failures: rest.failures.saturating_add(1) };
         }
     }
 
