@@ -62,17 +62,22 @@ impl Client {
         let mut attempts = 0;
         loop {
             let lane = shared.pool.pick();
-            let left = deadline.saturating_duration_since(Instant::now());
-            let outcome = tokio::time::timeout(left, attempt(lane.channel(), left)).await;
+            let begun = Instant::now();
+            let left = deadline.saturating_duration_since(begun);
+            // An endpoint that is silent, as one whose machine is gone, must leave time for another.
+            let is_last = attempts > 0 || policy.attempts <= 1 || !shared.pool.has_other(lane);
+            let patience = if is_last { left } else { left / 2 };
+            let outcome = tokio::time::timeout(patience, attempt(lane.channel(), patience)).await;
+            let late = || if is_last { Error::deadline() } else { Error::connection("no answer in time") };
             let error = match outcome {
                 Ok(Ok(answer)) => {
                     lane.succeeded();
                     shared.budget.deposit();
                     return Ok(answer.into_inner());
                 }
-                Ok(Err(status)) if status_is_late(&status, deadline) => Error::deadline(),
+                Ok(Err(status)) if status_is_late(&status, begun + patience) => late(),
                 Ok(Err(status)) => lane.explain(&status),
-                Err(_) => Error::deadline(),
+                Err(_) => late(),
             };
             let repeatable = retry::may_repeat(error.code());
             note(lane, Some(&error));
@@ -82,7 +87,7 @@ impl Client {
             }
             // Another endpoint may be asked at once, and it does not cost the budget: the calls that a lost instance
             // leaves behind are no more than the others would have had without it.
-            if !(is_of_endpoint(&error) && shared.pool.has_healthy()) {
+            if !(is_of_endpoint(&error) && shared.pool.has_other(lane)) {
                 let pause = policy.pause(attempts, error.retry_after(), retry::dice());
                 if !shared.budget.withdraw() || Instant::now() + pause >= deadline {
                     return Err(error);

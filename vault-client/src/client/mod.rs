@@ -195,6 +195,7 @@ impl ClientBuilder {
     }
 
     /// How long one call to the vault may take with all its repeats; 10 seconds unless set. The vault is told, too.
+    /// Where there are several endpoints, another is asked after half of it if the first is silent.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
