@@ -146,3 +146,30 @@ async fn callers_spread_over_instances_and_do_not_notice_a_rolling_restart() {
     assert!(told.failed.is_empty(), "calls that failed: {:?}", told.failed);
     assert_fine(&told, &found);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_do_not_notice_that_an_instance_stands_still() {
+    let dir = TempDir::new().unwrap();
+    let Some(fleet) = fleet(&dir) else { return };
+    beside(&fleet, Fleet::start_all).await;
+    let witness = Witness::start(fleet.place());
+    let client = fleet.client("service");
+    let load = Load::start(&client, TASKS);
+    for number in 0..INSTANCES {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        fleet.pause(number);
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        fleet.resume(number);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let told = load.stop().await;
+    let found = checked(&fleet, witness, &told).await;
+    println!(
+        "{INSTANCES} instances stood still for 8 s, one after another: {} calls, {} repeats, longest call {:?}",
+        told.answered,
+        client.repeats(),
+        told.longest,
+    );
+    assert!(told.failed.is_empty(), "calls that failed: {:?}", told.failed);
+    assert_fine(&told, &found);
+}

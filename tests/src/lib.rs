@@ -7,6 +7,8 @@ pub mod canary;
 pub mod data;
 pub mod fake_kms;
 pub mod fake_postgres;
+pub mod fleet;
+pub mod history;
 pub mod moto;
 pub mod postgres;
 pub mod powercut;

@@ -12,6 +12,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process};
 use vault_client::Client;
 use vault_server::store::postgres::{Password, PostgresOptions, Transport};
 
@@ -184,6 +185,28 @@ impl Fleet {
     /// If it does not run, or does not stop.
     pub fn stop(&self, number: usize) -> Option<i32> {
         self.take(number).stop()
+    }
+
+    /// Lets an instance stand still (SIGSTOP): it answers nothing, and no connection breaks, as if its machine were gone.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn pause(&self, number: usize) {
+        self.signal(number, Signal::STOP);
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn resume(&self, number: usize) {
+        self.signal(number, Signal::CONT);
+    }
+
+    fn signal(&self, number: usize, signal: Signal) {
+        let running = self.instances[number].running.lock();
+        let pid = running.as_ref().and_then(|vault| Pid::from_raw(vault.pid().cast_signed())).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// Stops all that run; each must end well.
