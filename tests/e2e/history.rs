@@ -152,7 +152,7 @@ impl Caller {
                 Some(Ok(()))
             }
             Err(StoreError::Conflict { write }) => Some(Err(write)),
-            Err(StoreError::Unavailable { .. } | StoreError::Fatal { .. }) => None,
+            Err(StoreError::Unavailable { .. } | StoreError::Fatal { .. } | StoreError::Taken) => None,
             Err(error) => panic!("{error}"),
         }
     }
@@ -160,7 +160,7 @@ impl Caller {
     fn read<T>(answer: Result<T, StoreError>) -> Option<T> {
         match answer {
             Ok(answer) => Some(answer),
-            Err(StoreError::Unavailable { .. } | StoreError::Fatal { .. }) => None,
+            Err(StoreError::Unavailable { .. } | StoreError::Fatal { .. } | StoreError::Taken) => None,
             Err(error) => panic!("{error}"),
         }
     }

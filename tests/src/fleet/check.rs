@@ -96,14 +96,14 @@ pub async fn values(client: &Client, told: &Told, found: &mut Found) {
     }
 }
 
-/// Reads every log to its end: each is one sequence and one tree, which every checkpoint that was ever seen is of, and
+/// Reads every log to its end; `verifier` is that of log 0. Each is one sequence and one tree, which every checkpoint that was ever seen is of, and
 /// has an entry for every answer.
 ///
 /// # Panics
 /// If the store does not answer.
 pub async fn logs(
     store: &dyn Store,
-    verifiers: &[Verifier],
+    verifier: &Verifier,
     seen: &BTreeSet<(LogId, String)>,
     told: &Told,
     found: &mut Found,
@@ -114,7 +114,8 @@ pub async fn logs(
         let newest = store.derived(log).await.unwrap().checkpoint;
         let covered = newest.as_ref().map_or(0, |(size, _)| *size);
         let notes = seen.iter().filter(|(of, _)| *of == log).map(|(_, note)| note.clone());
-        let checkpoints = checkpoints(log, notes.chain(newest.map(|(_, note)| note)), verifiers, found);
+        let notes = notes.chain(newest.map(|(_, note)| note));
+        let checkpoints = checkpoints(log, notes, &verifier_of(verifier, log), found);
         let size = store.log_size(log).await.unwrap();
         let mut tree = Frontier::new();
         compare(log, &tree, &checkpoints, found);
@@ -149,19 +150,26 @@ pub async fn logs(
     }
 }
 
+/// All logs are signed with one key. The origin of log 0 is the vault's, that of another has its number at the end.
+fn verifier_of(vault: &Verifier, log: LogId) -> Verifier {
+    if log.0 == 0 { vault.clone() } else { vault.named(&format!("{}/{log}", vault.name())).unwrap() }
+}
+
 /// Roots by size. Two roots of one size are a fork.
 fn checkpoints(
     log: LogId,
     notes: impl Iterator<Item = String>,
-    verifiers: &[Verifier],
+    verifier: &Verifier,
     found: &mut Found,
 ) -> BTreeMap<u64, Hash> {
     let mut roots = BTreeMap::new();
     for note in notes {
-        let opened = verifiers.iter().find_map(|verifier| Checkpoint::open_strict(&note, verifier).ok());
-        let Some(checkpoint) = opened else {
-            found.forked.push(format!("log {log}: a checkpoint that no known key has signed"));
-            continue;
+        let checkpoint = match Checkpoint::open_strict(&note, verifier) {
+            Ok(checkpoint) => checkpoint,
+            Err(error) => {
+                found.forked.push(format!("log {log}: {error}"));
+                continue;
+            }
         };
         if roots.insert(checkpoint.size, checkpoint.root).is_some_and(|root| root != checkpoint.root) {
             found.forked.push(format!("log {log}: two checkpoints of {} entries", checkpoint.size));
