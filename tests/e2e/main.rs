@@ -5,7 +5,10 @@
 mod bad_database;
 mod bad_input;
 mod crash;
+mod failover;
 mod full_disk;
+mod history;
+mod instances;
 mod kms;
 mod leaks;
 mod logs;

@@ -8,6 +8,8 @@ pub mod data;
 pub mod database;
 pub mod fake_kms;
 pub mod fake_postgres;
+pub mod fleet;
+pub mod history;
 pub mod moto;
 pub mod postgres;
 pub mod powercut;

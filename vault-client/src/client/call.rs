@@ -1,6 +1,7 @@
 //! One call: a deadline, an endpoint, and another attempt where that is safe and may help.
 
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -10,8 +11,9 @@ use vault_proto::v1::audit_service_client::AuditServiceClient;
 use vault_proto::v1::vault_service_client::VaultServiceClient;
 
 use super::Client;
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::retry;
+use crate::transport::pool::Lane;
 
 /// The most an answer may be; the vault's own bound is lower.
 const MOST_ANSWER: usize = 64 << 20;
@@ -60,35 +62,39 @@ impl Client {
         let mut attempts = 0;
         loop {
             let lane = shared.pool.pick();
-            let left = deadline.saturating_duration_since(Instant::now());
-            let outcome = tokio::time::timeout(left, attempt(lane.channel(), left)).await;
+            let begun = Instant::now();
+            let left = deadline.saturating_duration_since(begun);
+            // An endpoint that is silent, as one whose machine is gone, must leave time for another.
+            let is_last = attempts > 0 || policy.attempts <= 1 || !shared.pool.has_other(lane);
+            let patience = if is_last { left } else { left / 2 };
+            let outcome = tokio::time::timeout(patience, attempt(lane.channel(), patience)).await;
+            let late = || if is_last { Error::deadline() } else { Error::connection("no answer in time") };
             let error = match outcome {
                 Ok(Ok(answer)) => {
-                    lane.note(false);
+                    lane.succeeded();
                     shared.budget.deposit();
                     return Ok(answer.into_inner());
                 }
-                Ok(Err(status)) if status_is_late(&status, deadline) => Error::deadline(),
+                Ok(Err(status)) if status_is_late(&status, begun + patience) => late(),
                 Ok(Err(status)) => lane.explain(&status),
-                Err(_) => Error::deadline(),
+                Err(_) => late(),
             };
             let repeatable = retry::may_repeat(error.code());
-            lane.note(leave_alone(&error));
+            note(lane, Some(&error));
             attempts += 1;
-            if !repeatable || attempts >= policy.attempts || !shared.budget.withdraw() {
+            if !repeatable || attempts >= policy.attempts {
                 return Err(error);
             }
-            // Another endpoint may be asked at once; the same one not.
-            let elsewhere = error.retry_after().is_none() && shared.pool.has_healthy();
-            let pause = if elsewhere {
-                Duration::ZERO
-            } else {
-                policy.pause(attempts, error.retry_after(), retry::dice())
-            };
-            if Instant::now() + pause >= deadline {
-                return Err(error);
+            // Another endpoint may be asked at once, and it does not cost the budget: the calls that a lost instance
+            // leaves behind are no more than the others would have had without it.
+            if !(is_of_endpoint(&error) && shared.pool.has_other(lane)) {
+                let pause = policy.pause(attempts, error.retry_after(), retry::dice());
+                if !shared.budget.withdraw() || Instant::now() + pause >= deadline {
+                    return Err(error);
+                }
+                tokio::time::sleep(pause).await;
             }
-            tokio::time::sleep(pause).await;
+            shared.repeats.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -121,14 +127,24 @@ impl Client {
             Ok(Err(status)) => Err(lane.explain(&status)),
             Err(_) => Err(Error::deadline()),
         };
-        lane.note(outcome.as_ref().is_err_and(leave_alone));
+        note(lane, outcome.as_ref().err());
         outcome
     }
 }
 
-/// Whether an endpoint that answered so is better left alone for a while.
-fn leave_alone(error: &Error) -> bool {
-    error.is_retryable() || error.code() == Code::DeadlineExceeded
+/// An endpoint that is not available, or too slow, is better left alone for a while. Any other answer is a sign of life.
+fn note(lane: &Lane, error: Option<&Error>) {
+    match error {
+        Some(error) if error.is_retryable() || error.code() == Code::DeadlineExceeded => {
+            lane.failed(error.retry_after());
+        }
+        _ => lane.succeeded(),
+    }
+}
+
+/// Whether the trouble is this endpoint's alone: it is gone, or stops. Store, log and KMS are the same for all.
+fn is_of_endpoint(error: &Error) -> bool {
+    error.retry_after().is_none() || error.reason() == Reason::ShuttingDown
 }
 
 /// The transport ends calls by their `grpc-timeout` itself, as cancelled.

@@ -8,6 +8,7 @@ mod values;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use vault_format::environment::Environment;
@@ -34,6 +35,7 @@ pub struct Client {
 struct Shared {
     pool: Pool,
     budget: Budget,
+    repeats: AtomicU64,
     limits: Limits,
     environment: Option<Environment>,
     singles: single::Singles,
@@ -117,6 +119,11 @@ impl Client {
         self.shared.pool.reconnect();
     }
 
+    /// How many attempts were made beyond the first of their call, since the client was made: for metrics.
+    pub fn repeats(&self) -> u64 {
+        self.shared.repeats.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn tenant(&self) -> String {
         String::from(&*self.tenant)
     }
@@ -188,6 +195,7 @@ impl ClientBuilder {
     }
 
     /// How long one call to the vault may take with all its repeats; 10 seconds unless set. The vault is told, too.
+    /// Where there are several endpoints, another is asked after half of it if the first is silent.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -230,7 +238,8 @@ impl ClientBuilder {
             batch_bytes: self.batch_bytes,
         };
         let singles = single::Singles::new();
-        let shared = Shared { pool, budget: Budget::new(), limits, environment, singles };
+        let shared =
+            Shared { pool, budget: Budget::new(), repeats: AtomicU64::new(0), limits, environment, singles };
         Ok(Client { shared: Arc::new(shared), tenant: self.tenant.into() })
     }
 }

@@ -46,6 +46,14 @@ struct Rest {
     failures: u32,
 }
 
+impl Rest {
+    /// After one more failure: twice as long.
+    fn again(self, now: Instant, at_least: Duration) -> Self {
+        let span = FIRST_REST.saturating_mul(1 << self.failures.min(16)).min(LONGEST_REST).max(at_least);
+        Self { until: now + span, failures: self.failures.saturating_add(1) }
+    }
+}
+
 impl Pool {
     /// Connects to none yet. Needs a Tokio runtime.
     pub(crate) fn new(uris: &[String], server_name: Option<&str>, identity: Identity) -> Result<Self, Error> {
@@ -65,16 +73,18 @@ impl Pool {
         self.follow_identity();
         let now = Instant::now();
         let first = self.next.fetch_add(1, Ordering::Relaxed);
-        (0..self.lanes.len())
+        let lane = (0..self.lanes.len())
             .map(|step| &self.lanes[first.wrapping_add(step) % self.lanes.len()])
             .min_by_key(|lane| lane.rests_for(now))
-            .expect("a pool has at least one endpoint")
+            .expect("a pool has at least one endpoint");
+        lane.probe(now);
+        lane
     }
 
-    /// Whether an attempt made now would go to an endpoint that is not resting.
-    pub(crate) fn has_healthy(&self) -> bool {
+    /// Whether there is an endpoint besides this one that is not resting.
+    pub(crate) fn has_other(&self, than: &Lane) -> bool {
         let now = Instant::now();
-        self.lanes.iter().any(|lane| lane.rests_for(now).is_zero())
+        self.lanes.iter().any(|lane| !std::ptr::eq(lane, than) && lane.rests_for(now).is_zero())
     }
 
     /// A rotated certificate shall be in use before the old one expires, so connections are made anew when the
@@ -140,14 +150,30 @@ impl Lane {
         fault::explain(status, self.target.faults.newest())
     }
 
-    /// Notes how an attempt went: an endpoint that is not available is left alone for a while.
-    pub(crate) fn note(&self, failed: bool) {
+    /// Notes that an attempt succeeded.
+    pub(crate) fn succeeded(&self) {
         let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
-        if failed {
-            let span = FIRST_REST.saturating_mul(1 << rest.failures.min(16)).min(LONGEST_REST);
-            *rest = Rest { until: Instant::now() + span, failures: rest.failures.saturating_add(1) };
-        } else if rest.failures > 0 {
+        if rest.failures > 0 {
             *rest = Rest { until: Instant::now(), failures: 0 };
+        }
+    }
+
+    /// Notes that the endpoint is not available: it is left alone for a while, and no shorter than it asked for.
+    /// What fails while it is left alone was under way before, and is the same failure.
+    pub(crate) fn failed(&self, asked: Option<Duration>) {
+        let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if rest.until <= now {
+            *rest = rest.again(now, asked.unwrap_or_default());
+        }
+    }
+
+    /// One that has failed is tried by one call. It rests on for the others until that one succeeds, which may take
+    /// long to fail.
+    fn probe(&self, now: Instant) {
+        let mut rest = self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        if rest.failures > 0 && rest.until <= now {
+            *rest = rest.again(now, Duration::ZERO);
         }
     }
 

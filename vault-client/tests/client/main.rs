@@ -185,6 +185,44 @@ async fn when_one_endpoint_dies_the_other_serves() {
 }
 
 #[tokio::test]
+async fn many_calls_at_once_leave_a_dead_endpoint() {
+    let pki = Pki::new();
+    let state = Arc::new(State::default());
+    let first = fake::start(&pki, Arc::clone(&state)).await;
+    let second = fake::start(&pki, Arc::clone(&state)).await;
+    let client = builder(&pki).endpoint(first.uri()).endpoint(second.uri()).connect().unwrap();
+    let token = client.tokenize_one(new("Ada")).await.unwrap();
+    *state.delay.lock().unwrap() = Duration::from_millis(200);
+    let calls = (0..100).map(|_| client.mask(std::slice::from_ref(&token)));
+    let dying = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        first.kill();
+    };
+    let (answers, ()) = tokio::join!(join_all(calls), dying);
+    assert!(answers.iter().all(Result::is_ok));
+    assert!(client.repeats() >= 40, "{}", client.repeats());
+}
+
+#[tokio::test]
+async fn a_silent_endpoint_is_left_before_the_deadline() {
+    let pki = Pki::new();
+    let (silent, lively) = (Arc::new(State::default()), Arc::new(State::default()));
+    let first = fake::start(&pki, Arc::clone(&silent)).await;
+    let second = fake::start(&pki, Arc::clone(&lively)).await;
+    *silent.delay.lock().unwrap() = Duration::from_secs(30);
+    let client = builder(&pki)
+        .endpoint(first.uri())
+        .endpoint(second.uri())
+        .timeout(Duration::from_secs(2))
+        .connect()
+        .unwrap();
+    for _ in 0..10 {
+        assert!(client.mask(&[token(1).parse().unwrap()]).await.is_ok());
+    }
+    assert!(silent.calls() >= 1);
+}
+
+#[tokio::test]
 async fn a_vault_that_is_not_there_is_a_connection_error() {
     let pki = Pki::new();
     let client = builder(&pki).endpoint("https://127.0.0.1:1").connect().unwrap();

@@ -73,6 +73,10 @@ const STATEMENT: Duration = Duration::from_secs(10);
 /// And how much longer for each row that it writes.
 const WRITE: Duration = Duration::from_micros(500);
 
+/// Begins a transaction. An instance that stands still within one, or is gone without a word, must not keep rows locked
+/// that others wait for: the database ends it.
+const BEGIN: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '1s'";
+
 /// How often a batch is tried again because of others.
 const ATTEMPTS: u32 = 20;
 
@@ -471,7 +475,7 @@ async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Prese
     leases.bind(of_leases, Type::TEXT_ARRAY);
 
     let (begun, held, records, keys, answers, leases) = join!(
-        client.batch_execute("BEGIN"),
+        client.batch_execute(BEGIN),
         held.run(client),
         records.run(client),
         keys.run(client),

@@ -321,7 +321,7 @@ impl Store for PostgresStore {
         tenant: Option<&TenantId>,
         purpose: KeyPurpose,
     ) -> Result<Vec<KeyRecord>, StoreError> {
-        let rows = self.query(&read::keys_statement(tenant, purpose)).await?;
+        let rows = self.query(&read::keys_statement(&self.grip, tenant, purpose)).await?;
         rows.iter().map(rows::key).collect()
     }
 

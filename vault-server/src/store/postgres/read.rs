@@ -4,7 +4,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::connect::Connection;
-use super::log::int4;
+use super::log::{Grip, int4};
 use super::reader::Table;
 use super::rows::{self, purpose};
 use super::statement::{Statement, int8};
@@ -129,12 +129,21 @@ pub(super) fn key_tokens_statement(key: KeyId, token: Option<Token>, limit: usiz
     statement
 }
 
-pub(super) fn keys_statement(tenant: Option<&TenantId>, of: KeyPurpose) -> Statement<'_> {
+/// It writes to the instance's own log row, nothing new, so that it ends like a commit: when all that it has read is as
+/// durable as one. A commit whose session was ended, or whose server has crashed and recovered, is seen before a standby
+/// has it; values sealed under such a key would be lost with it.
+pub(super) fn keys_statement<'a>(
+    grip: &'a Grip,
+    tenant: Option<&'a TenantId>,
+    of: KeyPurpose,
+) -> Statement<'a> {
     let mut statement = Statement::new(&format!(
-        "SELECT {} FROM keys WHERE tenant = $1 AND purpose = $2 ORDER BY version",
+        "WITH settled AS (UPDATE logs SET expires = expires WHERE log = $3 AND holder = $4) \
+         SELECT {} FROM keys WHERE tenant = $1 AND purpose = $2 ORDER BY version",
         rows::KEY
     ));
     statement.bind(tenant.map_or("", TenantId::as_str), Type::TEXT).bind(purpose(of), Type::INT2);
+    statement.bind(int4(grip.log), Type::INT4).bind(grip.holder.as_bytes().as_slice(), Type::BYTEA);
     statement
 }
 
