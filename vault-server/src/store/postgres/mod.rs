@@ -1,12 +1,12 @@
 //! The store on PostgreSQL and what speaks its protocol: any number of instances on one database.
 //!
-//! * An instance writes a log of its own, held by lease and fence ([`log`]); one task makes its commits
-//!   ([`committer`]). Reads go through a pool, to the same server: the one that takes writes; concurrent ones by key share
-//!   a statement ([`reader`]).
-//! * Only a server whose commits are durable is used ([`connect`]); what became of a commit whose connection was lost
+//! * An instance writes a log of its own, held by lease and fence (`log`); one task makes its commits
+//!   (`committer`). Reads go through a pool, to the same server: the one that takes writes; concurrent ones by key share
+//!   a statement (`reader`).
+//! * Only a server whose commits are durable is used (`connect`); what became of a commit whose connection was lost
 //!   is asked, never guessed.
 //! * SQL is what the family of engines shares: no notifications, advisory locks or extensions, no named statements.
-//! * A row that is not what was written is an error that names it ([`rows`]).
+//! * A row that is not what was written is an error that names it (`rows`).
 
 mod alone;
 mod batch;
