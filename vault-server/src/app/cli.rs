@@ -75,8 +75,8 @@ enum Command {
         #[arg(long, default_value = "127.0.0.1:8443")]
         listen: SocketAddr,
         /// When it is made: keep it in this database instead of its directory.
-        #[arg(long, value_name = "URL", value_parser = NewDatabase::parse)]
-        postgres: Option<NewDatabase>,
+        #[arg(long, value_name = "URL")]
+        postgres: Option<String>,
     },
 }
 
@@ -101,8 +101,8 @@ struct Init {
     #[arg(long, default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
     /// Keep it in this database instead of its directory: postgres://user@host:port/database.
-    #[arg(long, value_name = "URL", value_parser = NewDatabase::parse)]
-    postgres: Option<NewDatabase>,
+    #[arg(long, value_name = "URL")]
+    postgres: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -119,7 +119,7 @@ pub fn main() -> ExitCode {
         Command::Check { config } => check(&config),
         Command::Init(options) => make(options),
         Command::Migrate(options) => relocate(&options),
-        Command::Dev { dir, listen, postgres } => develop(dir, listen, postgres),
+        Command::Dev { dir, listen, postgres } => develop(dir, listen, postgres.as_deref()),
     };
     ExitCode::from(ended.unwrap_or_else(|error| {
         eprintln!("error: {error}");
@@ -148,7 +148,8 @@ fn check(file: &Path) -> anyhow::Result<u8> {
 }
 
 fn make(options: Init) -> anyhow::Result<u8> {
-    let Init { dir, environment, kms, kms_keys, local_in_prod, listen, postgres: database } = options;
+    let Init { dir, environment, kms, kms_keys, local_in_prod, listen, postgres } = options;
+    let database = database(postgres.as_deref())?;
     let kms = match kms {
         KmsChoice::Local => NewKms::Local { in_prod: local_in_prod },
         KmsChoice::Aws => NewKms::Aws { arns: kms_keys },
@@ -162,6 +163,10 @@ fn make(options: Init) -> anyhow::Result<u8> {
         "next: put the server's certificate and the clients' authority into {}/pki,",
         vault.dir.display()
     );
+    if vault.database.as_ref().is_some_and(NewDatabase::is_remote) {
+        println!("      the database's password into {}/db-password and", vault.dir.display());
+        println!("      the authority of its certificate into {}/pki/db-ca.pem,", vault.dir.display());
+    }
     println!("      provision callers in {}/{},", vault.dir.display(), init::PRINCIPALS_FILE);
     println!(
         "      then: vault-server check --config {0} && vault-server serve --config {0}",
@@ -190,7 +195,8 @@ fn relocate(options: &migrate::Options) -> anyhow::Result<u8> {
     }
 }
 
-fn develop(dir: PathBuf, listen: SocketAddr, database: Option<NewDatabase>) -> anyhow::Result<u8> {
+fn develop(dir: PathBuf, listen: SocketAddr, postgres: Option<&str>) -> anyhow::Result<u8> {
+    let database = database(postgres)?;
     telemetry::init(&Log::default())?;
     let config = dev::prepare(&dir, listen, database)?;
     block_on(dev::run(dir, config))
@@ -214,6 +220,11 @@ fn block_on(serving: impl Future<Output = anyhow::Result<Outcome>>) -> anyhow::R
             }
         }
     })
+}
+
+/// Not by the command line's own parser, which would print what it refuses: there may be a password in it.
+fn database(url: Option<&str>) -> anyhow::Result<Option<NewDatabase>> {
+    url.map(NewDatabase::parse).transpose().map_err(|why| anyhow::anyhow!("--postgres {why}"))
 }
 
 fn parse_environment(text: &str) -> Result<Environment, String> {

@@ -27,7 +27,7 @@ const PROFILE_FILE: &str = "profile.toml";
 
 /// Makes what is missing; the configuration, listening on `listen`.
 pub fn prepare(dir: &Path, listen: SocketAddr, database: Option<NewDatabase>) -> anyhow::Result<Config> {
-    let file = dir.join(CONFIG_FILE);
+    let (file, wanted) = (dir.join(CONFIG_FILE), database.clone());
     let environment = Environment::parse(ENVIRONMENT).context("the environment's name")?;
     if !file.exists() {
         let vault = NewVault {
@@ -41,6 +41,13 @@ pub fn prepare(dir: &Path, listen: SocketAddr, database: Option<NewDatabase>) ->
         init::init(&vault)?;
     }
     let mut config = Config::load(&file)?;
+    if let Some(database) = &wanted {
+        anyhow::ensure!(
+            database.is_of(&config),
+            "{}: there is a vault already, and it is not kept in that database. Edit its [store], or take another --dir",
+            file.display()
+        );
+    }
     anyhow::ensure!(
         config.vault.environment == environment,
         "{}: is of environment `{}`; `vault-server dev` serves `{ENVIRONMENT}` only",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::config::{self, Config};
+use super::config::{self, Config, Engine};
 use super::files::{self, Access};
 use super::wire;
 use crate::domain::{Environment, VaultId};
@@ -61,15 +61,30 @@ impl NewDatabase {
         Ok(Self { hosts, database: database.to_owned(), user: user.to_owned() })
     }
 
+    /// Whether a vault's configuration says that it is kept here.
+    pub fn is_of(&self, config: &Config) -> bool {
+        config.store.engine == Engine::Postgres
+            && config.store.postgres.as_ref().is_some_and(|section| {
+                section.addresses() == self.hosts
+                    && section.database == self.database
+                    && section.user == self.user
+            })
+    }
+
+    /// Whether it needs a password and an authority for its certificate.
+    pub fn is_remote(&self) -> bool {
+        !self.hosts.iter().all(|(host, _)| config::is_loopback(host))
+    }
+
     fn text(&self) -> String {
         let quoted = |value: &str| toml::Value::from(value).to_string();
         let bracketed = |host: &str| if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let hosts: Vec<_> =
             self.hosts.iter().map(|(host, port)| quoted(&format!("{}:{port}", bracketed(host)))).collect();
-        let protection = if self.hosts.iter().all(|(host, _)| config::is_loopback(host)) {
-            "tls = \"off\"\n"
-        } else {
+        let protection = if self.is_remote() {
             "password_file = \"db-password\"\ntls = \"verify-full\"\nca = \"pki/db-ca.pem\"\n"
+        } else {
+            "tls = \"off\"\n"
         };
         format!(
             "\n[store]\nengine = \"postgres\"\n\n[store.postgres]\nhosts = [{}]\ndatabase = {}\nuser = {}\n{protection}",

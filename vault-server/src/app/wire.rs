@@ -135,7 +135,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let routes = grpc::routes(&vault, &observer, limits, health).context("the reflection service")?;
     tokio::spawn(report_health(reporter, Arc::clone(&keyring), context.stopping.clone()));
     tokio::spawn(forget(Arc::clone(&store), Arc::clone(&clock), context.stopping.clone()));
-    tokio::spawn(watch_log(Arc::clone(&log), context.clone()));
+    tokio::spawn(watch_log(Arc::clone(&log), Arc::clone(&store), context.clone()));
     tokio::spawn(adopter.run(context.stopping.clone()));
     Ok(Wired {
         routes,
@@ -153,6 +153,13 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     classes(config)?;
     if let (KmsKind::Local, Some(file)) = (config.kms.kind, &config.kms.root_key_file) {
         LocalKms::open(file).with_context(|| format!("root key {}", file.display()))?;
+    }
+    if let (Engine::Postgres, Some(section)) = (config.store.engine, &config.store.postgres) {
+        postgres_options(section)?;
+        let files = [&section.password_file, &section.ca, &section.certificate, &section.key];
+        for file in files.into_iter().flatten() {
+            std::fs::metadata(file).with_context(|| format!("can't read {}", file.display()))?;
+        }
     }
     Ok(())
 }
@@ -364,10 +371,21 @@ async fn forget(store: Arc<dyn Store>, clock: Arc<dyn Clock>, stopping: Cancella
     }
 }
 
-/// Once the log has failed, nothing can be promised any more.
-async fn watch_log(log: Arc<Log>, context: Context) {
+/// Once the log has failed, nothing can be promised any more. An idle instance learns so, too.
+async fn watch_log(log: Arc<Log>, store: Arc<dyn Store>, context: Context) {
+    const LOOK: Duration = Duration::from_secs(1);
+    let gone = async {
+        loop {
+            match store.log_size(store.log()).await {
+                Err(StoreError::Taken) => return Fatality::LogTaken,
+                Err(StoreError::Fatal { why }) => return Fatality::StoreFailed(why),
+                _ => tokio::time::sleep(LOOK).await,
+            }
+        }
+    };
     tokio::select! {
         () = context.stopping.cancelled() => {}
+        fatality = gone => context.fatal.trip(fatality),
         () = log.failure().cancelled_owned() => context.fatal.trip(if log.is_taken() {
             Fatality::LogTaken
         } else {

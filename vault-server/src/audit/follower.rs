@@ -103,7 +103,7 @@ impl Follower {
             };
             match self.catch_up().await {
                 Ok(()) => {}
-                Err(error @ StoreError::Fatal { .. }) => {
+                Err(error @ (StoreError::Fatal { .. } | StoreError::Taken)) => {
                     tracing::error!(%error, "the log is not followed any more");
                     return;
                 }

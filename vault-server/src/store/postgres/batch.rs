@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use tokio_postgres::types::Type;
 
-use super::log::{Grip, int4};
+use super::log::{Grip, int4, micros};
 use super::rows::{self, entry_checksum};
 use super::statement::{Statement, int8};
 use crate::domain::{Body, KeyRecord, LeaseName, Record, TenantId};
@@ -153,9 +153,11 @@ impl<'a> Batch<'a> {
         statement.bind(int4(grip.log), Type::INT4).bind(int8(grip.fence), Type::INT8);
         statement.bind(int8(grip.commits), Type::INT8).bind(int8(self.entries()), Type::INT8);
         statement.bind(int8(self.new_records.len() as u64), Type::INT8);
+        statement.bind(grip.holder.as_bytes().to_vec(), Type::BYTEA).bind(micros(grip.lease), Type::FLOAT8);
         statement.add(
-            "WITH held AS (UPDATE logs SET size = size + $4, commits = commits + 1, records = records + $5 \
-             WHERE log = $1 AND fence = $2 AND commits = $3 RETURNING log)",
+            "WITH held AS (UPDATE logs SET size = size + $4, commits = commits + 1, records = records + $5, \
+             expires = greatest(expires, now() + $7 * interval '1 microsecond') \
+             WHERE log = $1 AND fence = $2 AND commits = $3 AND holder = $6 RETURNING log)",
         );
         self.append_entries(&mut statement, grip);
         insert_records(&mut statement, &self.new_records);

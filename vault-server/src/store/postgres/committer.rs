@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{Batch, Present, RowId, inserts_only, rows_of};
 use super::connect::{Connection, Connector};
 use super::error::Failure;
-use super::log::{Grip, Resolved, holds, int4, renew, resolve};
+use super::log::{Grip, Resolved, give_back, holds, int4, resolve, retire};
 use super::rows::{self, number};
 use super::statement::{Statement, int8};
 use crate::domain::{KeyRecord, TenantId};
@@ -154,7 +154,7 @@ impl Committer {
         let _ = keeper.await;
         if self.progress.fatal.get().is_none()
             && let Some(connection) = &self.connection
-            && let Err(failure) = renew(connection, &self.grip, Duration::ZERO).await
+            && let Err(failure) = give_back(connection, &self.grip).await
         {
             tracing::warn!(
                 why = failure.why(),
@@ -269,6 +269,8 @@ impl Committer {
 
     /// Whether the commit whose connection was lost was made. Asks until it is told, or the store is closed.
     async fn find_out(&mut self) -> Result<bool, StoreError> {
+        // Others may have the lost server still.
+        self.connector.renew_connections();
         let mut give_up = None;
         loop {
             match self.ask().await {
@@ -276,7 +278,7 @@ impl Committer {
                     let made = match commits.checked_sub(self.grip.commits) {
                         Some(0) => false,
                         Some(1) => true,
-                        _ => return Err(self.fail(went_back())),
+                        _ => return Err(self.went_back().await),
                     };
                     self.progress.fence.store(self.grip.fence, Ordering::SeqCst);
                     let counter =
@@ -309,7 +311,22 @@ impl Committer {
             None => None,
         };
         // Nobody else has it: then the database itself is not what it was.
-        self.fail(if told == Some(true) { went_back() } else { StoreError::Taken })
+        if told == Some(true) { self.went_back().await } else { self.fail(StoreError::Taken) }
+    }
+
+    /// As after a failover to a server that did not have every commit which was acknowledged.
+    async fn went_back(&self) -> StoreError {
+        if let Some(connection) = &self.connection {
+            let retired = timeout(STATEMENT, retire(connection, &self.grip)).await;
+            if !matches!(retired, Ok(Ok(()))) {
+                tracing::error!(
+                    log = self.grip.log.0,
+                    "the log is not what it was, and could not be retired"
+                );
+            }
+        }
+        let why = "the database has lost commits that it had acknowledged".to_owned();
+        self.fail(StoreError::Fatal { why })
     }
 
     async fn ask(&mut self) -> Result<Resolved, String> {
@@ -338,11 +355,6 @@ impl Committer {
     fn fail(&self, error: StoreError) -> StoreError {
         self.progress.fatal.get_or_init(|| error).clone()
     }
-}
-
-/// As after a failover to a server that did not have every commit which was acknowledged.
-fn went_back() -> StoreError {
-    StoreError::Fatal { why: "the database has lost commits that it had acknowledged".to_owned() }
 }
 
 /// The first change, and those behind it that fit into a batch with it; and one that does not.
@@ -422,11 +434,13 @@ async fn try_once(
 /// Begins a transaction, makes sure of the fence, and reads and locks what the conditions are about.
 async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Present, Stopped> {
     let writes = || changes.iter().flat_map(|change| &change.writes);
-    let mut held =
-        Statement::new("SELECT log FROM logs WHERE log = $1 AND fence = $2 AND commits = $3 FOR UPDATE");
+    let mut held = Statement::new(
+        "SELECT log FROM logs WHERE log = $1 AND fence = $2 AND commits = $3 AND holder = $4 FOR UPDATE",
+    );
     held.bind(int4(grip.log), Type::INT4)
         .bind(int8(grip.fence), Type::INT8)
         .bind(int8(grip.commits), Type::INT8);
+    held.bind(grip.holder.as_bytes().as_slice(), Type::BYTEA);
 
     let of_records = writes().filter_map(|write| match write {
         Write::Insert(record) | Write::Replace(record) => Some(record.token.as_bytes().as_slice()),

@@ -1,9 +1,9 @@
 //! Connections: to the server that takes writes, and only to one whose commits are durable.
 
 use std::fs;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use futures::stream::poll_fn;
@@ -16,15 +16,21 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding, SslMode};
+use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::{Failure, printable};
 use super::options::{Password, PostgresOptions, Transport};
+use super::read::identity;
+use crate::domain::VaultIdentity;
 
 /// How long one server may take until it is ready for statements.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The longest a connection for reads is used: a server that does not take writes any more is not read for longer.
+const OLDEST: Duration = Duration::from_mins(1);
 
 /// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +44,8 @@ pub(super) struct Connection {
     /// Whether the server has warned. A commit that is not replicated as it should be comes with a warning.
     warned: Arc<AtomicBool>,
     driver: JoinHandle<()>,
+    made: Instant,
+    epoch: u64,
 }
 
 impl Connection {
@@ -72,15 +80,33 @@ pub(super) struct Connector {
     options: PostgresOptions,
     /// The host that was right the last time.
     last: AtomicUsize,
+    /// Raised when connections that were made before are not to be used any more.
+    epoch: AtomicU64,
+    /// Whose database it must be, once that is known.
+    identity: OnceLock<VaultIdentity>,
 }
 
 impl Connector {
     pub(super) fn new(options: PostgresOptions) -> Self {
-        Self { options, last: AtomicUsize::new(0) }
+        Self { options, last: AtomicUsize::new(0), epoch: AtomicU64::new(0), identity: OnceLock::new() }
     }
 
     pub(super) fn options(&self) -> &PostgresOptions {
         &self.options
+    }
+
+    /// From now on only a database of this vault is connected to.
+    pub(super) fn expect(&self, identity: &VaultIdentity) {
+        self.identity.get_or_init(|| identity.clone());
+    }
+
+    /// Connections that were made before are not used any more: their server may not be the one that takes writes.
+    pub(super) fn renew_connections(&self) {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn is_current(&self, connection: &Connection) -> bool {
+        connection.epoch == self.epoch.load(Ordering::SeqCst) && connection.made.elapsed() < OLDEST
     }
 
     /// The next connection is to another host, if one takes writes.
@@ -96,8 +122,11 @@ impl Connector {
         for at in (0..hosts.len()).map(|step| (first + step) % hosts.len()) {
             let (host, port) = &hosts[at];
             let reason = match timeout(PATIENCE, self.connect_to(host, *port)).await {
-                Ok(Ok(connection)) => {
-                    self.last.store(at, Ordering::Relaxed);
+                Ok(Ok(mut connection)) => {
+                    if self.last.swap(at, Ordering::Relaxed) != at {
+                        self.renew_connections();
+                        connection.epoch = self.epoch.load(Ordering::SeqCst);
+                    }
                     return Ok(connection);
                 }
                 Ok(Err(reason)) => reason,
@@ -137,6 +166,7 @@ impl Connector {
         T: MakeTlsConnect<Socket>,
         T::Stream: Send + 'static,
     {
+        let epoch = self.epoch.load(Ordering::SeqCst);
         let failed = |error: tokio_postgres::Error| Failure::from(error).why().to_owned();
         let (client, mut driver) = config.connect(tls).await.map_err(failed)?;
         let warned = Arc::new(AtomicBool::new(false));
@@ -146,16 +176,31 @@ impl Connector {
             pin_mut!(messages);
             while let Some(Ok(message)) = messages.next().await {
                 if let AsyncMessage::Notice(notice) = message
-                    && notice.severity() == "WARNING"
+                    && is_warning(&notice)
                 {
                     tracing::warn!(message = printable(notice.message()), "the database warns");
                     flag.store(true, Ordering::SeqCst);
                 }
             }
         });
-        let connection = Connection { client, warned, driver };
+        let connection = Connection { client, warned, driver, made: Instant::now(), epoch };
         check(&connection.client).await?;
+        if let Some(expected) = self.identity.get() {
+            let there = identity(&connection).await.map_err(|error| error.to_string())?;
+            if there.as_ref() != Some(expected) {
+                return Err("it is the database of another vault".to_owned());
+            }
+        }
         Ok(connection)
+    }
+}
+
+/// Its severity is in the server's own language, unless it also says it in English.
+fn is_warning(notice: &DbError) -> bool {
+    const HARMLESS: [&str; 4] = ["DEBUG", "LOG", "INFO", "NOTICE"];
+    match notice.parsed_severity() {
+        Some(severity) => severity == Severity::Warning,
+        None => !HARMLESS.contains(&notice.severity()),
     }
 }
 
@@ -163,7 +208,8 @@ impl Connector {
 async fn check(client: &Client) -> Result<(), String> {
     const SETTINGS: &str = "SELECT current_setting('transaction_read_only', true), \
                             current_setting('synchronous_commit', true), current_setting('fsync', true), \
-                            current_setting('full_page_writes', true)";
+                            current_setting('full_page_writes', true), \
+                            current_setting('client_min_messages', true)";
     let rows = client.query_typed(SETTINGS, &[]).await;
     let rows = rows.map_err(|error| Failure::from(error).why().to_owned())?;
     let setting = |column: usize| -> Option<String> { rows.first()?.try_get(column).ok()? };
@@ -177,6 +223,11 @@ async fn check(client: &Client) -> Result<(), String> {
         return Err(
             "synchronous_commit is neither on nor remote_apply: it would acknowledge what it may lose"
                 .to_owned(),
+        );
+    }
+    if setting(4).is_some_and(|least| matches!(least.as_str(), "error" | "fatal" | "panic")) {
+        return Err(
+            "client_min_messages hides warnings: it would not say that a commit may be lost".to_owned()
         );
     }
     for (column, name) in [(2, "fsync"), (3, "full_page_writes")] {
@@ -247,6 +298,7 @@ impl managed::Manager for Manager {
     }
 
     async fn recycle(&self, connection: &mut Connection, _: &Metrics) -> RecycleResult<ConnectError> {
-        if connection.is_closed() { Err(RecycleError::message("closed")) } else { Ok(()) }
+        let usable = !connection.is_closed() && self.0.is_current(connection);
+        if usable { Ok(()) } else { Err(RecycleError::message("closed, or of an earlier server")) }
     }
 }

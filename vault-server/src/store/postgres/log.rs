@@ -29,18 +29,27 @@ pub(super) struct Grip {
     pub(super) fence: u64,
     pub(super) size: u64,
     pub(super) commits: u64,
+    /// How long it is held after a sign of life: a commit is one, too.
+    pub(super) lease: Duration,
 }
+
+/// Stands for the instance of a log that nobody may write any more. No instance can have this name.
+const RETIRED: &str = "/retired";
 
 /// Which logs may be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wanted {
-    /// The instance's own, one that nobody holds, or a new one.
+pub(super) enum Wanted<'a> {
+    /// The instance's own; one that was given back, or whose instance has long been silent; or a new one.
     Any,
     /// The first one, if nobody holds it.
     First,
-    /// One that nobody holds and whose newest checkpoint does not cover it.
-    Orphan,
+    /// One of these, if nobody holds it.
+    These(&'a [LogId]),
 }
+
+/// After so many leases without a sign of life an instance is thought to be gone for good. After an outage of the
+/// database every lease has ended, and who starts then must not take the log of one that is about to renew its own.
+const LONG_SILENT: u32 = 10;
 
 /// How often somebody else may be faster.
 const ATTEMPTS: usize = 100;
@@ -48,7 +57,7 @@ const ATTEMPTS: usize = 100;
 /// Takes a log; `None` if none is wanted that is there.
 pub(super) async fn take(
     connection: &Connection,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
     instance: Option<&str>,
     lease: Duration,
 ) -> Result<Option<Grip>, StoreError> {
@@ -56,20 +65,22 @@ pub(super) async fn take(
         .map_err(|_| StoreError::Unavailable { why: "no randomness from the operating system".to_owned() })?;
     let instance = instance.unwrap_or_default();
     for _ in 0..ATTEMPTS {
-        let logs = Statement::new(
-            "SELECT l.log, l.fence, l.instance, l.expires < now() AS free, \
-             l.size > coalesce(h.checkpoint_size, -1) AS uncovered \
-             FROM logs l LEFT JOIN log_heads h ON h.log = l.log ORDER BY l.log",
+        let mut logs = Statement::new(
+            "SELECT log, fence, instance, expires < now() AS free, \
+             expires < now() - $1 * interval '1 microsecond' AS silent FROM logs ORDER BY log",
         );
+        logs.bind(micros(lease * LONG_SILENT), Type::FLOAT8);
         let logs = logs.run(connection.client()).await?;
         let mut candidates = Vec::new();
         for row in &logs {
             let is = |column| row.try_get::<_, bool>(column).unwrap_or(false);
-            let own = !instance.is_empty() && row.try_get("instance").ok() == Some(instance);
+            let of: &str = row.try_get("instance").unwrap_or(RETIRED);
+            let own = !instance.is_empty() && of == instance;
             let fits = match wanted {
-                Wanted::Any => own || is("free"),
+                _ if of == RETIRED => false,
+                Wanted::Any => own || is("silent"),
                 Wanted::First => row.try_get("log").ok() == Some(0_i32) && is("free"),
-                Wanted::Orphan => is("free") && is("uncovered"),
+                Wanted::These(logs) => is("free") && logs.contains(&log_number(row)?),
             };
             if fits {
                 candidates.push((!own, log_number(row)?, number(row, "fence")?, is("free")));
@@ -78,9 +89,10 @@ pub(super) async fn take(
         // Its own before others.
         candidates.sort_unstable();
         // Who only brings a log to its end leaves it to the instance whose it is.
-        let renamed = (wanted == Wanted::Any).then_some(instance);
-        for (_, log, fence, free) in candidates {
-            if let Some(grip) = seize(connection, log, fence, holder, renamed, lease).await? {
+        let renamed = (!matches!(wanted, Wanted::These(_))).then_some(instance);
+        for (other, log, fence, free) in candidates {
+            let held = if other { Held::Refuse } else { Held::Take };
+            if let Some(grip) = seize(connection, log, fence, holder, renamed, lease, held).await? {
                 if !free {
                     tracing::warn!(
                         log = log.0,
@@ -90,7 +102,7 @@ pub(super) async fn take(
                 return Ok(Some(grip));
             }
         }
-        if wanted == Wanted::Orphan || (wanted == Wanted::First && !logs.is_empty()) {
+        if matches!(wanted, Wanted::These(_)) || (wanted == Wanted::First && !logs.is_empty()) {
             return Ok(None);
         }
         let new = logs.last().map_or(Ok(0), |row| log_number(row).map(|log| log.0 + 1))?;
@@ -101,6 +113,15 @@ pub(super) async fn take(
     Err(StoreError::Unavailable { why: "other instances were faster to take each log".to_owned() })
 }
 
+/// What to do about a log that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    /// It is of this instance's name: a restart.
+    Take,
+    /// It was renewed since it was looked at.
+    Refuse,
+}
+
 async fn seize(
     connection: &Connection,
     log: LogId,
@@ -108,19 +129,20 @@ async fn seize(
     holder: InstanceId,
     instance: Option<&str>,
     lease: Duration,
+    held: Held,
 ) -> Result<Option<Grip>, StoreError> {
     let mut statement = Statement::new(
         "UPDATE logs SET fence = fence + 1, holder = $3, instance = coalesce($4, instance), \
          expires = now() + $5 * interval '1 microsecond' \
-         WHERE log = $1 AND fence = $2 RETURNING size, commits",
+         WHERE log = $1 AND fence = $2 AND ($6 OR expires < now()) RETURNING size, commits",
     );
     statement.bind(int4(log), Type::INT4).bind(int8(fence), Type::INT8);
     statement.bind(holder.as_bytes().to_vec(), Type::BYTEA).bind(instance, Type::TEXT);
-    statement.bind(micros(lease), Type::FLOAT8);
+    statement.bind(micros(lease), Type::FLOAT8).bind(held == Held::Take, Type::BOOL);
     let rows = statement.run(connection.client()).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let (size, commits) = (number(row, "size")?, number(row, "commits")?);
-    Ok(Some(Grip { log, holder, fence: fence + 1, size, commits }))
+    Ok(Some(Grip { log, holder, fence: fence + 1, size, commits, lease }))
 }
 
 async fn create(
@@ -138,7 +160,7 @@ async fn create(
     statement.bind(int4(log), Type::INT4).bind(holder.as_bytes().to_vec(), Type::BYTEA);
     statement.bind(instance, Type::TEXT).bind(micros(lease), Type::FLOAT8);
     let made = !statement.run(connection.client()).await?.is_empty();
-    Ok(made.then_some(Grip { log, holder, fence: 1, size: 0, commits: 0 }))
+    Ok(made.then_some(Grip { log, holder, fence: 1, size: 0, commits: 0, lease }))
 }
 
 /// What became of a commit whose connection was lost.
@@ -154,11 +176,12 @@ pub(super) enum Resolved {
 pub(super) async fn resolve(connection: &Connection, grip: &mut Grip) -> Result<Resolved, Failure> {
     let next = grip.fence + 1;
     let mut statement = Statement::new(
-        "UPDATE logs SET fence = $3 WHERE log = $1 AND holder = $2 AND fence <= $3 RETURNING commits",
+        "UPDATE logs SET fence = $3, expires = now() + $4 * interval '1 microsecond' \
+         WHERE log = $1 AND holder = $2 AND fence <= $3 RETURNING commits",
     );
     statement.bind(int4(grip.log), Type::INT4).bind(grip.holder.as_bytes().to_vec(), Type::BYTEA);
-    statement.bind(int8(next), Type::INT8);
-    let rows = statement.run(connection.client()).await?;
+    statement.bind(int8(next), Type::INT8).bind(micros(grip.lease), Type::FLOAT8);
+    let rows = statement.run_or_give_up(connection.client()).await?;
     let Some(row) = rows.first() else { return Ok(Resolved::Taken) };
     let commits = number(row, "commits").map_err(|error| Failure::Refused(error.to_string()))?;
     // A warning here says that this statement, too, is not replicated as it should be.
@@ -177,17 +200,73 @@ pub(super) async fn holds(connection: &Connection, grip: &Grip) -> Result<bool, 
     Ok(!statement.run(connection.client()).await?.is_empty())
 }
 
-/// Holds the log for another lease; `false` if somebody else has it. A lease of nothing gives it back.
-pub(super) async fn renew(connection: &Connection, grip: &Grip, lease: Duration) -> Result<bool, Failure> {
+/// Holds the log for another lease; `false` if somebody else has it.
+pub(super) async fn renew(connection: &Connection, grip: &Grip) -> Result<bool, Failure> {
     let mut statement = Statement::new(
         "UPDATE logs SET expires = now() + $3 * interval '1 microsecond' \
          WHERE log = $1 AND holder = $2 RETURNING log",
     );
-    // Just before now, so that it has expired by then.
-    let micros = if lease.is_zero() { -1.0 } else { micros(lease) };
     statement.bind(int4(grip.log), Type::INT4).bind(grip.holder.as_bytes().to_vec(), Type::BYTEA);
-    statement.bind(micros, Type::FLOAT8);
-    Ok(!statement.run(connection.client()).await?.is_empty())
+    statement.bind(micros(grip.lease), Type::FLOAT8);
+    Ok(!statement.run_or_give_up(connection.client()).await?.is_empty())
+}
+
+/// Gives the log back: another may take it at once.
+pub(super) async fn give_back(connection: &Connection, grip: &Grip) -> Result<(), Failure> {
+    let mut statement =
+        Statement::new("UPDATE logs SET expires = 'epoch' WHERE log = $1 AND holder = $2 RETURNING log");
+    statement.bind(int4(grip.log), Type::INT4).bind(grip.holder.as_bytes().to_vec(), Type::BYTEA);
+    statement.run_or_give_up(connection.client()).await.map(|_| ())
+}
+
+/// Nobody writes the log any more, this instance's next process neither: it has lost entries that were signed, and
+/// going on would fork it.
+pub(super) async fn retire(connection: &Connection, grip: &Grip) -> Result<(), Failure> {
+    let mut statement = Statement::new(
+        "UPDATE logs SET fence = fence + 1, expires = 'epoch', instance = $3 \
+         WHERE log = $1 AND holder = $2 RETURNING log",
+    );
+    statement.bind(int4(grip.log), Type::INT4).bind(grip.holder.as_bytes().to_vec(), Type::BYTEA);
+    statement.bind(RETIRED, Type::TEXT);
+    statement.run_or_give_up(connection.client()).await.map(|_| ())
+}
+
+/// A log as it was seen: while it stays so, its instance is silent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sight {
+    pub(super) log: LogId,
+    fence: u64,
+    commits: u64,
+    expires: String,
+}
+
+/// Logs whose lease has ended and whose newest checkpoint does not cover them.
+pub(super) async fn left_alone(connection: &Connection) -> Result<Vec<Sight>, StoreError> {
+    let mut logs = Statement::new(
+        "SELECT l.log, l.fence, l.commits, l.expires::text AS expires \
+         FROM logs l LEFT JOIN log_heads h ON h.log = l.log \
+         WHERE l.expires < now() AND l.instance <> $1 AND l.size > coalesce(h.checkpoint_size, -1) ORDER BY l.log",
+    );
+    logs.bind(RETIRED, Type::TEXT);
+    let rows = logs.run(connection.client()).await?;
+    let sight = |row: &Row| {
+        Ok(Sight {
+            log: log_number(row)?,
+            fence: number(row, "fence")?,
+            commits: number(row, "commits")?,
+            expires: row.try_get("expires").unwrap_or_default(),
+        })
+    };
+    rows.iter().map(sight).collect()
+}
+
+/// Raises the fence of every other log that nobody holds: an instance that was silent and wakes writes nothing.
+pub(super) async fn fence_others(connection: &Connection, own: &Grip) -> Result<(), Failure> {
+    let mut statement = Statement::new(
+        "UPDATE logs SET fence = fence + 1, holder = $2 WHERE log <> $1 AND expires < now() RETURNING log",
+    );
+    statement.bind(int4(own.log), Type::INT4).bind(own.holder.as_bytes().to_vec(), Type::BYTEA);
+    statement.run_or_give_up(connection.client()).await.map(|_| ())
 }
 
 /// A log's number as a column has it.
@@ -203,6 +282,6 @@ pub(super) fn log_number(row: &Row) -> Result<LogId, StoreError> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a lease is far shorter than 2^53 microseconds")]
-fn micros(lease: Duration) -> f64 {
+pub(super) fn micros(lease: Duration) -> f64 {
     lease.as_micros() as f64
 }

@@ -24,6 +24,7 @@ mod statement;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -31,7 +32,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use deadpool::Runtime;
-use deadpool::managed::{Object, Pool};
+use deadpool::managed::{Object, Pool, PoolError};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -41,9 +42,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::alone::{held_logs, open_alone};
 use self::committer::{Committer, Job, Progress, size};
-use self::connect::{Connection, Connector, Manager};
+use self::connect::{ConnectError, Connection, Connector, Manager};
 use self::error::Failure;
-use self::log::{Grip, Wanted, renew, take};
+use self::log::{Grip, Sight, Wanted, fence_others, left_alone, renew, take};
 pub use self::options::{Password, PostgresOptions, Transport};
 use self::read::{Answers, Records};
 use self::reader::Reader;
@@ -83,7 +84,7 @@ pub async fn open(
 async fn open_wanting(
     options: PostgresOptions,
     expected: Option<&VaultIdentity>,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
 ) -> Result<Arc<dyn Store>, StoreError> {
     let opened = timeout(OPENING, open_unbounded(options, expected, wanted)).await;
     opened.unwrap_or_else(|_| Err(unavailable(&"it did not get ready in time (is a table locked?)")))
@@ -92,7 +93,7 @@ async fn open_wanting(
 async fn open_unbounded(
     options: PostgresOptions,
     expected: Option<&VaultIdentity>,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
 ) -> Result<Arc<dyn Store>, StoreError> {
     let connector = Arc::new(Connector::new(options));
     let connection = connector.connect().await.map_err(|error| unavailable(&error))?;
@@ -101,7 +102,9 @@ async fn open_unbounded(
         check_identity(&connection, expected).await?;
     }
     schema::prepare(&connection).await?;
-    check_identity(&connection, expected).await?;
+    if let Some(identity) = check_identity(&connection, expected).await? {
+        connector.expect(&identity);
+    }
     let size = connector.options().connections.max(1);
     let pool = Pool::builder(Manager(Arc::clone(&connector)))
         .max_size(size)
@@ -110,21 +113,37 @@ async fn open_unbounded(
         .create_timeout(Some(READ))
         .build()
         .map_err(|error| StoreError::Unavailable { why: error.to_string() })?;
-    let database = Arc::new(Database { connector, pool });
+    let database = Arc::new(Database { connector, pool, own: Mutex::default(), silent: Mutex::default() });
     let store = PostgresStore::start(database, connection, wanted).await?;
     Ok(Arc::new(store.ok_or_else(closed)?))
 }
 
-async fn check_identity(connection: &Connection, expected: Option<&VaultIdentity>) -> Result<(), StoreError> {
+async fn check_identity(
+    connection: &Connection,
+    expected: Option<&VaultIdentity>,
+) -> Result<Option<VaultIdentity>, StoreError> {
     let there = read::identity(connection).await?;
     let other = there.is_some() && expected.is_some() && there.as_ref() != expected;
-    if other { Err(other_vault()) } else { Ok(()) }
+    if other { Err(other_vault()) } else { Ok(there) }
 }
 
 /// What all logs of a process share.
 struct Database {
     connector: Arc<Connector>,
     pool: Pool<Manager>,
+    /// The logs that this process writes.
+    own: Mutex<BTreeSet<LogId>>,
+    /// Logs of others that nobody holds, and since when they have been as they are.
+    silent: Mutex<Vec<(Sight, Instant)>>,
+}
+
+/// How a statement runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// In one round trip.
+    AsItIs,
+    /// So that all it reads is as durable as a commit, and with an end to its wait for a lock.
+    LikeACommit,
 }
 
 /// A store that writes one log.
@@ -146,12 +165,21 @@ impl PostgresStore {
     async fn start(
         database: Arc<Database>,
         connection: Connection,
-        wanted: Wanted,
+        wanted: Wanted<'_>,
     ) -> Result<Option<Self>, StoreError> {
         let options = database.connector.options();
-        let taken = take(&connection, wanted, options.instance.as_deref(), options.lease).await?;
-        let Some(grip) = taken else { return Ok(None) };
-        tracing::info!(log = grip.log.0, fence = grip.fence, size = grip.size, "this instance writes a log");
+        let taken = take(&connection, wanted, options.instance.as_deref(), options.lease);
+        let taken = timeout(OPENING, taken).await.map_err(|_| unavailable(&"no log was taken in time"))?;
+        let Some(grip) = taken? else { return Ok(None) };
+        database.own.lock().insert(grip.log);
+        if wanted == Wanted::First {
+            fence_others(&connection, &grip).await?;
+        }
+        let says = match wanted {
+            Wanted::These(_) => "this instance brings the log of a silent one to its end",
+            Wanted::Any | Wanted::First => "this instance writes a log",
+        };
+        tracing::info!(log = grip.log.0, fence = grip.fence, size = grip.size, "{says}");
         let (progress, closing) = (Arc::new(Progress::default()), CancellationToken::new());
         let committer = Committer::new(
             Arc::clone(&database.connector),
@@ -196,13 +224,40 @@ impl PostgresStore {
 }
 
 impl Database {
-    /// Runs a statement that may be repeated: on another connection if the first is lost and there is time.
+    /// Logs of others that have been left alone for a whole lease, by this process's own clock and with the database
+    /// there all the time: after an outage every lease has ended, and its holder is about to renew it.
+    fn given_up(&self, sights: Result<Vec<Sight>, StoreError>) -> Result<Vec<LogId>, StoreError> {
+        let mut silent = self.silent.lock();
+        let before = std::mem::take(&mut *silent);
+        let own = self.own.lock();
+        for sight in sights?.into_iter().filter(|sight| !own.contains(&sight.log)) {
+            let since =
+                before.iter().find(|(seen, _)| *seen == sight).map_or_else(Instant::now, |(_, since)| *since);
+            silent.push((sight, since));
+        }
+        let lease = self.connector.options().lease;
+        Ok(silent.iter().filter(|(_, since)| since.elapsed() >= lease).map(|(sight, _)| sight.log).collect())
+    }
+
     async fn query(&self, statement: &Statement<'_>) -> Result<Vec<Row>, StoreError> {
+        self.query_as(statement, How::AsItIs).await
+    }
+
+    /// Runs a statement that may be repeated: on another connection if the first is lost and there is time.
+    async fn query_as(&self, statement: &Statement<'_>, how: How) -> Result<Vec<Row>, StoreError> {
         let (mut last, until) = (None, Instant::now() + READ);
         for _ in 0..2 {
             let Ok(connection) = timeout_at(until, self.pool.get()).await else { break };
-            let connection = connection.map_err(|error| unavailable(&error))?;
-            let failure = match timeout_at(until, statement.run(connection.client())).await {
+            let connection = connection.map_err(|error| pool_error(&error))?;
+            connection.forget_warnings();
+            let ran = match how {
+                How::AsItIs => timeout_at(until, statement.run(connection.client())).await,
+                How::LikeACommit => timeout_at(until, statement.run_or_give_up(connection.client())).await,
+            };
+            let failure = match ran {
+                Ok(Ok(_)) if how == How::LikeACommit && connection.has_warned() => {
+                    Failure::Lost("the database warned about a commit".to_owned())
+                }
                 Ok(Ok(rows)) => return Ok(rows),
                 Ok(Err(failure)) => failure,
                 Err(_) => Failure::Lost("it does not answer".to_owned()),
@@ -230,7 +285,7 @@ async fn keep(database: Arc<Database>, grip: Grip, progress: Arc<Progress>, clos
             _ = ticks.tick() => {}
         }
         let Ok(connection) = database.pool.get().await else { continue };
-        match timeout(READ, renew(&connection, &grip, lease)).await {
+        match timeout(READ, renew(&connection, &grip)).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => {
                 progress.fatal.get_or_init(|| StoreError::Taken);
@@ -254,7 +309,11 @@ impl Store for PostgresStore {
 
     async fn found(&self, identity: &VaultIdentity) -> Result<(), StoreError> {
         self.query(&read::found_statement(identity)).await?;
-        if self.identity().await?.as_ref() == Some(identity) { Ok(()) } else { Err(other_vault()) }
+        if self.identity().await?.as_ref() != Some(identity) {
+            return Err(other_vault());
+        }
+        self.database.connector.expect(identity);
+        Ok(())
     }
 
     async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
@@ -321,8 +380,14 @@ impl Store for PostgresStore {
         tenant: Option<&TenantId>,
         purpose: KeyPurpose,
     ) -> Result<Vec<KeyRecord>, StoreError> {
-        let rows = self.query(&read::keys_statement(&self.grip, tenant, purpose)).await?;
-        rows.iter().map(rows::key).collect()
+        self.usable()?;
+        let statement = read::keys_statement(&self.grip, tenant, purpose);
+        let rows = self.database.query_as(&statement, How::LikeACommit).await?;
+        if rows.is_empty() {
+            return Err(self.progress.fatal.get_or_init(|| StoreError::Taken).clone());
+        }
+        let there = rows.iter().filter(|row| !matches!(row.try_get::<_, Option<&[u8]>>("id"), Ok(None)));
+        there.map(rows::key).collect()
     }
 
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
@@ -383,13 +448,17 @@ impl Store for PostgresStore {
 
     async fn adopt(&self) -> Result<Option<Arc<dyn Store>>, StoreError> {
         self.usable()?;
-        let connection = self.database.connector.connect().await.map_err(|error| unavailable(&error))?;
-        let taken = Self::start(Arc::clone(&self.database), connection, Wanted::Orphan).await?;
+        let database = &self.database;
+        let connection = database.connector.connect().await.map_err(|error| unavailable(&error))?;
+        let sights = timeout(READ, left_alone(&connection)).await;
+        let sights = sights.unwrap_or_else(|_| Err(unavailable(&"it does not answer")));
+        let given_up = database.given_up(sights)?;
+        let taken = Self::start(Arc::clone(database), connection, Wanted::These(&given_up)).await?;
         Ok(taken.map(|store| Arc::new(store) as Arc<dyn Store>))
     }
 
     async fn derive(&self, derived: Derived) -> Result<(), StoreError> {
-        let rows = self.query(&read::derive_statement(self.grip.log, self.fence(), &derived)?).await?;
+        let rows = self.query(&read::derive_statement(&self.grip, self.fence(), &derived)?).await?;
         if !rows.is_empty() {
             return Ok(());
         }
@@ -466,6 +535,7 @@ impl Store for PostgresStore {
                 abort.abort();
             }
         }
+        self.database.own.lock().remove(&self.grip.log);
         self.progress.fatal().map_or(Ok(()), Err)
     }
 }
@@ -479,6 +549,13 @@ impl Drop for PostgresStore {
 
 fn unavailable(error: &dyn std::fmt::Display) -> StoreError {
     StoreError::Unavailable { why: format!("database: {error}") }
+}
+
+fn pool_error(error: &PoolError<ConnectError>) -> StoreError {
+    match error {
+        PoolError::Backend(error) => unavailable(error),
+        _ => unavailable(&"no connection in time"),
+    }
 }
 
 fn closed() -> StoreError {

@@ -131,15 +131,15 @@ pub(super) fn key_tokens_statement(key: KeyId, token: Option<Token>, limit: usiz
 
 /// It writes to the instance's own log row, nothing new, so that it ends like a commit: when all that it has read is as
 /// durable as one. A commit whose session was ended, or whose server has crashed and recovered, is seen before a standby
-/// has it; values sealed under such a key would be lost with it.
+/// has it; values sealed under such a key would be lost with it. No row: another has the log. One without an id: there is no key.
 pub(super) fn keys_statement<'a>(
     grip: &'a Grip,
     tenant: Option<&'a TenantId>,
     of: KeyPurpose,
 ) -> Statement<'a> {
     let mut statement = Statement::new(&format!(
-        "WITH settled AS (UPDATE logs SET expires = expires WHERE log = $3 AND holder = $4) \
-         SELECT {} FROM keys WHERE tenant = $1 AND purpose = $2 ORDER BY version",
+        "WITH settled AS (UPDATE logs SET expires = expires WHERE log = $3 AND holder = $4 RETURNING log) \
+         SELECT {} FROM settled LEFT JOIN keys ON tenant = $1 AND purpose = $2 ORDER BY version",
         rows::KEY
     ));
     statement.bind(tenant.map_or("", TenantId::as_str), Type::TEXT).bind(purpose(of), Type::INT2);
@@ -189,20 +189,21 @@ pub(super) fn entries_statement(log: LogId, start: u64, most: usize, bytes: usiz
 }
 
 /// One statement, under the condition that the fence is in force; it returns the log's number if it is.
-pub(super) fn derive_statement(
-    log: LogId,
+pub(super) fn derive_statement<'a>(
+    grip: &'a Grip,
     fence: u64,
-    derived: &Derived,
-) -> Result<Statement<'_>, StoreError> {
+    derived: &'a Derived,
+) -> Result<Statement<'a>, StoreError> {
     if derived.postings.iter().any(|posting| posting.key.len() > 255) {
         return Err(StoreError::Unavailable { why: "an index key is too long".to_owned() });
     }
     let mut statement = Statement::default();
     let (size, text) = derived.checkpoint.as_ref().map(|(size, text)| (int8(*size), text.as_str())).unzip();
-    statement.bind(int4(log), Type::INT4).bind(int8(fence), Type::INT8);
+    statement.bind(int4(grip.log), Type::INT4).bind(int8(fence), Type::INT8);
     statement.bind(int8(derived.upto), Type::INT8).bind(size, Type::INT8).bind(text, Type::TEXT);
+    statement.bind(grip.holder.as_bytes().as_slice(), Type::BYTEA);
     statement.add(
-        "WITH held AS (SELECT log FROM logs WHERE log = $1 AND fence = $2), \
+        "WITH held AS (SELECT log FROM logs WHERE log = $1 AND fence = $2 AND holder = $6), \
          heads AS (INSERT INTO log_heads (log, upto, checkpoint_size, checkpoint) \
           SELECT log, $3, $4, $5 FROM held ON CONFLICT (log) DO UPDATE SET \
           upto = greatest(log_heads.upto, excluded.upto), \

@@ -50,6 +50,18 @@ impl<'a> Statement<'a> {
         format!("${}::{name}[]", self.values.len())
     }
 
+    /// Runs it in a transaction that the database gives up if it waits for a lock for long, so that sessions nobody
+    /// listens to any more don't pile up there. For statements that change a log's row beside its committer.
+    pub(super) async fn run_or_give_up(&self, client: &Client) -> Result<Vec<Row>, Failure> {
+        const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '4s'";
+        let (begun, rows, committed) =
+            futures::join!(client.batch_execute(BEGIN), self.run(client), client.batch_execute("COMMIT"));
+        begun?;
+        let rows = rows?;
+        committed?;
+        Ok(rows)
+    }
+
     /// Runs it in one round trip.
     pub(super) async fn run(&self, client: &Client) -> Result<Vec<Row>, Failure> {
         let parameters: Vec<(&(dyn ToSql + Sync), Type)> = self

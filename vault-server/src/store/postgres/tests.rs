@@ -257,11 +257,24 @@ async fn a_log_that_was_left_is_brought_to_its_end_and_stays_its_instances() {
     if !database.is_there() {
         return;
     }
-    let (ann, bob) = (database.instance("ann").await, database.instance("bob").await);
+    let lease = Duration::from_millis(600);
+    let open = |name: &str| {
+        open(PostgresOptions { instance: Some(name.to_owned()), lease, ..database.options() }, None)
+    };
+    let (ann, bob) = (open("ann").await.unwrap(), open("bob").await.unwrap());
     ann.commit(insert(1)).await.unwrap();
-    assert!(ann.adopt().await.unwrap().is_none(), "nobody fell silent");
     bob.commit(insert(2)).await.unwrap();
-    database.sql("UPDATE logs SET expires = now() - interval '1 second' WHERE log = 1").await;
+    assert!(ann.adopt().await.unwrap().is_none(), "nobody fell silent");
+    // As after an outage: every lease has ended, and each is about to be renewed.
+    database.sql("UPDATE logs SET expires = now() - interval '1 minute'").await;
+    assert!(ann.adopt().await.unwrap().is_none(), "nobody has been silent for long");
+    tokio::time::sleep(lease).await;
+    assert!(ann.adopt().await.unwrap().is_none(), "both have renewed it");
+    // Bob does not renew any more.
+    database.sql("UPDATE logs SET holder = '\\x00' WHERE log = 1").await;
+    tokio::time::sleep(lease).await;
+    assert!(ann.adopt().await.unwrap().is_none(), "seen for the first time");
+    tokio::time::sleep(lease).await;
     let adopted = ann.adopt().await.unwrap().unwrap();
     assert_eq!((adopted.log(), adopted.log_size(LogId(1)).await), (LogId(1), Ok(1)));
     assert!(ann.adopt().await.unwrap().is_none(), "it is being followed");
@@ -287,4 +300,22 @@ async fn a_database_that_went_back_is_told_from_a_log_that_was_taken() {
     database.sql("UPDATE logs SET size = 1, commits = 1").await;
     let lost = store.commit(insert(3)).await;
     assert!(matches!(&lost, Err(StoreError::Fatal { why }) if why.contains("lost commits")), "{lost:?}");
+    // Going on with it would fork it: the next process of that name begins another.
+    assert_eq!(database.instance("ann").await.log(), LogId(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hides_its_warnings_is_refused() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let name = database.options().database;
+    let store = database.instance("ann").await;
+    store.commit(insert(1)).await.unwrap();
+    let hidden = format!("ALTER DATABASE {name} SET client_min_messages = error");
+    database.sql(&hidden).await;
+    let refused = open(database.options(), None).await;
+    let Some(StoreError::Unavailable { why }) = refused.err() else { panic!("it is not refused") };
+    assert!(why.contains("hides warnings"), "{why}");
 }
