@@ -148,10 +148,6 @@ def accepted(root, texts, skipped):
         place = Path(scratch)
         config = made_up(texts, place)
         status, said = asked(program, config)
-        if "unknown variant `postgres`" in said:
-            skipped.add("[store] of vault.toml (this vault-server does not know PostgreSQL yet)")
-            config.write_text(re.sub(r"(?ms)^\[store.*?(?=^\[(?!store))", "", config.read_text()))
-            status, said = asked(program, config)
         if status != 0:
             yield f"vault-server check: {said.replace(scratch, '')}"
 
@@ -172,7 +168,9 @@ def server(root, skipped):
 def asked(program, config):
     """Exit code and words of `vault-server check`."""
     command = [str(program), "check", "--config", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    # As the manifest sets it.
+    environment = {**os.environ, "POD_NAME": "phi-vault-0"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False, env=environment)
     return done.returncode, (done.stdout + done.stderr).strip()
 
 
