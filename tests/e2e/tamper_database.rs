@@ -191,7 +191,7 @@ const SAVE: &str = "CREATE SCHEMA saved; CREATE TABLE saved.entries AS SELECT * 
 /// The fence of a log only ever grows.
 const RESTORE: &str = "TRUNCATE log_entries, log_heads; INSERT INTO log_entries SELECT * FROM saved.entries; \
                        INSERT INTO log_heads SELECT * FROM saved.heads; \
-                       UPDATE logs SET size = s.size, commits = s.commits, expires = now() - interval '1 s' \
+                       UPDATE logs SET size = s.size, commits = s.commits, expires = 'epoch' \
                        FROM saved.logs s WHERE s.log = logs.log; \
                        DELETE FROM logs WHERE log NOT IN (SELECT log FROM saved.logs)";
 
