@@ -64,6 +64,8 @@ const ROOM: u32 = 64 << 20;
 
 /// How long a read may take, with the wait for a connection and another attempt.
 const READ: Duration = Duration::from_secs(5);
+/// A deadline that was noticed so late was not the database's to keep.
+const STOOD_STILL: Duration = Duration::from_millis(500);
 
 /// How long the database may take until its tables are right and a log is taken.
 const OPENING: Duration = Duration::from_secs(30);
@@ -245,10 +247,17 @@ impl Database {
 
     /// Runs a statement that may be repeated: on another connection if the first is lost and there is time.
     async fn query_as(&self, statement: &Statement<'_>, how: How) -> Result<Vec<Row>, StoreError> {
-        let (mut last, until) = (None, Instant::now() + READ);
+        let (mut last, mut until) = (None, Instant::now() + READ);
         for _ in 0..2 {
-            let Ok(connection) = timeout_at(until, self.pool.get()).await else { break };
-            let connection = connection.map_err(|error| pool_error(&error))?;
+            if Instant::now() >= until + STOOD_STILL {
+                // Not the database was late, but this process's clock: it was stopped, or its machine was.
+                until = Instant::now() + READ;
+            }
+            let connection = match timeout_at(until, self.pool.get()).await {
+                Ok(Ok(connection)) => connection,
+                Err(_) | Ok(Err(PoolError::Timeout(_))) => continue,
+                Ok(Err(error)) => return Err(pool_error(&error)),
+            };
             connection.forget_warnings();
             let ran = match how {
                 How::AsItIs => timeout_at(until, statement.run(connection.client())).await,
