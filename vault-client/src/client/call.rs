@@ -88,14 +88,27 @@ impl Client {
             // Another endpoint may be asked at once, and it does not cost the budget: the calls that a lost instance
             // leaves behind are no more than the others would have had without it.
             if !(is_of_endpoint(&error) && shared.pool.has_other(lane)) {
-                let pause = policy.pause(attempts, error.retry_after(), retry::dice());
-                if !shared.budget.withdraw() || Instant::now() + pause >= deadline {
+                if !self.wait_for_repeat(attempts, error.retry_after(), deadline).await {
                     return Err(error);
                 }
-                tokio::time::sleep(pause).await;
             }
             shared.repeats.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Waits before repeat number `repeat` (from 1). `false`: the budget is spent, or there is no time.
+    pub(super) async fn wait_for_repeat(
+        &self,
+        repeat: u32,
+        asked: Option<Duration>,
+        deadline: Instant,
+    ) -> bool {
+        let pause = self.limits().retry.pause(repeat, asked, retry::dice());
+        if !self.shared.budget.withdraw() || Instant::now() + pause >= deadline {
+            return false;
+        }
+        tokio::time::sleep(pause).await;
+        true
     }
 
     /// Opens a stream of the vault's. It has no deadline as a whole; its opening has.

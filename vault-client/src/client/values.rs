@@ -1,7 +1,10 @@
 //! Batches: many items a call, answered item by item, in order.
 
+use std::sync::atomic::Ordering;
+
 use futures::{StreamExt as _, stream};
 use prost::Message as _;
+use tokio::time::{Instant, timeout_at};
 use tonic::Code;
 use vault_format::purpose::Purpose;
 use vault_proto::v1 as wire;
@@ -207,7 +210,19 @@ impl Client {
                 self.call(request, |mut vault, request| async move { vault.find(request).await }).await?;
             message::results(asked, answer.results, found)
         };
-        self.each(requests.collect(), |request| request.values.len(), send).await
+        let settled = |request: wire::FindRequest| {
+            let (tenant, data_class) = (request.tenant, request.data_class);
+            let again = move |values| {
+                send(wire::FindRequest {
+                    tenant: tenant.clone(),
+                    data_class: data_class.clone(),
+                    values,
+                    limit,
+                })
+            };
+            self.settled(request.values, again)
+        };
+        self.each(requests.collect(), |request| request.values.len(), settled).await
     }
 
     /// Erases the values of tokens. The tokens stay known; erasing again is not an error.
@@ -267,7 +282,8 @@ impl Client {
         let ours = |token: &&Token| self.refused_here(token).is_none();
         let texts: Vec<_> = tokens.iter().filter(ours).map(ToString::to_string).collect();
         let parts = self.parts(texts, |text| text.len() + 2);
-        let mut answers = self.each(parts, Vec::len, ask).await?.into_iter();
+        let settled = |part| self.settled(part, &ask);
+        let mut answers = self.each(parts, Vec::len, settled).await?.into_iter();
         let missing = || Error::bad_answer("it has fewer results than were asked for");
         let place = |token| match self.refused_here(token) {
             Some(error) => Ok(Err(error)),
@@ -279,6 +295,35 @@ impl Client {
     pub(super) fn refused_here(&self, token: &Token) -> Option<ItemError> {
         let ours = self.shared.environment.as_ref().is_none_or(|ours| ours == token.environment());
         (!ours).then(token::foreign)
+    }
+
+    /// Asks, and asks again for those items alone whose error may pass: one instance's trouble, or a short one of the
+    /// store's or the KMS's. Like other repeats these cost the budget, and end with the deadline of the first asking.
+    /// What is still in trouble then keeps its error.
+    async fn settled<I, T, F, Fut>(&self, items: Vec<I>, ask: F) -> Result<Each<T>, Error>
+    where
+        I: Clone,
+        F: Fn(Vec<I>) -> Fut,
+        Fut: Future<Output = Result<Each<T>, Error>>,
+    {
+        let limits = self.shared.limits;
+        let deadline = Instant::now() + limits.timeout;
+        let mut answers = ask(items.clone()).await?;
+        for repeat in 1..limits.retry.attempts {
+            let asked_wait = answers.iter().filter_map(trouble).map(ItemError::retry_after).max();
+            let Some(asked_wait) = asked_wait else { break };
+            if !self.wait_for_repeat(repeat, asked_wait, deadline).await {
+                break;
+            }
+            let places: Vec<_> = (0..answers.len()).filter(|at| trouble(&answers[*at]).is_some()).collect();
+            self.shared.repeats.fetch_add(1, Ordering::Relaxed);
+            let part = places.iter().map(|at| items[*at].clone()).collect();
+            let Ok(Ok(again)) = timeout_at(deadline, ask(part)).await else { break };
+            for (at, answer) in places.into_iter().zip(again) {
+                answers[at] = answer;
+            }
+        }
+        Ok(answers)
     }
 
     fn parts<T>(&self, items: Vec<T>, size: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
@@ -315,6 +360,11 @@ impl Client {
         };
         Ok(answers.into_iter().flat_map(spread).collect())
     }
+}
+
+/// An item's error that may pass.
+fn trouble<T>(answer: &Result<T, ItemError>) -> Option<&ItemError> {
+    answer.as_ref().err().filter(|error| error.is_retryable())
 }
 
 /// The tokens of a Tokenize's answer.

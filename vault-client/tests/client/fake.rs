@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub(crate) sizes: Mutex<Vec<usize>>,
     /// What the next calls are answered with, after they were carried out.
     pub(crate) faults: Mutex<Vec<Fault>>,
+    /// So many of the next calls answer that one of their items is in trouble that may pass.
+    pub(crate) troubles: AtomicUsize,
     /// How long calls take.
     pub(crate) delay: Mutex<Duration>,
     /// More values than so many don't fit one answer.
@@ -83,6 +85,13 @@ impl State {
         if faults.is_empty() { Ok(()) } else { faults.remove(0)() }
     }
 
+    /// The place of the item that this call is in trouble with: the last but one, or the only one.
+    fn trouble(&self, items: usize) -> Option<usize> {
+        let less = |left: usize| left.checked_sub(1);
+        let is_next = self.troubles.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        is_next.then(|| items.saturating_sub(2))
+    }
+
     fn keep(&self, request: TokenizeRequest) -> TokenizeResponse {
         if let Some(before) = self.by_key.lock().unwrap().get(&request.idempotency_key) {
             return before.clone();
@@ -112,8 +121,10 @@ impl State {
 
     fn give(&self, request: &DetokenizeRequest) -> DetokenizeResponse {
         let values = self.values.lock().unwrap();
-        let one = |token: &String| {
+        let trouble = self.trouble(request.tokens.len());
+        let one = |(at, token): (usize, &String)| {
             let outcome = match values.get(token) {
+                _ if trouble == Some(at) => detokenize_result::Outcome::Error(passing()),
                 Some(value) => detokenize_result::Outcome::Value(Value {
                     data: value.clone().into(),
                     padding: vec![0; 7].into(),
@@ -122,7 +133,7 @@ impl State {
             };
             DetokenizeResult { outcome: Some(outcome) }
         };
-        DetokenizeResponse { results: request.tokens.iter().map(one).collect() }
+        DetokenizeResponse { results: request.tokens.iter().enumerate().map(one).collect() }
     }
 }
 
@@ -134,6 +145,11 @@ pub(crate) fn token(number: u128) -> String {
 
 fn unknown() -> ItemError {
     ItemError { code: 5, reason: Reason::NotFound.into(), ..ItemError::default() }
+}
+
+fn passing() -> ItemError {
+    let reason = Reason::StoreUnavailable.into();
+    ItemError { code: 14, reason, retry_after_ms: 20, ..ItemError::default() }
 }
 
 fn invalid(reason: Reason) -> ItemError {
@@ -184,14 +200,19 @@ impl VaultService for Fake {
         self.0.note(&request, request.get_ref().values.len(), "", &request.get_ref().data_class).await;
         self.0.fault()?;
         let values = self.0.values.lock().unwrap();
-        let one = |value: &Value| {
+        let trouble = self.0.trouble(request.get_ref().values.len());
+        let one = |(at, value): (usize, &Value)| {
+            if trouble == Some(at) {
+                return FindResult { outcome: Some(find_result::Outcome::Error(passing())) };
+            }
             let matches = values.iter().filter(|(_, kept)| kept[..] == value.data[..]);
             let tokens = matches.map(|(token, _)| token.clone()).collect();
             FindResult {
                 outcome: Some(find_result::Outcome::Matches(FindMatches { tokens, truncated: false })),
             }
         };
-        Ok(Response::new(FindResponse { results: request.get_ref().values.iter().map(one).collect() }))
+        let results = request.get_ref().values.iter().enumerate().map(one).collect();
+        Ok(Response::new(FindResponse { results }))
     }
 
     async fn describe(&self, request: Request<DescribeRequest>) -> Answer<DescribeResponse> {

@@ -140,6 +140,46 @@ async fn repeats_end_and_can_be_switched_off() {
 }
 
 #[tokio::test]
+async fn items_in_trouble_that_may_pass_are_asked_for_again_and_no_others() {
+    let (pki, server, client) = one().await;
+    let names = ["Ada", "Grace", "Edsger"];
+    let tokens: Vec<_> = client.tokenize(names.map(new).into()).await.unwrap();
+    let tokens: Vec<_> = tokens.into_iter().map(Result::unwrap).collect();
+    let items = |from: usize| -> Vec<_> {
+        server.state.seen.lock().unwrap()[from..].iter().map(|seen| seen.items).collect()
+    };
+
+    server.state.troubles.store(2, Ordering::Relaxed);
+    let before = server.state.calls();
+    let values = client.detokenize(&tokens, Purpose::Treatment, &why()).await.unwrap();
+    let values: Vec<_> = values.iter().map(|value| value.as_ref().unwrap().expose()).collect();
+    assert_eq!(values, names);
+    assert_eq!(items(before), [3, 1, 1]);
+
+    server.state.troubles.store(1, Ordering::Relaxed);
+    let before = server.state.calls();
+    let found = client
+        .find(&DataClass::EMAIL, names.map(|name| Plaintext::new(name.to_owned())).into(), 0)
+        .await
+        .unwrap();
+    let found: Vec<_> = found.into_iter().flat_map(|found| found.unwrap().tokens).collect();
+    assert_eq!(found, tokens);
+    assert_eq!(items(before), [3, 1]);
+
+    // Trouble that does not pass is told, and the others have their values.
+    server.state.troubles.store(usize::MAX, Ordering::Relaxed);
+    let before = server.state.calls();
+    let values = client.detokenize(&tokens, Purpose::Treatment, &why()).await.unwrap();
+    assert_eq!(values.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    assert_eq!(values[1].as_ref().err().unwrap().reason(), Reason::StoreUnavailable);
+    assert_eq!(items(before), [3, 1, 1, 1]);
+    let never = builder(&pki).endpoint(server.uri()).retry(RetryPolicy::NEVER).connect().unwrap();
+    let before = server.state.calls();
+    assert!(never.detokenize(&tokens, Purpose::Treatment, &why()).await.unwrap()[1].is_err());
+    assert_eq!(items(before), [3]);
+}
+
+#[tokio::test]
 async fn the_vaults_retry_delay_is_honoured() {
     let (_pki, server, client) = one().await;
     server.state.fail_next(|| {
