@@ -87,10 +87,9 @@ impl Client {
             }
             // Another endpoint may be asked at once, and it does not cost the budget: the calls that a lost instance
             // leaves behind are no more than the others would have had without it.
-            if !(is_of_endpoint(&error) && shared.pool.has_other(lane)) {
-                if !self.wait_for_repeat(attempts, error.retry_after(), deadline).await {
-                    return Err(error);
-                }
+            let is_free = is_of_endpoint(&error) && shared.pool.has_other(lane);
+            if !is_free && !self.wait_for_repeat(attempts, error.retry_after(), deadline).await {
+                return Err(error);
             }
             shared.repeats.fetch_add(1, Ordering::Relaxed);
         }
