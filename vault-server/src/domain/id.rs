@@ -73,6 +73,10 @@ random_id! {
     InstanceId
 }
 random_id! {
+    /// A job.
+    JobId
+}
+random_id! {
     /// One request; in the log, in the answer's RequestInfo, in traces.
     RequestId
 }

@@ -3,16 +3,18 @@
 pub mod class;
 pub mod id;
 pub mod index;
+pub mod job;
 pub mod key;
 pub mod record;
 pub mod secret;
 pub mod time;
 
 pub use id::{
-    ClassName, IdempotencyKey, InstanceId, KeyId, KeyVersion, LeaseName, PrincipalId, RequestId, TenantId,
-    VaultId,
+    ClassName, IdempotencyKey, InstanceId, JobId, KeyId, KeyVersion, LeaseName, PrincipalId, RequestId,
+    TenantId, VaultId,
 };
 pub use index::{BlindIndex, SubjectRef};
+pub use job::{Job, JobBudget, JobKind, JobOrder, JobPlace, JobProgress, JobState};
 pub use key::{KeyPurpose, KeyRecord, KeyState, WrappedKey};
 pub use record::{Body, Record, Sealed};
 pub use secret::{Masked, Plaintext, SubjectId};

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::domain::{
-    BlindIndex, Body, ClassName, KeyId, KeyPurpose, KeyRecord, KeyVersion, LeaseName, Record, SubjectRef,
-    TenantId, Timestamp, Token, VaultIdentity,
+    BlindIndex, Body, ClassName, Job, JobPlace, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion,
+    LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
     Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, MAX_ENTRY, Remembered, Stats, Store,
@@ -37,6 +37,7 @@ struct Rows {
     keys: BTreeMap<KeyName, KeyRecord>,
     remembered: BTreeMap<[u8; 32], Remembered>,
     leases: BTreeMap<LeaseName, Lease>,
+    jobs: BTreeMap<JobPlace, Job>,
     logs: BTreeMap<LogId, LogRows>,
     /// What the next commit fails with.
     next_failure: Option<StoreError>,
@@ -121,6 +122,11 @@ impl Rows {
             Write::Fence { lease, fence } => {
                 self.leases.get(lease).is_some_and(|there| there.fence == *fence)
             }
+            Write::Active(id) => self.keys.values().any(|key| key.id == *id && key.state == KeyState::Active),
+            Write::PutJob(job) => {
+                let there = self.jobs.get(&job.place).map(|there| there.revision);
+                there == job.revision.checked_sub(1)
+            }
         }
     }
 
@@ -138,7 +144,10 @@ impl Rows {
             Write::PutLease(lease) => {
                 self.leases.insert(lease.name.clone(), lease);
             }
-            Write::Fence { .. } => {}
+            Write::PutJob(job) => {
+                self.jobs.insert(job.place.clone(), job);
+            }
+            Write::Fence { .. } | Write::Active(_) => {}
         }
     }
 
@@ -171,12 +180,13 @@ fn name(key: &KeyRecord) -> KeyName {
 }
 
 fn same_row(a: &Write, b: &Write) -> bool {
-    use Write::{Insert, InsertKey, PutLease, Remember, Replace, ReplaceKey};
+    use Write::{Insert, InsertKey, PutJob, PutLease, Remember, Replace, ReplaceKey};
     match (a, b) {
         (Insert(a) | Replace(a), Insert(b) | Replace(b)) => a.token == b.token,
         (InsertKey(a) | ReplaceKey(a), InsertKey(b) | ReplaceKey(b)) => name(a) == name(b) || a.id == b.id,
         (Remember(a), Remember(b)) => a.key == b.key,
         (PutLease(a), PutLease(b)) => a.name == b.name,
+        (PutJob(a), PutJob(b)) => a.place == b.place,
         _ => false,
     }
 }
@@ -253,6 +263,29 @@ impl Store for MemoryStore {
         self.read(|rows| rows.tokens(|record| record.key_id() == Some(key), after, limit))
     }
 
+    async fn count_of_key(&self, key: KeyId) -> Result<u64, StoreError> {
+        self.read(|rows| rows.records.values().filter(|record| record.key_id() == Some(key)).count() as u64)
+    }
+
+    async fn indexed_under(
+        &self,
+        tenant: &TenantId,
+        class: &ClassName,
+        version: KeyVersion,
+        after: Option<(BlindIndex, Token)>,
+        limit: usize,
+    ) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
+        self.read(|rows| {
+            let of_class = rows.records.values().filter(|r| r.tenant == *tenant && r.class == *class);
+            let found = of_class.filter_map(|record| Some((record.index?, record.token)));
+            let mut found: Vec<_> = found.filter(|(index, _)| index.version == version).collect();
+            found.retain(|one| after.is_none_or(|after| *one > after));
+            found.sort_unstable();
+            found.truncate(limit);
+            found
+        })
+    }
+
     async fn keys(
         &self,
         tenant: Option<&TenantId>,
@@ -283,6 +316,17 @@ impl Store for MemoryStore {
 
     async fn lease(&self, name: &LeaseName) -> Result<Option<Lease>, StoreError> {
         self.read(|rows| rows.leases.get(name).cloned())
+    }
+
+    async fn job(&self, place: &JobPlace) -> Result<Option<Job>, StoreError> {
+        self.read(|rows| rows.jobs.get(place).cloned())
+    }
+
+    async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<Job>, StoreError> {
+        self.read(|rows| {
+            let past = rows.jobs.values().filter(|job| after.is_none_or(|after| job.place > *after));
+            past.take(limit).cloned().collect()
+        })
     }
 
     fn log(&self) -> LogId {

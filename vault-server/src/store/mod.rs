@@ -26,8 +26,8 @@ use bytes::Bytes;
 
 pub use self::lease::{Held, Lease, LeaseError, Leases};
 use crate::domain::{
-    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, LeaseName, Record, SubjectRef, TenantId, Timestamp,
-    Token, VaultIdentity,
+    BlindIndex, ClassName, Job, JobPlace, KeyId, KeyPurpose, KeyRecord, KeyVersion, LeaseName, Record,
+    SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 
 /// Something to write; each is conditional, and a condition that does not hold is a conflict.
@@ -54,6 +54,12 @@ pub enum Write {
         /// The fence it was taken under.
         fence: u64,
     },
+    /// Writes nothing: the key must be there and active. Every write that seals under a key, or makes an index with it,
+    /// comes with one: so nothing lands under a key from the moment that another one took its place.
+    Active(KeyId),
+    /// A job that is begun or changed; the row at its place must have revision `job.revision - 1`, and none may be there
+    /// if that is 0.
+    PutJob(Job),
 }
 
 /// The number of a log within its vault. Each process that writes has a log of its own; an embedded store has one
@@ -237,6 +243,20 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Token>, StoreError>;
 
+    /// How many records are sealed under a key.
+    async fn count_of_key(&self, key: KeyId) -> Result<u64, StoreError>;
+
+    /// Records of a tenant and class whose index a version of the index key made: index and token, in the order of their
+    /// bytes, past `after`, at most `limit`.
+    async fn indexed_under(
+        &self,
+        tenant: &TenantId,
+        class: &ClassName,
+        version: KeyVersion,
+        after: Option<(BlindIndex, Token)>,
+        limit: usize,
+    ) -> Result<Vec<(BlindIndex, Token)>, StoreError>;
+
     /// All versions of a key, oldest first. `tenant` is `None` for the vault's own keys.
     async fn keys(
         &self,
@@ -255,6 +275,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// A lease, held or not.
     async fn lease(&self, name: &LeaseName) -> Result<Option<Lease>, StoreError>;
+
+    /// The job at a place, under way or over.
+    async fn job(&self, place: &JobPlace) -> Result<Option<Job>, StoreError>;
+
+    /// Jobs in order of their places (the vault's own first, tenants by name, kinds by number), past `after`, at most
+    /// `limit`.
+    async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<Job>, StoreError>;
 
     /// The log that this store writes.
     fn log(&self) -> LogId;
