@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["vault/v1/vault.proto", "vault/v1/audit.proto"];
+    let files = ["vault/v1/vault.proto", "vault/v1/audit.proto", "vault/v1/keys.proto"];
     for file in files {
         println!("cargo::rerun-if-changed={file}");
     }

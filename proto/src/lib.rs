@@ -1,6 +1,7 @@
 //! The wire API of phi-vault, generated from the `.proto` files beside this crate, and nothing else.
 //!
-//! The `.proto` files are the documentation of the API: `vault/v1/vault.proto` and `vault/v1/audit.proto`.
+//! The `.proto` files are the documentation of the API: `vault/v1/vault.proto`, `vault/v1/audit.proto`
+//! and `vault/v1/keys.proto`.
 #![forbid(unsafe_code)]
 #![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
 

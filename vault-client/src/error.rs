@@ -76,6 +76,12 @@ reasons! {
         Deadline "DEADLINE" "the deadline passed";
         MessageTooLarge "MESSAGE_TOO_LARGE" "the request is too large for one message";
         MessageMalformed "MESSAGE_MALFORMED" "the vault can't read the request";
+        KeyActive "KEY_ACTIVE" "the key is active: rotate it first";
+        KeyState "KEY_STATE" "the key's state or purpose is not one for that";
+        KeyInUse "KEY_IN_USE" "records refer to the key";
+        JobUnderWay "JOB_UNDER_WAY" "another job of this kind is under way for the tenant";
+        JobState "JOB_STATE" "the job is not in a state for that";
+        SecondPerson "SECOND_PERSON" "it needs another person than who asked";
     }
     own {
         Connection "CONNECTION" "the vault can't be reached";
@@ -329,13 +335,13 @@ mod tests {
 
     #[test]
     fn every_reason_of_the_wire_has_its_name_here() {
-        for number in 1..=33 {
+        for number in 1..=39 {
             let wire = wire::Reason::try_from(number).unwrap();
             let reason = Reason::from_wire(wire);
             assert_eq!(format!("REASON_{reason}"), wire.as_str_name());
             assert_eq!(Reason::from_name(reason.as_str()), Some(reason));
         }
-        assert!(wire::Reason::try_from(34).is_err(), "a new reason: add it here");
+        assert!(wire::Reason::try_from(40).is_err(), "a new reason: add it here");
     }
 
     #[test]

@@ -92,6 +92,18 @@ fn wire(problem: &Problem) -> Wire {
         Problem::IdempotencyConflict => {
             (C::AlreadyExists, R::IdempotencyConflict, "the idempotency key was used for another request")
         }
+        Problem::KeyActive => (C::FailedPrecondition, R::KeyActive, "the key is active: rotate it first"),
+        Problem::KeyState => {
+            (C::FailedPrecondition, R::KeyState, "the key's state or purpose is not one for that")
+        }
+        Problem::KeyInUse => (C::FailedPrecondition, R::KeyInUse, "records refer to the key"),
+        Problem::JobUnderWay => {
+            (C::AlreadyExists, R::JobUnderWay, "another job of this kind is under way for the tenant")
+        }
+        Problem::JobState => (C::FailedPrecondition, R::JobState, "the job is not in a state for that"),
+        Problem::SecondPerson => {
+            (C::PermissionDenied, R::SecondPerson, "it needs another person than who asked")
+        }
         Problem::Internal => (C::Internal, R::Internal, "a fault of the vault's own; its log has more"),
     };
     Wire { code, reason, text: text.to_owned() }

@@ -9,6 +9,7 @@ mod describe;
 mod detokenize;
 mod erase;
 mod find;
+mod keys;
 mod mask;
 mod opening;
 mod problem;
@@ -32,6 +33,7 @@ pub use describe::Described;
 pub use detokenize::Opened;
 pub use erase::{EraseTarget, Erased};
 pub use find::Found;
+pub use keys::{JobAsked, JobControl, KnownKey, Preview};
 pub use problem::{Problem, Refused};
 pub use request::{NewValue, Note, ParsedToken};
 

@@ -65,6 +65,18 @@ pub enum Problem {
     KeyUnusable,
     /// The idempotency key belongs to another request.
     IdempotencyConflict,
+    /// The key is active: it must be rotated first.
+    KeyActive,
+    /// The key's state or purpose is not one for that.
+    KeyState,
+    /// Records refer to the key.
+    KeyInUse,
+    /// Another job of the kind is under way for the tenant.
+    JobUnderWay,
+    /// The job is over, or not in a state for that.
+    JobState,
+    /// It needs another person than who asked.
+    SecondPerson,
     /// A fault of the vault's own.
     Internal,
 }
@@ -125,6 +137,12 @@ impl Problem {
             Self::KeyDestroyed => "key_destroyed",
             Self::KeyUnusable => "key_unusable",
             Self::IdempotencyConflict => "idempotency_conflict",
+            Self::KeyActive => "key_active",
+            Self::KeyState => "key_state",
+            Self::KeyInUse => "key_in_use",
+            Self::JobUnderWay => "job_under_way",
+            Self::JobState => "job_state",
+            Self::SecondPerson => "second_person",
             Self::Internal => "internal",
         }
     }
