@@ -72,6 +72,7 @@ mod index;
 mod key;
 mod open;
 mod random;
+mod reseal;
 mod seal;
 mod warrant;
 
@@ -83,6 +84,7 @@ pub use index::{Fingerprint, blind_index, subject_ref};
 pub use key::{DataKey, IndexKey};
 pub use open::{OpenError, mask, open};
 pub use random::{RandomError, random_token};
+pub use reseal::{Mandate, ResealError, Resealing};
 pub use seal::{SealError, seal};
 pub use warrant::{Detokenize, Mask, Warrant};
 

@@ -62,6 +62,15 @@ pub fn mask(
 }
 
 fn unseal(record: &Record, identity: &VaultIdentity, key: &DataKey) -> Result<Plaintext, OpenError> {
+    unpad(unseal_padded(record, identity, key)?)
+}
+
+/// The bytes `length(4) | value | zeros` of a record.
+pub(super) fn unseal_padded(
+    record: &Record,
+    identity: &VaultIdentity,
+    key: &DataKey,
+) -> Result<Zeroizing<Vec<u8>>, OpenError> {
     let (key_id, key_version, sealed) = match &record.body {
         Body::Sealed { key_id, key_version, bytes } => (*key_id, *key_version, &bytes.0),
         Body::Erased { .. } => return Err(OpenError::Erased),
@@ -80,7 +89,7 @@ fn unseal(record: &Record, identity: &VaultIdentity, key: &DataKey) -> Result<Pl
     if !bool::from(record_key.commitment().ct_eq(parts.commitment)) {
         return Err(OpenError::Commitment);
     }
-    unpad(decrypt(&record_key, &aad, &parts)?)
+    decrypt(&record_key, &aad, &parts)
 }
 
 fn decrypt(record_key: &RecordKey, aad: &Aad, parts: &Parts<'_>) -> Result<Zeroizing<Vec<u8>>, OpenError> {
@@ -94,7 +103,7 @@ fn decrypt(record_key: &RecordKey, aad: &Aad, parts: &Parts<'_>) -> Result<Zeroi
 }
 
 /// Cuts the value out of `length(4) | value | zeros`, in its place.
-fn unpad(mut plain: Zeroizing<Vec<u8>>) -> Result<Plaintext, OpenError> {
+pub(super) fn unpad(mut plain: Zeroizing<Vec<u8>>) -> Result<Plaintext, OpenError> {
     let (length, rest) = plain.split_first_chunk::<LENGTH>().ok_or(OpenError::Padding)?;
     let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| OpenError::Padding)?;
     let (_, zeros) = rest.split_at_checked(length).ok_or(OpenError::Padding)?;

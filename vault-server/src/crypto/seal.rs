@@ -42,27 +42,39 @@ pub(super) fn seal_with(
     padded_len: usize,
     fresh: &Fresh,
 ) -> Result<Sealed, SealError> {
-    if key.tenant() != place.tenant {
-        return Err(SealError::WrongKey);
-    }
     // Exposed: to be encrypted in place, in a buffer that is wiped should that fail.
     let value = value.expose().as_bytes();
     let fits = value.len() <= padded_len && u32::try_from(padded_len).is_ok();
     let length = u32::try_from(value.len()).ok().filter(|_| fits).ok_or(SealError::TooLong)?;
-    let padded = HEADER + LENGTH + padded_len;
+    seal_plain(place, key, LENGTH + padded_len, fresh, |sealed| {
+        let end = sealed.len() + LENGTH + padded_len;
+        sealed.extend_from_slice(&length.to_be_bytes());
+        sealed.extend_from_slice(value);
+        sealed.resize(end, 0);
+    })
+}
 
+/// Seals the `len` bytes `length(4) | value | zeros` that `put` appends.
+pub(super) fn seal_plain(
+    place: &Place<'_>,
+    key: &DataKey,
+    len: usize,
+    fresh: &Fresh,
+    put: impl FnOnce(&mut Vec<u8>),
+) -> Result<Sealed, SealError> {
+    if key.tenant() != place.tenant {
+        return Err(SealError::WrongKey);
+    }
     let aad = Aad::new(place, key.id());
     let record_key = RecordKey::derive(key, fresh.salt(), &aad);
 
-    let mut sealed = Zeroizing::new(Vec::with_capacity(padded + TAG));
+    let mut sealed = Zeroizing::new(Vec::with_capacity(HEADER + len + TAG));
     sealed.extend_from_slice(&[VERSION, SUITE]);
     sealed.extend_from_slice(key.id().as_bytes());
     sealed.extend_from_slice(fresh.salt());
     sealed.extend_from_slice(record_key.commitment());
     sealed.extend_from_slice(fresh.nonce());
-    sealed.extend_from_slice(&length.to_be_bytes());
-    sealed.extend_from_slice(value);
-    sealed.resize(padded, 0);
+    put(&mut sealed);
     let tag = record_key
         .cipher()
         .encrypt_inout_detached(fresh.nonce().into(), aad.as_bytes(), (&mut sealed[HEADER..]).into())

@@ -7,7 +7,6 @@ use vault_mem::LockedKey;
 
 use super::cache::{OpenKey, Slot};
 use super::open::open_key;
-use super::versions::Versions;
 use super::{Inner, KeyringError};
 use crate::domain::{KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, TenantId};
 use crate::kms::KeyContext;
@@ -53,38 +52,19 @@ impl Inner {
 
     pub(super) async fn log_signing_key(&self) -> Result<LockedKey, KeyringError> {
         let purpose = KeyPurpose::LogSigning;
-        let versions = self.vault_versions(purpose).await?;
+        let versions = self.list(None, purpose).await?;
         if versions.is_empty()
             && let Made::Here(_, key) = self.make(None, purpose).await?
         {
             return Ok(key);
         }
-        let versions = if versions.is_empty() { self.vault_versions(purpose).await? } else { versions };
+        let versions = if versions.is_empty() { self.list(None, purpose).await? } else { versions };
         self.unwrap(versions.active().ok_or(KeyringError::Unusable)?).await
-    }
-
-    async fn vault_versions(&self, purpose: KeyPurpose) -> Result<Versions, KeyringError> {
-        let asked = tokio::time::Instant::now();
-        Versions::new(asked, None, purpose, self.store.keys(None, purpose).await?)
     }
 
     /// A new key, wrapped by every KMS key, with its log entry in the same change. One writer wins.
     async fn make(&self, tenant: Option<&TenantId>, purpose: KeyPurpose) -> Result<Made, KeyringError> {
-        let id = KeyId::random().map_err(|_| KeyringError::Random)?;
-        let context =
-            KeyContext { identity: self.identity.clone(), tenant: tenant.cloned(), purpose, key_id: id };
-        self.kms_calls.fetch_add(1, Ordering::Relaxed);
-        let (key, wraps) = self.kms.generate(&context).await?;
-        let record = KeyRecord {
-            id,
-            tenant: tenant.cloned(),
-            purpose,
-            version: KeyVersion::FIRST,
-            state: KeyState::Active,
-            created: self.clock.now(),
-            wraps,
-            revision: 0,
-        };
+        let (record, key) = self.new_key(tenant, purpose, KeyVersion::FIRST).await?;
         let change = Change {
             entries: vec![self.journal.key_created(&record)],
             writes: vec![Write::InsertKey(record.clone())],
@@ -94,5 +74,30 @@ impl Inner {
             Err(StoreError::Conflict { .. }) => Ok(Made::Elsewhere),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// A new key, wrapped by every KMS key; not kept yet.
+    pub(super) async fn new_key(
+        &self,
+        tenant: Option<&TenantId>,
+        purpose: KeyPurpose,
+        version: KeyVersion,
+    ) -> Result<(KeyRecord, LockedKey), KeyringError> {
+        let id = KeyId::random().map_err(|_| KeyringError::Random)?;
+        let context =
+            KeyContext { identity: self.identity.clone(), tenant: tenant.cloned(), purpose, key_id: id };
+        self.kms_calls.fetch_add(1, Ordering::Relaxed);
+        let (key, wraps) = self.kms.generate(&context).await?;
+        let record = KeyRecord {
+            id,
+            tenant: tenant.cloned(),
+            purpose,
+            version,
+            state: KeyState::Active,
+            created: self.clock.now(),
+            wraps,
+            revision: 0,
+        };
+        Ok((record, key))
     }
 }

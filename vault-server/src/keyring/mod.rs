@@ -15,6 +15,7 @@
 mod cache;
 mod create;
 mod flight;
+mod lifecycle;
 mod open;
 #[cfg(test)]
 mod tests;

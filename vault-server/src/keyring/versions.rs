@@ -60,15 +60,21 @@ impl Versions {
         self.newest_first.iter().find(|record| record.id == id)
     }
 
+    pub(super) fn into_newest_first(self) -> Vec<KeyRecord> {
+        self.newest_first.into_iter().map(Arc::unwrap_or_clone).collect()
+    }
+
     pub(super) fn all(&self) -> impl Iterator<Item = &Arc<KeyRecord>> {
         self.newest_first.iter()
     }
 }
 
-/// Whether a key may open records (NIST SP 800-57 part 1, section 7): the ordinary way, not the re-encrypt job's.
+/// Whether a key may be used (NIST SP 800-57 part 1, section 7): the ordinary way, not the re-encrypt job's. An index key
+/// that is compromised still finds what it made: that tells nobody more, and not to find is not to answer.
 pub(super) fn check_state(record: &KeyRecord) -> Result<(), KeyringError> {
     match record.state {
         KeyState::Active | KeyState::Retired => Ok(()),
+        KeyState::Compromised if record.purpose == KeyPurpose::Index => Ok(()),
         KeyState::Compromised => Err(KeyringError::Unusable),
         KeyState::Destroyed => Err(KeyringError::Destroyed),
     }

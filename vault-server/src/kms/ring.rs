@@ -77,6 +77,30 @@ impl WrappingKeys {
         Err(worth_retrying_first(failures))
     }
 
+    /// The wraps that a key should have: one by each KMS key, in their order, each of which opens to it. Those that are
+    /// there and do are kept; others are made. Fails unless every KMS key takes part.
+    pub async fn rewrap(
+        &self,
+        wraps: &[WrappedKey],
+        context: &KeyContext,
+    ) -> Result<Vec<WrappedKey>, KmsError> {
+        let key = self.unwrap(wraps, context).await?;
+        let wrap = async |kms: &Arc<dyn Kms>| {
+            for wrapped in wraps.iter().filter(|wrapped| wrapped.wrapping_key == kms.wrapping_key()) {
+                match self.opens_to(kms, wrapped, &key, context).await {
+                    Ok(()) => return Ok(wrapped.clone()),
+                    // Altered, or another key's: it is made anew.
+                    Err(error @ KmsError::Invalid { .. }) => note(kms.as_ref(), "open a wrap", error),
+                    Err(error) => return Err(error),
+                };
+            }
+            let made = self.bounded(kms.wrap(&key, context)).await?;
+            self.opens_to(kms, &made, &key, context).await?;
+            Ok(made)
+        };
+        try_join_all(self.keys.iter().map(wrap)).await
+    }
+
     /// Whether keys can be opened: one KMS key that answers is enough. Those that do not are logged.
     pub async fn probe(&self) -> Result<(), KmsError> {
         let answers = join_all(self.keys.iter().map(|kms| self.bounded(kms.probe()))).await;
@@ -110,16 +134,26 @@ impl WrappingKeys {
         key: &LockedKey,
         context: &KeyContext,
     ) -> Result<(), KmsError> {
-        let proofs = self.keys.iter().zip(wraps).map(async |(kms, wrapped)| {
-            let opened = self.bounded(kms.unwrap(wrapped, context)).await?;
-            // Exposed: compared, in constant time.
-            if opened.expose().ct_eq(key.expose()).into() {
-                Ok(())
-            } else {
-                Err(KmsError::Invalid { wrapping_key: kms.wrapping_key().to_owned() })
-            }
-        });
+        let proofs =
+            self.keys.iter().zip(wraps).map(|(kms, wrapped)| self.opens_to(kms, wrapped, key, context));
         try_join_all(proofs).await.map(|_| ())
+    }
+
+    /// `Invalid` unless the wrap opens to this key.
+    async fn opens_to(
+        &self,
+        kms: &Arc<dyn Kms>,
+        wrapped: &WrappedKey,
+        key: &LockedKey,
+        context: &KeyContext,
+    ) -> Result<(), KmsError> {
+        let opened = self.bounded(kms.unwrap(wrapped, context)).await?;
+        // Exposed: compared, in constant time.
+        if opened.expose().ct_eq(key.expose()).into() {
+            Ok(())
+        } else {
+            Err(KmsError::Invalid { wrapping_key: kms.wrapping_key().to_owned() })
+        }
     }
 
     async fn bounded<T>(&self, call: impl Future<Output = Result<T, KmsError>>) -> Result<T, KmsError> {
@@ -205,6 +239,37 @@ mod tests {
             let name = ["east", "west"][corrupt].to_owned();
             let error = keys.generate(&context()).await.err();
             assert_eq!(error, Some(KmsError::Invalid { wrapping_key: name }));
+        }
+    }
+
+    #[tokio::test]
+    async fn wraps_that_are_missing_altered_or_of_no_configured_key_are_mended_and_others_kept() {
+        let (east, west, keys) = two();
+        let (key, whole) = keys.generate(&context()).await.unwrap();
+        assert_eq!(keys.rewrap(&whole, &context()).await.unwrap(), whole);
+        // The test KMS's wraps are not alike, but each opens.
+        let missing = keys.rewrap(&whole[..1], &context()).await.unwrap();
+        assert_eq!(missing[0], whole[0]);
+        let mut altered = whole.clone();
+        altered[0].ciphertext[0] = 200;
+        let mended = keys.rewrap(&altered, &context()).await.unwrap();
+        assert_eq!(mended[1], whole[1]);
+        for wraps in [missing, mended] {
+            for (down, up) in [(&east, &west), (&west, &east)] {
+                up.set(Mood::Answers);
+                down.set(Mood::Unavailable);
+                assert!(keys.unwrap(&wraps, &context()).await.unwrap().expose() == key.expose());
+            }
+            east.set(Mood::Answers);
+            west.set(Mood::Answers);
+        }
+        let north = TestKms::new("north");
+        let moved = WrappingKeys::new(vec![north.clone(), west.clone()]);
+        let wraps = moved.rewrap(&whole, &context()).await.unwrap();
+        assert_eq!(wraps.iter().map(|w| w.wrapping_key.as_str()).collect::<Vec<_>>(), ["north", "west"]);
+        for mood in [Mood::Unavailable, Mood::Refuses] {
+            north.set(mood);
+            assert!(moved.rewrap(&whole, &context()).await.is_err(), "all or none: {mood:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use crate::access::{Action, Question};
 use crate::audit::{AuditAction, Decision, Draft, Item, LogError, Outcome};
 use crate::crypto::{self, DataKey, Fingerprint, IndexKey, Place};
 use crate::domain::class::{DataClass, InvalidValue, Normalized};
-use crate::domain::{Body, IdempotencyKey, Record, TenantId, Timestamp, Token};
+use crate::domain::{Body, IdempotencyKey, KeyPurpose, Record, TenantId, Timestamp, Token};
 use crate::store::{Remembered, Write};
 
 use super::{Context, NewValue, Problem, Refused, Vault, add_policies, breathe, decision, denied, whole};
@@ -34,6 +34,8 @@ enum Attempt {
     Done(Vec<Option<Token>>),
     /// Somebody else's write of the same key came first: look again.
     Raced,
+    /// A key was replaced meanwhile: seal under the new one.
+    Rotated,
 }
 
 impl Vault {
@@ -66,17 +68,7 @@ impl Vault {
                 .map(|item| item.map_or_else(Err, |_| Err(Problem::Internal)))
                 .collect());
         }
-        let keys = WriteKeys {
-            data: self.parts.keyring.active_data_key(&tenant).await?,
-            index: self.parts.keyring.active_index_key(&tenant).await?,
-        };
-        let tokens = match idempotency {
-            None => match self.keep(draft, &tenant, &keys, &judged, None).await? {
-                Attempt::Done(tokens) => tokens,
-                Attempt::Raced => return Err(Problem::Internal.whole()),
-            },
-            Some(key) => self.keep_once(cx, &draft, &tenant, &keys, &judged, &key).await?,
-        };
+        let tokens = self.keep_once(cx, &draft, &tenant, &judged, idempotency.as_ref()).await?;
         Ok(judged
             .into_iter()
             .zip(tokens)
@@ -122,22 +114,35 @@ impl Vault {
         cx: &Context,
         draft: &Draft,
         tenant: &TenantId,
-        keys: &WriteKeys,
         judged: &Judged<'_>,
-        key: &IdempotencyKey,
+        key: Option<&IdempotencyKey>,
     ) -> Result<Vec<Option<Token>>, Refused> {
         const ATTEMPTS: usize = 3;
         for _ in 0..ATTEMPTS {
-            if let Some(tokens) = self.recall(cx, draft, tenant, judged, key).await? {
+            let keys = self.write_keys(tenant).await?;
+            if let Some(key) = key
+                && let Some(tokens) = self.recall(cx, draft, tenant, judged, key).await?
+            {
                 return Ok(tokens);
             }
-            let memory = memory(cx, tenant, &keys.index, judged, key);
-            match self.keep(draft.clone(), tenant, keys, judged, Some(memory)).await? {
+            let memory = key.map(|key| memory(cx, tenant, &keys.index, judged, key));
+            match self.keep(draft.clone(), tenant, &keys, judged, memory).await? {
                 Attempt::Done(tokens) => return Ok(tokens),
                 Attempt::Raced => {}
+                Attempt::Rotated => {
+                    self.parts.keyring.forget(tenant, KeyPurpose::Data);
+                    self.parts.keyring.forget(tenant, KeyPurpose::Index);
+                }
             }
         }
         Err(Problem::Overloaded.whole())
+    }
+
+    async fn write_keys(&self, tenant: &TenantId) -> Result<WriteKeys, Refused> {
+        let keyring = &self.parts.keyring;
+        let (data, index) =
+            (keyring.active_data_key(tenant).await?, keyring.active_index_key(tenant).await?);
+        Ok(WriteKeys { data, index })
     }
 
     /// The tokens that were answered under this idempotency key, if any were; looked up under every version of
@@ -196,7 +201,7 @@ impl Vault {
         memory: Option<Memory>,
     ) -> Result<Attempt, Refused> {
         let now = self.parts.clock.now();
-        let mut writes = Vec::with_capacity(judged.len() + 1);
+        let mut writes = Vec::with_capacity(judged.len() + 3);
         let mut items = Vec::with_capacity(judged.len());
         let mut tokens = Vec::with_capacity(judged.len());
         for (place, item) in judged.iter().enumerate() {
@@ -226,9 +231,12 @@ impl Vault {
                 expires,
             }));
         }
+        let guards = writes.len();
+        writes.extend([Write::Active(keys.data.id()), Write::Active(keys.index.id())]);
         match self.parts.log.commit(draft, items, writes).await {
             Ok(_) => Ok(Attempt::Done(tokens)),
             Err(LogError::Conflict { write }) if remembering && write == remember => Ok(Attempt::Raced),
+            Err(LogError::Conflict { write }) if write >= guards => Ok(Attempt::Rotated),
             Err(error) => Err(error.into()),
         }
     }

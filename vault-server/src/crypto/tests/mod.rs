@@ -3,6 +3,7 @@
 mod commitment;
 mod keyed_hashes;
 mod places;
+mod resealing;
 mod tampering;
 mod vectors;
 mod wycheproof;

@@ -1,0 +1,108 @@
+//! Sealing records anew, for the jobs that do so: what was sealed is opened and sealed again in here, and no value leaves.
+
+use zeroize::Zeroizing;
+
+use crate::crypto::aad::Place;
+use crate::crypto::index::blind_index;
+use crate::crypto::open::{OpenError, unpad, unseal_padded};
+use crate::crypto::random::Fresh;
+use crate::crypto::seal::{SealError, seal_plain};
+use crate::crypto::{DataKey, IndexKey};
+use crate::domain::class::DataClass;
+use crate::domain::{Body, JobId, Record, TenantId, Timestamp, VaultIdentity};
+
+/// That a job may seal a tenant's records anew: its beginning is in the log, durably. No `Clone`.
+pub struct Mandate {
+    job: JobId,
+    tenant: TenantId,
+}
+
+impl Mandate {
+    /// Asserts that the entry is there. Only the jobs' `mandate` module may call this; a test keeps it so.
+    pub(crate) fn assertion(job: JobId, tenant: TenantId) -> Self {
+        Self { job, tenant }
+    }
+
+    /// The job.
+    pub fn job(&self) -> JobId {
+        self.job
+    }
+
+    /// Whose records.
+    pub fn tenant(&self) -> &TenantId {
+        &self.tenant
+    }
+}
+
+/// Why a record was not sealed anew. Says nothing of what is in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ResealError {
+    /// The record is not of the tenant that the mandate is for.
+    #[error("record of another tenant")]
+    NotMandated,
+    /// It does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Its value is not of its class any more, so that it has no index.
+    #[error("value not of its class")]
+    Class,
+    /// It was not sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// Seals records of one key anew.
+pub struct Resealing<'a> {
+    /// By what right.
+    pub mandate: &'a Mandate,
+    /// Which vault this is.
+    pub identity: &'a VaultIdentity,
+    /// The key that they are sealed under.
+    pub from: &'a DataKey,
+    /// The key to seal them under.
+    pub to: &'a DataKey,
+}
+
+impl Resealing<'_> {
+    /// The record as it is, sealed anew. Its revision is the next one.
+    pub fn record(&self, record: &Record) -> Result<Record, ResealError> {
+        let plain = self.open(record)?;
+        self.seal(record.clone(), &plain)
+    }
+
+    /// The record with its index made under another index key, sealed anew. Its revision is the next one.
+    pub fn indexed(
+        &self,
+        record: &Record,
+        class: &DataClass,
+        index: &IndexKey,
+        now: Timestamp,
+    ) -> Result<Record, ResealError> {
+        if record.class != *class.name() || index.tenant() != &record.tenant {
+            return Err(ResealError::NotMandated);
+        }
+        let plain = self.open(record)?;
+        let value = unpad(plain.clone())?;
+        let normalized = class.normalize(&value, now).map_err(|_| ResealError::Class)?;
+        let index = Some(blind_index(index, class.name(), &normalized));
+        self.seal(Record { index, ..record.clone() }, &plain)
+    }
+
+    fn open(&self, record: &Record) -> Result<Zeroizing<Vec<u8>>, ResealError> {
+        if record.tenant != self.mandate.tenant {
+            return Err(ResealError::NotMandated);
+        }
+        Ok(unseal_padded(record, self.identity, self.from)?)
+    }
+
+    fn seal(&self, record: Record, plain: &[u8]) -> Result<Record, ResealError> {
+        let fresh = Fresh::new().map_err(SealError::from)?;
+        let place = Place::of_record(&record, self.identity);
+        let bytes =
+            seal_plain(&place, self.to, plain.len(), &fresh, |sealed| sealed.extend_from_slice(plain))?;
+        let body = Body::Sealed { key_id: self.to.id(), key_version: self.to.version(), bytes };
+        // A row that changed four billion times: compare-and-set refuses what does not count on.
+        let revision = record.revision.wrapping_add(1);
+        Ok(Record { body, revision, ..record })
+    }
+}

@@ -1,0 +1,87 @@
+//! What rotation, revocation and the jobs need: fresh lists, new versions, keys for jobs, wraps made anew. What of it is
+//! written is the caller's to commit, with its log entry.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::open::open_key;
+use super::versions::Versions;
+use super::{Inner, Keyring, KeyringError, Slot, data_key};
+use crate::crypto::{DataKey, Mandate};
+use crate::domain::{KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, TenantId};
+
+impl Keyring {
+    /// All versions of a key as the store has them now, newest first.
+    pub async fn list(
+        &self,
+        tenant: Option<&TenantId>,
+        purpose: KeyPurpose,
+    ) -> Result<Vec<KeyRecord>, KeyringError> {
+        Ok(self.0.list(tenant, purpose).await?.into_newest_first())
+    }
+
+    /// A new version of a tenant's key, active, wrapped by every KMS key. It is nowhere yet but here.
+    pub async fn new_version(
+        &self,
+        tenant: &TenantId,
+        purpose: KeyPurpose,
+        version: KeyVersion,
+    ) -> Result<KeyRecord, KeyringError> {
+        Ok(self.0.new_key(Some(tenant), purpose, version).await?.0)
+    }
+
+    /// The next use of a tenant's keys asks the store how they stand.
+    pub fn forget(&self, tenant: &TenantId, purpose: KeyPurpose) {
+        {
+            let mut state = self.0.state.lock();
+            // What is being loaded now may be of before.
+            state.generation += 1;
+            state.versions.remove(&(tenant.clone(), purpose));
+        }
+        self.0.listing.clear();
+    }
+
+    /// A data key that a job may seal anew what it sealed: also one that callers get nothing of any more. Not cached.
+    pub async fn data_key_for_job(&self, mandate: &Mandate, id: KeyId) -> Result<DataKey, KeyringError> {
+        let inner = &self.0;
+        let record = inner.store.key(id).await?.ok_or(KeyringError::Corrupt)?;
+        let tenant = mandate.tenant();
+        let is_right =
+            record.id == id && record.tenant.as_ref() == Some(tenant) && record.purpose == KeyPurpose::Data;
+        if !is_right {
+            return Err(KeyringError::Corrupt);
+        }
+        if record.state == KeyState::Destroyed {
+            return Err(KeyringError::Destroyed);
+        }
+        let slot = Slot { tenant: tenant.clone(), purpose: record.purpose, id };
+        let key = data_key(open_key(&slot, &record, inner.unwrap(&record).await?)?)?;
+        Ok(Arc::into_inner(key).expect("nobody else has it yet"))
+    }
+
+    /// The key with the wraps that it should have: by every configured KMS key, and by no other, each of which opens to
+    /// it. `None` if it has just these. Its revision is the next one.
+    pub async fn rewrapped(&self, record: &KeyRecord) -> Result<Option<KeyRecord>, KeyringError> {
+        let inner = &self.0;
+        inner.kms_calls.fetch_add(1, Ordering::Relaxed);
+        let wraps = inner.kms.rewrap(&record.wraps, &inner.context(record)).await?;
+        let revision = record.revision.wrapping_add(1);
+        Ok((wraps != record.wraps).then(|| KeyRecord { wraps, revision, ..record.clone() }))
+    }
+
+    /// How many calls of the KMS it takes to look after the wraps of one key, and to make one.
+    pub fn kms_calls_a_key(&self) -> u64 {
+        self.0.kms.names().count() as u64
+    }
+}
+
+impl Inner {
+    pub(super) async fn list(
+        &self,
+        tenant: Option<&TenantId>,
+        purpose: KeyPurpose,
+    ) -> Result<Versions, KeyringError> {
+        let asked = tokio::time::Instant::now();
+        Versions::new(asked, tenant, purpose, self.store.keys(tenant, purpose).await?)
+    }
+}
