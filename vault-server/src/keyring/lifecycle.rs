@@ -69,8 +69,8 @@ impl Keyring {
         Ok((wraps != record.wraps).then(|| KeyRecord { wraps, revision, ..record.clone() }))
     }
 
-    /// How many calls of the KMS it takes to look after the wraps of one key, and to make one.
-    pub fn kms_calls_a_key(&self) -> u64 {
+    /// How many KMS keys wrap each key.
+    pub fn kms_keys(&self) -> u64 {
         self.0.kms.names().count() as u64
     }
 }

@@ -1,8 +1,11 @@
-//! The life of a tenant's keys, as rotators and admins steer it. The long work is done by workers ([`crate::jobs`]).
+//! The life of a tenant's keys, as rotators and admins steer it.
 
-use crate::domain::{Job, JobBudget, JobId, JobKind, KeyId, KeyPurpose, KeyRecord, KeyVersion};
+use crate::access::Action;
+use crate::audit::{AuditAction, Draft, Item, LogError, Outcome};
+use crate::domain::{KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, TenantId};
+use crate::store::Write;
 
-use super::{Context, Note, Problem, Refused, Vault};
+use super::{Context, Note, Problem, Refused, Vault, whole};
 
 /// One version of a key, and how much is sealed under it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,53 +16,33 @@ pub struct KnownKey {
     pub records: u64,
 }
 
-/// A job that is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobAsked {
-    /// What is to be done.
-    pub kind: JobKind,
-    /// The version that it is about.
-    pub key: Option<KeyId>,
-    /// How much it may do in a second; 0: the default.
-    pub budget: JobBudget,
+impl From<KeyRecord> for KnownKey {
+    fn from(key: KeyRecord) -> Self {
+        Self { key, records: 0 }
+    }
 }
 
-/// What a job would have to do.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Preview {
-    /// Records or keys.
-    pub items: u64,
-    /// Bytes of records, about.
-    pub bytes: u64,
-    /// Calls of the KMS.
-    pub kms_calls: u64,
-    /// What they cost, in millionths; 0 without a configured price.
-    pub kms_cost_micros: u64,
-    /// How long it takes at the default budget, about.
-    pub seconds: u64,
-    /// Why it would be refused now.
-    pub refused: Option<Problem>,
-}
-
-/// What to do with a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobControl {
-    /// Let it rest.
-    Pause,
-    /// Let it go on.
-    Resume,
-    /// End it.
-    Cancel,
-}
+/// How often a change is tried against others who change the same key.
+const ATTEMPTS: usize = 4;
 
 impl Vault {
     /// All versions of a tenant's keys, newest first.
     pub async fn list_keys(&self, cx: &Context, tenant: &str, count: bool) -> Result<Vec<KnownKey>, Refused> {
-        let _ = (cx, tenant, count);
-        Err(Problem::Internal.whole())
+        let (tenant, draft, ()) = self.asked(cx, AuditAction::KeyList, Action::KeyList, tenant, Ok(())).await?;
+        self.parts.log.record(draft, Vec::new()).await?;
+        let mut keys = Vec::new();
+        for purpose in [KeyPurpose::Data, KeyPurpose::Index] {
+            for key in self.parts.keyring.list(Some(&tenant), purpose).await? {
+                let counted = count && purpose == KeyPurpose::Data;
+                let records = if counted { self.parts.store.count_of_key(key.id).await? } else { 0 };
+                keys.push(KnownKey { key, records });
+            }
+        }
+        Ok(keys)
     }
 
-    /// Makes a new active version; whether this call made it. `version`: the one to replace.
+    /// Makes a new active version; whether this call made it. `version`: the one to replace; if another is active by
+    /// now, nothing is done.
     pub async fn rotate_key(
         &self,
         cx: &Context,
@@ -68,11 +51,55 @@ impl Vault {
         version: Option<KeyVersion>,
         note: Result<Note, Refused>,
     ) -> Result<(KnownKey, bool), Refused> {
-        let _ = (cx, tenant, purpose, version, note);
-        Err(Problem::Internal.whole())
+        let checked = purpose.and_then(|purpose| Ok((purpose, note?)));
+        let (tenant, mut draft, (purpose, note)) =
+            self.asked(cx, AuditAction::KeyRotate, Action::KeyRotate, tenant, checked).await?;
+        note.into_draft(&mut draft);
+        let mut replace = version;
+        for _ in 0..ATTEMPTS {
+            let versions = self.parts.keyring.list(Some(&tenant), purpose).await?;
+            let Some(active) = versions.iter().find(|key| key.state == KeyState::Active) else {
+                let problem = if versions.is_empty() {
+                    Problem::NotFound.at("tenant")
+                } else {
+                    Problem::KeyDestroyed.whole()
+                };
+                return Err(self.log_refusal(draft, Vec::new(), problem).await);
+            };
+            let newest = versions.first().map_or(active.version, |key| key.version);
+            match replace {
+                Some(asked) if asked > newest => {
+                    let refused = Problem::Field("a version that there is").at("version");
+                    return Err(self.log_refusal(draft, Vec::new(), refused).await);
+                }
+                Some(asked) if asked != active.version => {
+                    draft.details.push(("rotated", "false".to_owned()));
+                    self.parts.log.record(draft, vec![item(active)]).await?;
+                    return Ok((active.clone().into(), false));
+                }
+                _ => {}
+            }
+            let new = self.next_version(&tenant, purpose, newest).await?;
+            let retired = changed(active, KeyState::Retired);
+            let mut draft = draft.clone();
+            draft.details.extend(describe(&new));
+            draft.details.push(("replaces", active.version.0.to_string()));
+            let items = vec![item(&new), item(&retired)];
+            let writes = vec![Write::InsertKey(new.clone()), Write::ReplaceKey(retired)];
+            match self.parts.log.commit(draft, items, writes).await {
+                Ok(_) => {
+                    self.parts.keyring.forget(&tenant, purpose);
+                    return Ok((new.into(), true));
+                }
+                // Somebody else was faster. What was to be replaced is replaced then.
+                Err(LogError::Conflict { .. }) => replace = Some(active.version),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Problem::Overloaded.whole())
     }
 
-    /// Marks a version as compromised.
+    /// Marks a version as compromised. An active one is replaced in the same step.
     pub async fn mark_compromised(
         &self,
         cx: &Context,
@@ -80,77 +107,98 @@ impl Vault {
         key: Result<KeyId, Refused>,
         note: Result<Note, Refused>,
     ) -> Result<KnownKey, Refused> {
-        let _ = (cx, tenant, key, note);
-        Err(Problem::Internal.whole())
+        let checked = key.and_then(|key| Ok((key, note?)));
+        let (tenant, mut draft, (id, note)) =
+            self.asked(cx, AuditAction::KeyCompromise, Action::KeyCompromise, tenant, checked).await?;
+        note.into_draft(&mut draft);
+        for _ in 0..ATTEMPTS {
+            let key = match self.key_of(&tenant, id).await? {
+                Ok(key) => key,
+                Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
+            };
+            let mut draft = draft.clone();
+            draft.details.extend(describe(&key));
+            let mut items = vec![item(&key)];
+            let mut writes = match key.state {
+                KeyState::Destroyed => {
+                    let refused = Problem::KeyDestroyed.at("key_id");
+                    return Err(self.log_refusal(draft, items, refused).await);
+                }
+                KeyState::Compromised => Vec::new(),
+                KeyState::Active | KeyState::Retired => {
+                    vec![Write::ReplaceKey(changed(&key, KeyState::Compromised))]
+                }
+            };
+            if key.state == KeyState::Active {
+                let versions = self.parts.keyring.list(Some(&tenant), key.purpose).await?;
+                let newest = versions.first().map_or(key.version, |newest| newest.version);
+                let new = self.next_version(&tenant, key.purpose, newest).await?;
+                draft.details.push(("replaced_by", new.version.0.to_string()));
+                items.push(item(&new));
+                writes.push(Write::InsertKey(new));
+            }
+            match self.parts.log.commit(draft, items, writes).await {
+                Ok(_) => {
+                    self.parts.keyring.forget(&tenant, key.purpose);
+                    return Ok(changed(&key, KeyState::Compromised).into());
+                }
+                Err(LogError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Problem::Overloaded.whole())
     }
 
-    /// What a job would have to do.
-    pub async fn preview_job(
+    /// A tenant's key by its id, or why there is none. Another tenant's is not there.
+    pub(super) async fn key_of(
+        &self,
+        tenant: &TenantId,
+        id: KeyId,
+    ) -> Result<Result<KeyRecord, Refused>, Refused> {
+        let key = self.parts.store.key(id).await?;
+        let key = key.filter(|key| key.id == id && key.tenant.as_ref() == Some(tenant));
+        Ok(key.ok_or_else(|| Problem::NotFound.at("key_id")))
+    }
+
+    /// What every call here begins with: whose keys, the entry, the request's fields, and whether it may be done.
+    pub(super) async fn asked<T>(
         &self,
         cx: &Context,
+        audit: AuditAction,
+        action: Action,
         tenant: &str,
-        asked: Result<JobAsked, Refused>,
-    ) -> Result<Preview, Refused> {
-        let _ = (cx, tenant, asked);
-        Err(Problem::Internal.whole())
+        fields: Result<T, Refused>,
+    ) -> Result<(TenantId, Draft, T), Refused> {
+        let tenant = self.tenant(cx, audit, tenant).await?;
+        let mut draft = cx.draft(audit, &tenant);
+        let fields = match fields {
+            Ok(fields) => fields,
+            Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
+        };
+        self.allow(cx, &mut draft, &tenant, whole(action, None), Vec::new).await?;
+        Ok((tenant, draft, fields))
     }
 
-    /// Begins a job, or asks for one that needs a second person.
-    pub async fn start_job(
+    async fn next_version(
         &self,
-        cx: &Context,
-        tenant: &str,
-        asked: Result<JobAsked, Refused>,
-        note: Result<Note, Refused>,
-    ) -> Result<Job, Refused> {
-        let _ = (cx, tenant, asked, note);
-        Err(Problem::Internal.whole())
+        tenant: &TenantId,
+        purpose: KeyPurpose,
+        newest: KeyVersion,
+    ) -> Result<KeyRecord, Refused> {
+        let next = newest.0.checked_add(1).ok_or_else(|| Problem::Internal.whole())?;
+        Ok(self.parts.keyring.new_version(tenant, purpose, KeyVersion(next)).await?)
     }
+}
 
-    /// Approves a job.
-    pub async fn approve_job(
-        &self,
-        cx: &Context,
-        tenant: &str,
-        job: Result<JobId, Refused>,
-        note: Result<Note, Refused>,
-    ) -> Result<Job, Refused> {
-        let _ = (cx, tenant, job, note);
-        Err(Problem::Internal.whole())
-    }
+/// The key in another state: its next revision.
+fn changed(key: &KeyRecord, state: KeyState) -> KeyRecord {
+    KeyRecord { state, revision: key.revision.wrapping_add(1), ..key.clone() }
+}
 
-    /// Pauses, resumes or cancels a job.
-    pub async fn control_job(
-        &self,
-        cx: &Context,
-        tenant: &str,
-        job: Result<JobId, Refused>,
-        control: JobControl,
-    ) -> Result<Job, Refused> {
-        let _ = (cx, tenant, job, control);
-        Err(Problem::Internal.whole())
-    }
+fn item(key: &KeyRecord) -> Item {
+    Item { key_id: Some(key.id), outcome: Outcome::Ok, ..Item::invalid() }
+}
 
-    /// The newest job of each kind, of a tenant or of all (`*`).
-    pub async fn list_jobs(&self, cx: &Context, tenant: &str) -> Result<Vec<Job>, Refused> {
-        let _ = (cx, tenant);
-        Err(Problem::Internal.whole())
-    }
-
-    /// A job, for who watches it: put on record by [`Vault::list_jobs`]'s rules, once for a whole stream.
-    pub async fn watched_job(
-        &self,
-        cx: &Context,
-        tenant: &str,
-        job: Result<JobId, Refused>,
-    ) -> Result<Job, Refused> {
-        let _ = (cx, tenant, job);
-        Err(Problem::Internal.whole())
-    }
-
-    /// The same job as it stands now; `None` if another took its place.
-    pub async fn look_again(&self, job: &Job) -> Result<Option<Job>, Refused> {
-        let _ = job;
-        Err(Problem::Internal.whole())
-    }
+fn describe(key: &KeyRecord) -> [(&'static str, String); 2] {
+    [("key_purpose", key.purpose.as_str().to_owned()), ("key_version", key.version.0.to_string())]
 }

@@ -9,6 +9,7 @@ mod describe;
 mod detokenize;
 mod erase;
 mod find;
+mod jobs;
 mod keys;
 mod mask;
 mod opening;
@@ -33,7 +34,8 @@ pub use describe::Described;
 pub use detokenize::Opened;
 pub use erase::{EraseTarget, Erased};
 pub use find::Found;
-pub use keys::{JobAsked, JobControl, KnownKey, Preview};
+pub use jobs::{JobAsked, JobControl, JobRules, Preview, job_draft};
+pub use keys::KnownKey;
 pub use problem::{Problem, Refused};
 pub use request::{NewValue, Note, ParsedToken};
 
@@ -70,6 +72,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// What a request may ask for.
     pub limits: Limits,
+    /// What holds for jobs.
+    pub jobs: JobRules,
 }
 
 /// The vault.
