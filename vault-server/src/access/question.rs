@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::access::{PrincipalKind, RoleSet, TenantScope};
-use crate::domain::{ClassName, PrincipalId, Purpose};
+use crate::domain::{ClassName, JobKind, PrincipalId, Purpose};
 
 macro_rules! actions {
     ($($(#[$doc:meta])* $variant:ident $name:literal;)*) => {
@@ -47,6 +47,28 @@ actions! {
     AuditCheckpoint "audit_checkpoint";
     /// Get the log's leaves, to verify and to keep.
     AuditExport "audit_export";
+    /// See the versions of keys.
+    KeyList "key_list";
+    /// Make a new version of a key.
+    KeyRotate "key_rotate";
+    /// Mark a version of a key as compromised.
+    KeyCompromise "key_compromise";
+    /// Have keys wrapped anew.
+    KeyRewrap "key_rewrap";
+    /// Have records sealed anew.
+    KeyReencrypt "key_reencrypt";
+    /// Have blind indexes made anew.
+    KeyReindex "key_reindex";
+    /// Ask for a version of a key to be destroyed.
+    KeyDestroy "key_destroy";
+    /// Ask for all keys of a tenant to be destroyed.
+    KeyShred "key_shred";
+    /// See how jobs stand.
+    JobRead "job_read";
+    /// Approve a job that needs a second person.
+    JobApprove "job_approve";
+    /// Pause, resume and cancel jobs.
+    JobControl "job_control";
 }
 
 impl Action {
@@ -56,7 +78,32 @@ impl Action {
             Self::Tokenize | Self::Detokenize | Self::Mask | Self::Find | Self::Describe | Self::Erase => {
                 true
             }
-            Self::MaskYear | Self::AuditQuery | Self::AuditCheckpoint | Self::AuditExport => false,
+            Self::MaskYear
+            | Self::AuditQuery
+            | Self::AuditCheckpoint
+            | Self::AuditExport
+            | Self::KeyList
+            | Self::KeyRotate
+            | Self::KeyCompromise
+            | Self::KeyRewrap
+            | Self::KeyReencrypt
+            | Self::KeyReindex
+            | Self::KeyDestroy
+            | Self::KeyShred
+            | Self::JobRead
+            | Self::JobApprove
+            | Self::JobControl => false,
+        }
+    }
+
+    /// What whoever asks for a job, or for its preview, must be allowed to do.
+    pub const fn of_job(kind: JobKind) -> Self {
+        match kind {
+            JobKind::Reencrypt => Self::KeyReencrypt,
+            JobKind::Reindex => Self::KeyReindex,
+            JobKind::Rewrap => Self::KeyRewrap,
+            JobKind::Destroy => Self::KeyDestroy,
+            JobKind::Shred => Self::KeyShred,
         }
     }
 }
