@@ -13,6 +13,7 @@ pub mod audit;
 pub mod crypto;
 pub mod domain;
 pub mod grpc;
+pub mod jobs;
 pub mod keyring;
 pub mod kms;
 pub mod store;

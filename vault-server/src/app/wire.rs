@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use vault_format::note::Signer;
@@ -23,15 +24,16 @@ use crate::audit::{
     self, Adopter, AuditAction, Draft, Follower, FollowerHandle, FollowerOptions, KeyJournal, Log, LogOptions,
 };
 use crate::domain::class::{ClassOptions, Classes, CustomClass};
-use crate::domain::{Clock, RequestId, SystemClock, VaultIdentity};
+use crate::domain::{Clock, InstanceId, JobBudget, RequestId, SystemClock, VaultIdentity};
 use crate::grpc::{self, Observer, WireLimits};
+use crate::jobs::{self, Schedule, Workers};
 use crate::keyring::{CacheOptions, Keyring};
 use crate::kms::aws::AwsOptions;
 use crate::kms::{AwsKms, Kms, LocalKms, WrappingKeys};
 use crate::store::embedded::{self, EngineKind, StoreOptions};
 use crate::store::postgres::{self, Password, PostgresOptions, Transport};
-use crate::store::{Store, StoreError};
-use crate::vault::{Limits, Parts, Vault};
+use crate::store::{Leases, Store, StoreError};
+use crate::vault::{JobRules, Limits, Parts, Vault};
 
 /// Messages of one stream that are served at once.
 const STREAM_WINDOW: usize = 4;
@@ -39,6 +41,8 @@ const STREAM_WINDOW: usize = 4;
 const CHANGES_IN_FLIGHT: usize = 16 * 1024;
 /// How long the log's last checkpoint may take when the vault stops.
 const LAST_CHECKPOINT: Duration = Duration::from_secs(5);
+/// How long jobs may take to be laid down when the vault stops.
+const LAST_STEP: Duration = Duration::from_secs(5);
 /// How often the KMS is asked whether it answers, for the health service `kms`.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 /// How often expired idempotency keys are forgotten, and how many at once.
@@ -110,7 +114,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     log.record(own(AuditAction::Start, details)?, Vec::new()).await.context("the log's first entry")?;
     let vault = Arc::new(Vault::new(Parts {
         identity,
-        classes,
+        classes: Arc::clone(&classes),
         store: Arc::clone(&store),
         keyring: Arc::clone(&keyring),
         access: Arc::clone(&access),
@@ -123,7 +127,24 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
             response_bytes: config.limits.max_message,
             remember: config.idempotency.remember,
         },
+        jobs: job_rules(config),
     }));
+    let workers = Workers::new(jobs::Parts {
+        identity: vault.identity().clone(),
+        classes,
+        store: Arc::clone(&store),
+        keyring: Arc::clone(&keyring),
+        log: Arc::clone(&log),
+        clock: Arc::clone(&clock),
+        leases: Leases::new(Arc::clone(&store), Arc::clone(&clock), InstanceId::random()?),
+        options: job_options(config),
+        stopping: context.stopping.clone(),
+    });
+    let schedule =
+        Schedule { after: config.keys.rotate_after, after_records: config.keys.rotate_after_records };
+    let (scheduler, stopping) = (Arc::clone(&vault), context.stopping.clone());
+    tokio::spawn(schedule.run(scheduler, Arc::clone(&store), Arc::clone(&clock), stopping));
+    let workers = tokio::spawn(workers.run());
     let observer: Arc<dyn Observer> = Arc::new(ItemCounter(Arc::clone(&context.metrics)));
     let limits = WireLimits {
         message: config.limits.max_message,
@@ -142,7 +163,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         doorkeeper: Arc::new(Door(vault)),
         reloads: vec![access_reload(config, access, Arc::clone(&log))],
         sample: Some(Box::new(Figures { keyring, store: Arc::clone(&store) })),
-        close: Box::pin(close(log, follower, store)),
+        close: Box::pin(close(workers, log, follower, store)),
     })
 }
 
@@ -394,7 +415,15 @@ async fn watch_log(log: Arc<Log>, store: Arc<dyn Store>, context: Context) {
     }
 }
 
-async fn close(log: Arc<Log>, follower: Arc<FollowerHandle>, store: Arc<dyn Store>) -> anyhow::Result<()> {
+/// Lays jobs down, and ends log and store.
+async fn close(
+    workers: JoinHandle<()>,
+    log: Arc<Log>,
+    follower: Arc<FollowerHandle>,
+    store: Arc<dyn Store>,
+) -> anyhow::Result<()> {
+    // A step that hangs in the KMS writes nothing without its lease.
+    let _ = tokio::time::timeout(LAST_STEP, workers).await;
     if !log.is_failed() {
         log.record(own(AuditAction::Stop, Vec::new())?, Vec::new()).await.context("the log's last entry")?;
     }
@@ -446,4 +475,23 @@ impl Sample for Figures {
             metrics.store.set(stats);
         }
     }
+}
+
+fn job_rules(config: &Config) -> JobRules {
+    let Config { jobs, keys, .. } = config;
+    JobRules {
+        budget: JobBudget { bytes: jobs.bytes_per_second as u64, kms_calls: jobs.kms_calls_per_second },
+        waiting: keys.destroy_after,
+        kms_price: millionths(keys.kms_price),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked: 0 to a million")]
+fn millionths(price: f64) -> u64 {
+    (price * 1e6).round() as u64
+}
+
+fn job_options(config: &Config) -> jobs::Options {
+    let jobs = &config.jobs;
+    jobs::Options { poll: jobs.poll, lease: jobs.lease, at_once: jobs.at_once }
 }

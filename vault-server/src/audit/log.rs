@@ -102,15 +102,24 @@ impl Log {
         items: Vec<Item>,
         writes: Vec<Write>,
     ) -> Result<Committed, LogError> {
+        let entries = draft.encode(self.clock.now(), &items).map_err(|TooLarge| LogError::TooLarge)?;
+        self.change(Change { writes, entries }).await
+    }
+
+    /// Writes without an entry of their own: those of a job whose beginning is on record.
+    pub async fn write(&self, writes: Vec<Write>) -> Result<Committed, LogError> {
+        self.change(Change { writes, entries: Vec::new() }).await
+    }
+
+    async fn change(&self, change: Change) -> Result<Committed, LogError> {
         if self.is_failed() {
             return Err(LogError::Fatal);
         }
         let slot = Arc::clone(&self.in_flight).try_acquire_owned().map_err(|_| LogError::Overloaded)?;
-        let entries = draft.encode(self.clock.now(), &items).map_err(|TooLarge| LogError::TooLarge)?;
         let (store, failure) = (Arc::clone(&self.store), self.failure.clone());
         let taken = Arc::clone(&self.taken);
         let change = tokio::spawn(async move {
-            let committed = store.commit(Change { writes, entries }).await;
+            let committed = store.commit(change).await;
             if committed == Err(StoreError::Taken) {
                 taken.store(true, Ordering::SeqCst);
             }

@@ -85,20 +85,28 @@ impl WrappingKeys {
         context: &KeyContext,
     ) -> Result<Vec<WrappedKey>, KmsError> {
         let key = self.unwrap(wraps, context).await?;
-        let wrap = async |kms: &Arc<dyn Kms>| {
-            for wrapped in wraps.iter().filter(|wrapped| wrapped.wrapping_key == kms.wrapping_key()) {
-                match self.opens_to(kms, wrapped, &key, context).await {
-                    Ok(()) => return Ok(wrapped.clone()),
-                    // Altered, or another key's: it is made anew.
-                    Err(error @ KmsError::Invalid { .. }) => note(kms.as_ref(), "open a wrap", error),
-                    Err(error) => return Err(error),
-                };
-            }
-            let made = self.bounded(kms.wrap(&key, context)).await?;
-            self.opens_to(kms, &made, &key, context).await?;
-            Ok(made)
-        };
-        try_join_all(self.keys.iter().map(wrap)).await
+        try_join_all(self.keys.iter().map(|kms| self.wrap_of(kms, wraps, &key, context))).await
+    }
+
+    /// The wrap by one KMS key: one that is there and opens, or a new one.
+    async fn wrap_of(
+        &self,
+        kms: &Arc<dyn Kms>,
+        wraps: &[WrappedKey],
+        key: &LockedKey,
+        context: &KeyContext,
+    ) -> Result<WrappedKey, KmsError> {
+        for wrapped in wraps.iter().filter(|wrapped| wrapped.wrapping_key == kms.wrapping_key()) {
+            match self.opens_to(kms, wrapped, key, context).await {
+                Ok(()) => return Ok(wrapped.clone()),
+                // Altered, or another key's: it is made anew.
+                Err(error @ KmsError::Invalid { .. }) => note(kms.as_ref(), "open a wrap", error),
+                Err(error) => return Err(error),
+            };
+        }
+        let made = self.bounded(kms.wrap(key, context)).await?;
+        self.opens_to(kms, &made, key, context).await?;
+        Ok(made)
     }
 
     /// Whether keys can be opened: one KMS key that answers is enough. Those that do not are logged.

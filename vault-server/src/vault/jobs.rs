@@ -117,8 +117,7 @@ impl Vault {
             Ok((asked, note)) => (Ok(asked), note),
             Err(refused) => (Err(refused), Note::default()),
         };
-        let (tenant, mut draft, asked) =
-            self.asked_of_job(cx, AuditAction::JobStart, tenant, asked).await?;
+        let (tenant, mut draft, asked) = self.asked_of_job(cx, AuditAction::JobStart, tenant, asked).await?;
         note.into_draft(&mut draft);
         let preview = self.preview(tenant.as_ref(), &asked).await?;
         if let Some(problem) = preview.refused {
@@ -209,7 +208,8 @@ impl Vault {
         control: JobControl,
     ) -> Result<Job, Refused> {
         const ACTION: AuditAction = AuditAction::JobControl;
-        let (tenant, mut draft, id) = self.asked_of_place(cx, ACTION, Action::JobControl, tenant, job).await?;
+        let (tenant, mut draft, id) =
+            self.asked_of_place(cx, ACTION, Action::JobControl, tenant, job).await?;
         draft.details.extend([("job", id.to_string()), ("control", control.as_str().to_owned())]);
         for _ in 0..ATTEMPTS {
             let Some(mut job) = self.find_job(tenant.as_ref(), id).await? else {
@@ -466,8 +466,7 @@ impl Vault {
                 let mut after = None;
                 loop {
                     let store = &self.parts.store;
-                    let page =
-                        store.indexed_under(tenant, class.name(), key.version, after, PAGE).await?;
+                    let page = store.indexed_under(tenant, class.name(), key.version, after, PAGE).await?;
                     count += page.len() as u64;
                     after = page.last().copied();
                     if page.len() < PAGE {

@@ -2,7 +2,7 @@
 
 use crate::access::Action;
 use crate::audit::{AuditAction, Draft, Item, LogError, Outcome};
-use crate::domain::{KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, TenantId};
+use crate::domain::{KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, RequestId, TenantId};
 use crate::store::Write;
 
 use super::{Context, Note, Problem, Refused, Vault, whole};
@@ -28,7 +28,8 @@ const ATTEMPTS: usize = 4;
 impl Vault {
     /// All versions of a tenant's keys, newest first.
     pub async fn list_keys(&self, cx: &Context, tenant: &str, count: bool) -> Result<Vec<KnownKey>, Refused> {
-        let (tenant, draft, ()) = self.asked(cx, AuditAction::KeyList, Action::KeyList, tenant, Ok(())).await?;
+        let (tenant, draft, ()) =
+            self.asked(cx, AuditAction::KeyList, Action::KeyList, tenant, Ok(())).await?;
         self.parts.log.record(draft, Vec::new()).await?;
         let mut keys = Vec::new();
         for purpose in [KeyPurpose::Data, KeyPurpose::Index] {
@@ -55,9 +56,29 @@ impl Vault {
         let (tenant, mut draft, (purpose, note)) =
             self.asked(cx, AuditAction::KeyRotate, Action::KeyRotate, tenant, checked).await?;
         note.into_draft(&mut draft);
+        self.rotate(draft, &tenant, purpose, version).await
+    }
+
+    /// Replaces a version that is due by age or use; whether this call did.
+    pub async fn rotate_due(&self, key: &KeyRecord, why: &'static str) -> Result<bool, Refused> {
+        let Some(tenant) = &key.tenant else { return Ok(false) };
+        let request = RequestId::random().map_err(|_| Problem::Internal.whole())?;
+        let mut draft = Draft::of_vault(request, AuditAction::KeyRotate);
+        draft.tenant = Some(tenant.clone());
+        draft.details.push(("why", why.to_owned()));
+        Ok(self.rotate(draft, tenant, key.purpose, Some(key.version)).await?.1)
+    }
+
+    async fn rotate(
+        &self,
+        mut draft: Draft,
+        tenant: &TenantId,
+        purpose: KeyPurpose,
+        version: Option<KeyVersion>,
+    ) -> Result<(KnownKey, bool), Refused> {
         let mut replace = version;
         for _ in 0..ATTEMPTS {
-            let versions = self.parts.keyring.list(Some(&tenant), purpose).await?;
+            let versions = self.parts.keyring.list(Some(tenant), purpose).await?;
             let Some(active) = versions.iter().find(|key| key.state == KeyState::Active) else {
                 let problem = if versions.is_empty() {
                     Problem::NotFound.at("tenant")
@@ -79,7 +100,7 @@ impl Vault {
                 }
                 _ => {}
             }
-            let new = self.next_version(&tenant, purpose, newest).await?;
+            let new = self.next_version(tenant, purpose, newest).await?;
             let retired = changed(active, KeyState::Retired);
             let mut draft = draft.clone();
             draft.details.extend(describe(&new));
@@ -88,7 +109,7 @@ impl Vault {
             let writes = vec![Write::InsertKey(new.clone()), Write::ReplaceKey(retired)];
             match self.parts.log.commit(draft, items, writes).await {
                 Ok(_) => {
-                    self.parts.keyring.forget(&tenant, purpose);
+                    self.parts.keyring.forget(tenant, purpose);
                     return Ok((new.into(), true));
                 }
                 // Somebody else was faster. What was to be replaced is replaced then.

@@ -140,8 +140,7 @@ impl Vault {
 
     async fn write_keys(&self, tenant: &TenantId) -> Result<WriteKeys, Refused> {
         let keyring = &self.parts.keyring;
-        let (data, index) =
-            (keyring.active_data_key(tenant).await?, keyring.active_index_key(tenant).await?);
+        let (data, index) = (keyring.active_data_key(tenant).await?, keyring.active_index_key(tenant).await?);
         Ok(WriteKeys { data, index })
     }
 

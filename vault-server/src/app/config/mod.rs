@@ -11,14 +11,15 @@ mod units;
 mod tests;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
 pub use error::ConfigError;
 pub use postgres::{Postgres, PostgresTls, address, is_instance, is_loopback};
 pub use sections::{
-    Access, Audit, Cache, Classes, Engine, Idempotency, Kms, KmsKey, KmsKind, Limits, Listen, Log, LogFormat,
-    LogLevel, Metrics, Store, Tls, Vault,
+    Access, Audit, Cache, Classes, Engine, Idempotency, Jobs, Keys, Kms, KmsKey, KmsKind, Limits, Listen,
+    Log, LogFormat, LogLevel, Metrics, Store, Tls, Vault,
 };
 
 use crate::domain::VaultIdentity;
@@ -67,6 +68,12 @@ pub struct Config {
     /// Repeated writes.
     #[serde(default)]
     pub idempotency: Idempotency,
+    /// The life of keys.
+    #[serde(default)]
+    pub keys: Keys,
+    /// Long work on keys.
+    #[serde(default)]
+    pub jobs: Jobs,
 }
 
 impl Config {
@@ -136,6 +143,8 @@ impl Config {
             ("audit.deadline", self.audit.deadline),
             ("audit.checkpoint_every", self.audit.checkpoint_every),
             ("idempotency.remember", self.idempotency.remember),
+            ("keys.rotate_after", self.keys.rotate_after.unwrap_or(Duration::MAX)),
+            ("jobs.poll", self.jobs.poll),
         ];
         if let Some((option, _)) = intervals.iter().find(|(_, duration)| duration.is_zero()) {
             return Err((option, "must be longer than nothing".to_owned()));
@@ -150,8 +159,31 @@ impl Config {
                 return Err((option, "must be at least 1".to_owned()));
             }
         }
+        self.check_jobs()?;
         if self.metrics.listen.is_some_and(|address| address.port() != 0 && address == self.listen.address) {
             return Err(("metrics.listen", "is the address of [listen], too".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn check_jobs(&self) -> Result<(), (&'static str, String)> {
+        let Self { jobs, keys, .. } = self;
+        if jobs.lease < Duration::from_secs(1) {
+            return Err(("jobs.lease", "must be at least \"1s\"".to_owned()));
+        }
+        if jobs.bytes_per_second == 0 || jobs.kms_calls_per_second == 0 {
+            let option = if jobs.bytes_per_second == 0 {
+                "jobs.bytes_per_second"
+            } else {
+                "jobs.kms_calls_per_second"
+            };
+            return Err((option, "must be more than nothing".to_owned()));
+        }
+        if keys.rotate_after_records == Some(0) {
+            return Err(("keys.rotate_after_records", "must be at least 1".to_owned()));
+        }
+        if !(0.0..=1_000_000.0).contains(&keys.kms_price) {
+            return Err(("keys.kms_price", "must be a price, at most 1000000".to_owned()));
         }
         Ok(())
     }

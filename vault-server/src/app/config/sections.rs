@@ -341,3 +341,61 @@ impl Default for Idempotency {
         Self { remember: Duration::from_hours(24) }
     }
 }
+
+/// `[keys]`: the life of keys.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Keys {
+    /// A key that has been active for so long is replaced by a new version. `None`: only when somebody says so.
+    #[serde(deserialize_with = "units::some_duration")]
+    pub rotate_after: Option<Duration>,
+    /// A data key that sealed so many records is replaced by a new version. `None`: only when somebody says so.
+    pub rotate_after_records: Option<u64>,
+    /// How long a destruction waits after its approval.
+    #[serde(deserialize_with = "units::duration")]
+    pub destroy_after: Duration,
+    /// What 10,000 requests of the KMS cost, for previews of jobs. 0: not known.
+    pub kms_price: f64,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            rotate_after: None,
+            rotate_after_records: None,
+            destroy_after: Duration::from_hours(24),
+            kms_price: 0.0,
+        }
+    }
+}
+
+/// `[jobs]`: long work on keys.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Jobs {
+    /// How many jobs this instance works on at once. 0: none.
+    pub at_once: usize,
+    /// Bytes of records that a job writes in a second, unless it was begun with another bound.
+    #[serde(deserialize_with = "units::size")]
+    pub bytes_per_second: usize,
+    /// Calls of the KMS that a job makes in a second, unless it was begun with another bound.
+    pub kms_calls_per_second: u32,
+    /// How often this instance looks for jobs.
+    #[serde(deserialize_with = "units::duration")]
+    pub poll: Duration,
+    /// How long a job stays with an instance that fell silent.
+    #[serde(deserialize_with = "units::duration")]
+    pub lease: Duration,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self {
+            at_once: 2,
+            bytes_per_second: 4 << 20,
+            kms_calls_per_second: 10,
+            poll: Duration::from_secs(1),
+            lease: Duration::from_secs(15),
+        }
+    }
+}

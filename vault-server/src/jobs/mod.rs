@@ -1,0 +1,24 @@
+//! Long work on keys: workers that take jobs by lease, do them in small steps that each stand for themselves, and prove at
+//! the end that they are done.
+//!
+//! * A job is a row; whoever holds its lease works on it, and every write carries the lease's fence. A worker that stood
+//!   still and is woken writes nothing.
+//! * What is done is told by the records themselves (which key they are sealed under), not by a cursor: after a crash
+//!   the next worker goes on with what is left, and does nothing twice.
+//! * A record changes by compare-and-set: a concurrent erase wins.
+//! * A step commits under the condition that the key it seals under is active: after a rotation it goes on under the
+//!   new one.
+//! * Pausing or cancelling changes the job's row, which the worker's next report of its progress finds.
+
+mod ended;
+mod mandate;
+mod pace;
+mod rewrap;
+mod schedule;
+mod shift;
+mod walk;
+mod work;
+mod worker;
+
+pub use schedule::Schedule;
+pub use worker::{Options, Parts, Workers};

@@ -1,0 +1,215 @@
+//! One worker's time with one job.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::pace::Pace;
+use super::worker::Parts;
+use crate::audit::{AuditAction, Item, LogError};
+use crate::domain::{Job, JobState};
+use crate::keyring::KeyringError;
+use crate::store::{Held, LeaseError, StoreError, Write};
+use crate::vault::job_draft;
+
+/// How often progress is written down, and a pause or a cancel noticed.
+const REPORT: Duration = Duration::from_millis(500);
+
+/// Why a worker lays a job down before its end.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// Another worker has taken the lease.
+    Lost,
+    /// Somebody paused or cancelled it.
+    Told,
+    /// The process ends.
+    Stopping,
+    /// Store, log or KMS do not do it now: later, perhaps by another worker.
+    Trouble(String),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Trouble(error.to_string())
+    }
+}
+
+impl From<KeyringError> for Stop {
+    fn from(error: KeyringError) -> Self {
+        Self::Trouble(error.to_string())
+    }
+}
+
+impl From<LogError> for Stop {
+    fn from(error: LogError) -> Self {
+        Self::Trouble(error.to_string())
+    }
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Done,
+    /// It can't be done: a word.
+    Failed(&'static str),
+}
+
+pub(super) struct Shift {
+    pub(super) parts: Arc<Parts>,
+    pub(super) job: Job,
+    held: Held,
+    renewed: Instant,
+    reported: Instant,
+    bytes: Pace,
+    kms_calls: Pace,
+}
+
+impl Shift {
+    pub(super) fn new(parts: Arc<Parts>, job: Job, held: Held) -> Self {
+        let budget = job.order.budget;
+        let now = Instant::now();
+        Self {
+            parts,
+            job,
+            held,
+            renewed: now,
+            reported: now,
+            bytes: Pace::new(budget.bytes),
+            kms_calls: Pace::new(u64::from(budget.kms_calls)),
+        }
+    }
+
+    /// The condition that goes with every write.
+    pub(super) fn fence(&self) -> Write {
+        self.held.fence()
+    }
+
+    /// Between steps: keeps the lease, tells how far it is, and hears whether it shall go on.
+    pub(super) async fn tick(&mut self) -> Result<(), Stop> {
+        if self.parts.stopping.is_cancelled() {
+            return Err(Stop::Stopping);
+        }
+        let lease = self.parts.options.lease;
+        if self.renewed.elapsed() >= lease / 3 {
+            match self.parts.leases.renew(&mut self.held, lease).await {
+                Ok(()) => self.renewed = Instant::now(),
+                Err(LeaseError::Lost(_)) => return Err(Stop::Lost),
+                Err(LeaseError::Store(error)) => return Err(error.into()),
+            }
+        }
+        if self.reported.elapsed() >= REPORT {
+            self.report().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the budget has room for so many bytes.
+    pub(super) async fn spend_bytes(&mut self, bytes: u64) {
+        self.job.progress.bytes += bytes;
+        self.bytes.spend(bytes).await;
+    }
+
+    /// Waits until the budget has room for so many calls of the KMS.
+    pub(super) async fn spend_kms_calls(&mut self, calls: u64) {
+        self.job.progress.kms_calls += calls;
+        self.kms_calls.spend(calls).await;
+    }
+
+    /// Writes down how far it is.
+    pub(super) async fn report(&mut self) -> Result<(), Stop> {
+        self.reported = Instant::now();
+        self.put(self.job.state, None, Vec::new()).await
+    }
+
+    /// Puts what could not be changed on record.
+    pub(super) async fn trouble(&mut self, items: Vec<Item>) -> Result<(), Stop> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        tracing::error!(job = %self.job.id, items = items.len(), "a job can't change items");
+        let draft = job_draft(&self.job, AuditAction::JobTrouble);
+        self.parts.log.commit(draft, items, vec![self.fence()]).await?;
+        Ok(())
+    }
+
+    /// Ends the job, with its figures in the log, and with `writes` in the same commit.
+    pub(super) async fn end(&mut self, end: End, writes: Vec<Write>) -> Result<(), Stop> {
+        let state = match end {
+            End::Done => JobState::Done,
+            End::Failed(cause) => {
+                cause.clone_into(&mut self.job.cause);
+                JobState::Failed
+            }
+        };
+        self.put(state, Some(AuditAction::JobEnd), writes).await
+    }
+
+    /// Gives the lease back.
+    pub(super) async fn release(self) {
+        if let Err(error) = self.parts.leases.release(self.held).await {
+            tracing::debug!(%error, "a job's lease was not given back: it ends by itself");
+        }
+    }
+
+    /// Changes the job's row. What others did with it meanwhile is obeyed.
+    async fn put(
+        &mut self,
+        state: JobState,
+        entry: Option<AuditAction>,
+        more: Vec<Write>,
+    ) -> Result<(), Stop> {
+        loop {
+            let job = Job {
+                state,
+                changed: self.parts.clock.now(),
+                revision: self.job.revision + 1,
+                ..self.job.clone()
+            };
+            let mut writes = vec![self.fence(), Write::PutJob(job.clone())];
+            writes.extend(more.iter().cloned());
+            let committed = match entry {
+                None => self.parts.log.write(writes).await,
+                Some(action) => {
+                    let mut draft = job_draft(&job, action);
+                    let progress = &job.progress;
+                    draft.cause = if state == JobState::Failed { "job_failed" } else { "" };
+                    draft.details.extend([
+                        ("state", state.as_str().to_owned()),
+                        ("total", progress.total.to_string()),
+                        ("done", progress.done.to_string()),
+                        ("failed", progress.failed.to_string()),
+                        ("bytes", progress.bytes.to_string()),
+                        ("kms_calls", progress.kms_calls.to_string()),
+                        ("why", job.cause.clone()),
+                    ]);
+                    self.parts.log.commit(draft, Vec::new(), writes).await
+                }
+            };
+            match committed {
+                Ok(_) => {
+                    self.job = job;
+                    return Ok(());
+                }
+                Err(LogError::Conflict { write: 0 }) => return Err(Stop::Lost),
+                Err(LogError::Conflict { write: 1 }) => self.obey().await?,
+                // What was to be written with it does not hold any more.
+                Err(LogError::Conflict { .. }) => {
+                    return Err(Stop::Trouble("a key was changed meanwhile".to_owned()));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    async fn obey(&mut self) -> Result<(), Stop> {
+        let there = self.parts.store.job(&self.job.place).await?;
+        match there {
+            Some(there) if there.id == self.job.id && there.state == JobState::Running => {
+                self.job.revision = there.revision;
+                Ok(())
+            }
+            _ => Err(Stop::Told),
+        }
+    }
+}

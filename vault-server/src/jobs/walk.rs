@@ -1,0 +1,174 @@
+//! Goes over records and seals them anew, some batches at a time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::stream::{FuturesOrdered, StreamExt as _};
+use tokio::task::JoinHandle;
+
+use super::shift::{Shift, Stop};
+use super::worker::Parts;
+use crate::audit::{Item, LogError, Outcome};
+use crate::crypto::{DataKey, IndexKey, Mandate, ResealError, Resealing};
+use crate::domain::{BlindIndex, ClassName, KeyId, KeyVersion, Record, TenantId, Token};
+use crate::store::{Lookup, Store, Write};
+
+/// Records of one commit.
+const BATCH: usize = 512;
+/// Batches that are worked on at once: more than one, so that one is sealed while another is written.
+const AT_ONCE: usize = 3;
+/// Records that are sealed without a break for others.
+const STRETCH: usize = 32;
+/// How often a batch is tried whose records others change meanwhile; then they are for the next round.
+const ATTEMPTS: usize = 4;
+
+/// What is done with records.
+pub(super) struct Task {
+    pub(super) parts: Arc<Parts>,
+    pub(super) mandate: Arc<Mandate>,
+    /// Keys that records are under. Those under others are left alone.
+    pub(super) from: HashMap<KeyId, Arc<DataKey>>,
+    pub(super) to: Arc<DataKey>,
+    /// Whose index is made anew, and under which key; `None`: the index stays.
+    pub(super) index: Option<(ClassName, Arc<IndexKey>)>,
+    pub(super) fence: Write,
+}
+
+/// Tokens to go over, in pages.
+pub(super) enum Pages {
+    /// Of records that are sealed under a key, past a token.
+    OfKey(KeyId, Option<Token>),
+    /// Of records whose index a version of the index key made, past one of them.
+    OfIndex { tenant: TenantId, class: ClassName, version: KeyVersion, after: Option<(BlindIndex, Token)> },
+}
+
+impl Pages {
+    /// Empty at the end.
+    async fn next(&mut self, store: &dyn Store) -> Result<Vec<Token>, Stop> {
+        match self {
+            Self::OfKey(key, after) => {
+                let tokens = store.tokens_of_key(*key, *after, BATCH).await?;
+                *after = tokens.last().copied();
+                Ok(tokens)
+            }
+            Self::OfIndex { tenant, class, version, after } => {
+                let page = store.indexed_under(tenant, class, *version, *after, BATCH).await?;
+                *after = page.last().copied();
+                Ok(page.into_iter().map(|(_, token)| token).collect())
+            }
+        }
+    }
+}
+
+/// What came of a walk, or of a part of it.
+#[derive(Default)]
+pub(super) struct Walked {
+    pub(super) done: u64,
+    pub(super) bytes: u64,
+    pub(super) failed: Vec<Item>,
+    /// A key was replaced: go on under the new one.
+    pub(super) rotated: bool,
+}
+
+impl Walked {
+    fn add(&mut self, other: Self) {
+        self.done += other.done;
+        self.bytes += other.bytes;
+        self.failed.extend(other.failed);
+        self.rotated |= other.rotated;
+    }
+}
+
+/// Does the task with all tokens of the pages.
+pub(super) async fn walk(shift: &mut Shift, task: Task, mut pages: Pages) -> Result<Walked, Stop> {
+    let task = Arc::new(task);
+    let mut under_way: FuturesOrdered<JoinHandle<Result<Walked, Stop>>> = FuturesOrdered::new();
+    let mut all = Walked::default();
+    let mut more = true;
+    while more || !under_way.is_empty() {
+        while more && under_way.len() < AT_ONCE {
+            let tokens = pages.next(&*shift.parts.store).await?;
+            more = !tokens.is_empty() && !all.rotated;
+            if more {
+                under_way.push_back(tokio::spawn(Arc::clone(&task).batch(tokens)));
+            }
+        }
+        if let Some(ended) = under_way.next().await {
+            let walked = ended.map_err(|_| Stop::Trouble("a batch was dropped".to_owned()))??;
+            shift.job.progress.done += walked.done;
+            let bytes = walked.bytes;
+            all.add(walked);
+            shift.tick().await?;
+            shift.spend_bytes(bytes).await;
+        }
+    }
+    Ok(all)
+}
+
+impl Task {
+    async fn batch(self: Arc<Self>, tokens: Vec<Token>) -> Result<Walked, Stop> {
+        for _ in 0..ATTEMPTS {
+            let mut walked = Walked::default();
+            let mut writes = vec![self.fence.clone(), Write::Active(self.to.id())];
+            writes.extend(self.index.iter().map(|(_, key)| Write::Active(key.id())));
+            let conditions = writes.len();
+            let lookups = self.parts.store.records(&tokens).await?;
+            for (place, (token, lookup)) in tokens.iter().zip(lookups).enumerate() {
+                match lookup {
+                    // Who erased or changed it meanwhile has won.
+                    Lookup::Missing => {}
+                    Lookup::Corrupt => walked.failed.push(Item::of_token(*token, Outcome::Corrupt)),
+                    Lookup::Found(record) => match self.anew(&record) {
+                        None => {}
+                        Some(Ok(record)) => {
+                            walked.bytes += record.sealed_len() as u64;
+                            writes.push(Write::Replace(record));
+                        }
+                        Some(Err(error)) => {
+                            walked.failed.push(Item::of_record(&record, outcome(error)));
+                        }
+                    },
+                }
+                if place % STRETCH == STRETCH - 1 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            walked.done = (writes.len() - conditions) as u64;
+            if walked.done == 0 {
+                return Ok(walked);
+            }
+            match self.parts.log.write(writes).await {
+                Ok(_) => return Ok(walked),
+                Err(LogError::Conflict { write: 0 }) => return Err(Stop::Lost),
+                Err(LogError::Conflict { write }) if write < conditions => {
+                    return Ok(Walked { rotated: true, ..Walked::default() });
+                }
+                Err(LogError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Walked::default())
+    }
+
+    /// `None`: there is nothing to do with it.
+    fn anew(&self, record: &Record) -> Option<Result<Record, ResealError>> {
+        let from = self.from.get(&record.key_id()?)?;
+        let (mandate, to) = (&*self.mandate, &*self.to);
+        let resealing = Resealing { mandate, identity: &self.parts.identity, from, to };
+        let Some((class, key)) = &self.index else { return Some(resealing.record(record)) };
+        let is_old = record.index.is_some_and(|index| index.version != key.version());
+        if !is_old || record.class != *class {
+            return None;
+        }
+        let class = self.parts.classes.get(class)?;
+        Some(resealing.indexed(record, class, key, self.parts.clock.now()))
+    }
+}
+
+fn outcome(error: ResealError) -> Outcome {
+    match error {
+        ResealError::Open(_) | ResealError::NotMandated => Outcome::Corrupt,
+        ResealError::Class => Outcome::Invalid,
+        ResealError::Seal(_) => Outcome::Failed,
+    }
+}
