@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::domain::{
-    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, LeaseName, Record, SubjectRef, TenantId, Timestamp,
-    Token, VaultIdentity,
+    BlindIndex, ClassName, Job, JobPlace, KeyId, KeyPurpose, KeyRecord, KeyVersion, LeaseName, Record,
+    SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
     Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
@@ -207,6 +207,25 @@ impl Store for TestStore {
         unreachable!()
     }
     async fn tokens_of_key(&self, _: KeyId, _: Option<Token>, _: usize) -> Result<Vec<Token>, StoreError> {
+        unreachable!()
+    }
+    async fn count_of_key(&self, _: KeyId) -> Result<u64, StoreError> {
+        unreachable!()
+    }
+    async fn indexed_under(
+        &self,
+        _: &TenantId,
+        _: &ClassName,
+        _: KeyVersion,
+        _: Option<(BlindIndex, Token)>,
+        _: usize,
+    ) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
+        unreachable!()
+    }
+    async fn job(&self, _: &JobPlace) -> Result<Option<Job>, StoreError> {
+        unreachable!()
+    }
+    async fn jobs(&self, _: Option<&JobPlace>, _: usize) -> Result<Vec<Job>, StoreError> {
         unreachable!()
     }
     async fn keys(&self, _: Option<&TenantId>, _: KeyPurpose) -> Result<Vec<KeyRecord>, StoreError> {

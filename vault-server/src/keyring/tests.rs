@@ -8,8 +8,8 @@ use super::flight::LINGER;
 use super::versions::FRESH;
 use super::*;
 use crate::domain::{
-    BlindIndex, Body, ClassName, Environment, KeyState, KeyVersion, LeaseName, Record, Sealed, SubjectRef,
-    Timestamp, Token, VaultId,
+    BlindIndex, Body, ClassName, Environment, Job, JobPlace, KeyState, KeyVersion, LeaseName, Record, Sealed,
+    SubjectRef, Timestamp, Token, VaultId,
 };
 use crate::kms::KeyContext;
 use crate::kms::testing::{Mood, TestKms};
@@ -97,6 +97,25 @@ impl Store for KeyStore {
         no()
     }
     async fn tokens_of_key(&self, _: KeyId, _: Option<Token>, _: usize) -> Result<Vec<Token>, StoreError> {
+        no()
+    }
+    async fn count_of_key(&self, _: KeyId) -> Result<u64, StoreError> {
+        no()
+    }
+    async fn indexed_under(
+        &self,
+        _: &TenantId,
+        _: &ClassName,
+        _: KeyVersion,
+        _: Option<(BlindIndex, Token)>,
+        _: usize,
+    ) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
+        no()
+    }
+    async fn job(&self, _: &JobPlace) -> Result<Option<Job>, StoreError> {
+        no()
+    }
+    async fn jobs(&self, _: Option<&JobPlace>, _: usize) -> Result<Vec<Job>, StoreError> {
         no()
     }
     async fn keys(

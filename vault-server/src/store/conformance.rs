@@ -1,20 +1,25 @@
 //! The promises of [`Store`], each a test that every engine takes. An engine's tests are made by
 //! `conformance_tests!` and have the names of the promises.
 
+mod keys;
+mod leases;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::domain::{
-    BlindIndex, Body, ClassName, Clock, Environment, InstanceId, KeyId, KeyPurpose, KeyRecord, KeyState,
-    KeyVersion, LeaseName, Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity,
-    WrappedKey,
+    BlindIndex, Body, ClassName, Environment, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, Record,
+    Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
 };
 use crate::store::{
-    Change, Derived, DerivedState, Held, LeaseError, Leases, LogId, Lookup, MAX_ENTRY, Posting, Remembered,
-    Store, StoreError, TileId, Write,
+    Change, Derived, DerivedState, LogId, Lookup, MAX_ENTRY, Posting, Remembered, Store, StoreError, TileId,
+    Write,
 };
+
+pub(crate) use self::keys::*;
+pub(crate) use self::leases::*;
 
 /// The only log of a store under test, unless the test has several instances.
 pub(crate) const LOG: LogId = LogId(0);
@@ -65,6 +70,16 @@ macro_rules! conformance_tests {
             an_expired_lease_is_taken_under_a_new_fence
             a_write_under_an_old_fence_writes_nothing
             concurrent_takers_of_a_lease_have_one_winner
+            a_write_under_a_key_that_is_not_active_is_refused
+            a_condition_is_about_the_key_before_the_change
+            no_record_lands_under_a_key_that_was_retired
+            a_retired_key_refuses_its_own_writes_only
+            records_of_a_key_are_counted
+            records_are_found_by_the_version_of_their_index
+            a_job_is_changed_from_the_revision_before
+            concurrent_changes_of_a_job_have_one_winner
+            jobs_page_in_the_order_of_their_places
+            a_job_is_there_after_a_reopen
             scans_read_everything_once_in_order
             another_log_is_empty
             everything_is_there_after_a_reopen
@@ -125,7 +140,7 @@ pub(crate) fn record(number: u64) -> Record {
 }
 
 /// Version `version` of St. Mary's data key, with an id of that number.
-fn key(version: u8) -> KeyRecord {
+pub(crate) fn key(version: u8) -> KeyRecord {
     KeyRecord {
         id: key_id(version),
         tenant: Some(tenant("st-mary")),
@@ -690,82 +705,6 @@ pub(crate) async fn a_closed_store_is_unavailable(backend: &impl Backend) {
     let refused = store.commit(change([Write::Insert(record(2))], &[])).await;
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })));
     store.close().await.unwrap();
-}
-
-/// Leases of an instance at a time.
-fn leases(store: &Arc<dyn Store>, instance: u8, now: u64) -> Leases {
-    struct At(u64);
-    impl Clock for At {
-        fn now(&self) -> Timestamp {
-            Timestamp(self.0)
-        }
-    }
-    Leases::new(Arc::clone(store), Arc::new(At(now)), InstanceId::from_bytes([instance; 16]))
-}
-
-const MICROS: fn(u64) -> std::time::Duration = std::time::Duration::from_micros;
-
-fn work() -> LeaseName {
-    LeaseName::parse("job/reencrypt/st-mary").unwrap()
-}
-
-pub(crate) async fn a_lease_has_one_holder_at_a_time(backend: &impl Backend) {
-    let store = backend.open();
-    assert_eq!(store.lease(&work()).await, Ok(None));
-    let (ann, bob) = (leases(&store, 1, 100), leases(&store, 2, 109));
-    let mut held = ann.take(&work(), MICROS(10)).await.unwrap().unwrap();
-    assert_eq!(held.number(), 1);
-    assert_eq!(bob.take(&work(), MICROS(10)).await, Ok(None));
-    ann.renew(&mut held, MICROS(50)).await.unwrap();
-    assert_eq!(leases(&store, 2, 149).take(&work(), MICROS(10)).await, Ok(None));
-    ann.release(held).await.unwrap();
-    assert_eq!(bob.take(&work(), MICROS(10)).await.unwrap().unwrap().number(), 2);
-    let other = LeaseName::parse("job/reencrypt/st-john").unwrap();
-    assert_eq!(ann.take(&other, MICROS(10)).await.unwrap().unwrap().number(), 1);
-}
-
-pub(crate) async fn an_expired_lease_is_taken_under_a_new_fence(backend: &impl Backend) {
-    let store = backend.open();
-    let (ann, bob) = (leases(&store, 1, 100), leases(&store, 2, 110));
-    let mut held = ann.take(&work(), MICROS(10)).await.unwrap().unwrap();
-    let taken = bob.take(&work(), MICROS(10)).await.unwrap().unwrap();
-    assert_eq!((held.number(), taken.number()), (1, 2));
-    assert_eq!(ann.renew(&mut held, MICROS(10)).await, Err(LeaseError::Lost(work())));
-    assert_eq!(ann.release(held).await, Err(LeaseError::Lost(work())));
-    // Who holds it takes it anew, as after a crash.
-    assert_eq!(bob.take(&work(), MICROS(10)).await.unwrap().unwrap().number(), 3);
-    drop((store, ann, bob));
-    assert_eq!(backend.open().lease(&work()).await.unwrap().unwrap().fence, 3);
-}
-
-pub(crate) async fn a_write_under_an_old_fence_writes_nothing(backend: &impl Backend) {
-    let store = backend.open();
-    let held = leases(&store, 1, 100).take(&work(), MICROS(10)).await.unwrap().unwrap();
-    write(&store, [held.fence(), Write::Insert(record(1))]).await.unwrap();
-    write(&store, [Write::Insert(record(2)), held.fence()]).await.unwrap();
-    let taken = leases(&store, 2, 110).take(&work(), MICROS(10)).await.unwrap().unwrap();
-    assert_eq!(write(&store, [held.fence(), Write::Insert(record(3))]).await, CONFLICT);
-    let behind = write(&store, [Write::Insert(record(3)), held.fence()]).await;
-    assert_eq!(behind, Err(StoreError::Conflict { write: 1 }));
-    assert_eq!(get(&store, 3).await, None);
-    write(&store, [taken.fence(), Write::Insert(record(3))]).await.unwrap();
-    let unknown = LeaseName::parse("job/none").unwrap();
-    assert_eq!(write(&store, [Write::Fence { lease: unknown, fence: 0 }]).await, CONFLICT);
-}
-
-pub(crate) async fn concurrent_takers_of_a_lease_have_one_winner(backend: &impl Backend) {
-    let store = backend.open();
-    for round in 1..=8_u64 {
-        let takers = (0..16_u8).map(|taker| {
-            let leases = leases(&store, taker, round * 100);
-            tokio::spawn(async move { leases.take(&work(), MICROS(10)).await.unwrap() })
-        });
-        let mut winners = Vec::new();
-        for taker in takers.collect::<Vec<_>>() {
-            winners.extend(taker.await.unwrap());
-        }
-        assert_eq!(winners.iter().map(Held::number).collect::<Vec<_>>(), [round]);
-    }
 }
 
 pub(crate) async fn scans_read_everything_once_in_order(backend: &impl Backend) {

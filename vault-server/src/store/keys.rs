@@ -15,7 +15,10 @@
 //! | `Tiles`      | level(1), index(8)                                | the tile                           |
 //! | `Postings`   | index key (length 1, bytes), sequence(8)          | empty                              |
 //! | `Leases`     | name                                              | the lease                          |
+//! | `Jobs`       | tenant (bytes, or none), 0(1), kind(1)            | the job                            |
 //! | `Meta`       | `format`, `identity`, `records`, `derived`, `checkpoint` | see [`super::row`]          |
+//!
+//! A tenant's name has no byte below `-`: with a 0 behind it, jobs sort as their tenants do, the vault's own first.
 //!
 //! Every row, an empty one too, ends with the checksum of [`super::row`].
 //!
@@ -23,8 +26,8 @@
 //! index: an erased one is found by its token only.
 
 use crate::domain::{
-    BlindIndex, Body, ClassName, KeyId, KeyPurpose, KeyVersion, Record, SubjectRef, TenantId, Timestamp,
-    Token,
+    BlindIndex, Body, ClassName, JobKind, JobPlace, KeyId, KeyPurpose, KeyVersion, Record, SubjectRef,
+    TenantId, Timestamp, Token,
 };
 use crate::store::TileId;
 
@@ -45,11 +48,12 @@ pub(crate) enum Space {
     Postings = 11,
     Meta = 12,
     Leases = 13,
+    Jobs = 14,
 }
 
 impl Space {
     /// All of them, in the order of their numbers, which count from 1 without a gap.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Records,
         Self::Subjects,
         Self::Indexes,
@@ -63,6 +67,7 @@ impl Space {
         Self::Postings,
         Self::Meta,
         Self::Leases,
+        Self::Jobs,
     ];
 
     /// Name of a row of this space in errors, and of the space in engines that name theirs.
@@ -81,6 +86,7 @@ impl Space {
             Self::Postings => "log-index",
             Self::Meta => "meta",
             Self::Leases => "lease",
+            Self::Jobs => "job",
         }
     }
 
@@ -121,6 +127,14 @@ pub(crate) fn index(tenant: &TenantId, class: &ClassName, index: BlindIndex) -> 
     key
 }
 
+/// The beginning of the rows of blind indexes that a version of the index key made; each goes on with the rest of the
+/// index (16 bytes) and a token.
+pub(crate) fn indexes_under(tenant: &TenantId, class: &ClassName, version: KeyVersion) -> Vec<u8> {
+    let mut key = index(tenant, class, BlindIndex { version, mac: [0; 16] });
+    key.truncate(key.len() - 16);
+    key
+}
+
 /// The beginning of the rows of what is sealed under a key; each goes on with a token.
 pub(crate) fn sealed_under(key: KeyId) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(32);
@@ -141,6 +155,23 @@ pub(crate) fn key(tenant: Option<&TenantId>, purpose: KeyPurpose, version: KeyVe
     let mut key = keys(tenant, purpose);
     key.extend_from_slice(&version.0.to_be_bytes());
     key
+}
+
+/// A job.
+pub(crate) fn job(place: &JobPlace) -> Vec<u8> {
+    let mut key = place.tenant.as_ref().map_or(&[][..], |tenant| tenant.as_str().as_bytes()).to_vec();
+    key.extend_from_slice(&[0, place.kind.number()]);
+    key
+}
+
+/// What [`job`] was made of.
+pub(crate) fn parse_job(key: &[u8]) -> Option<JobPlace> {
+    let [name @ .., 0, kind] = key else { return None };
+    let tenant = match std::str::from_utf8(name).ok()? {
+        "" => None,
+        name => Some(TenantId::parse(name).ok()?),
+    };
+    Some(JobPlace { tenant, kind: JobKind::from_number(*kind)? })
 }
 
 /// When an answer may be forgotten.
@@ -199,6 +230,13 @@ pub(crate) fn token_at_end(key: &[u8]) -> Option<Token> {
     key.last_chunk::<16>().map(|bytes| Token::from_bytes(*bytes))
 }
 
+/// The blind index and the token at the end of its row's key.
+pub(crate) fn index_at_end(key: &[u8]) -> Option<(BlindIndex, Token)> {
+    let (before, token) = key.split_last_chunk::<16>()?;
+    let index = before.last_chunk::<{ BlindIndex::LEN }>()?;
+    Some((BlindIndex::from_bytes(*index), Token::from_bytes(*token)))
+}
+
 /// The sequence at the end of a log-index row's key.
 pub(crate) fn sequence_at_end(key: &[u8]) -> Option<u64> {
     key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))
@@ -255,6 +293,25 @@ mod tests {
         let class = |name| ClassName::parse(name).unwrap();
         let blind = BlindIndex { version: KeyVersion(1), mac: [7; 16] };
         assert_ne!(index(&tenant("ab"), &class("c"), blind), index(&tenant("a"), &class("bc"), blind));
+    }
+
+    #[test]
+    fn jobs_sort_as_their_places_do_and_come_back() {
+        let tenants = [None, Some("-"), Some("0"), Some("a"), Some("a-b"), Some("a0"), Some("ab"), Some("b")];
+        let tenants = tenants.map(|name| name.and_then(|name| TenantId::parse(name).ok()));
+        let mut places: Vec<_> = tenants
+            .iter()
+            .flat_map(|tenant| {
+                JobKind::ALL.iter().map(|kind| JobPlace { tenant: tenant.clone(), kind: *kind })
+            })
+            .collect();
+        places.sort();
+        places.dedup();
+        assert!(places.iter().is_sorted_by_key(|place| job(place)));
+        assert!(places.iter().all(|place| parse_job(&job(place)).as_ref() == Some(place)));
+        for bad in [&b""[..], b"\x01", b"\0", b"\0\0", b"\0\x06", b"a\x01", b"A\0\x01", b"a\0\0\x01"] {
+            assert_eq!(parse_job(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -12,6 +12,9 @@
 //!            | key version(4) | state(1) | number of wraps(4) | each: 4:wrapping key | 4:ciphertext
 //! remembered version(1)=1 | request(32) | at(8) | expires(8) | number of tokens(4) | each: 0(1), or 1(1) token(16)
 //! lease      version(1)=1 | revision(8) | fence(8) | holder(16) | expires(8)
+//! job        version(1)=1 | revision(8) | id(16) | state(1) | flags(1) | 1:asked by | asked(8) | not before(8)
+//!            | budget: bytes(8) | KMS calls(4) | key id(16), if flags & 1 | 1:approved by, if flags & 2
+//!            | begun(8) | changed(8) | progress: total(8) | done(8) | failed(8) | bytes(8) | KMS calls(8) | 4:cause
 //! identity   version(1)=1 | vault(16) | 1:environment
 //! ```
 //!
@@ -25,10 +28,11 @@
 use sha2::{Digest, Sha256};
 
 use crate::domain::{
-    BlindIndex, Body, ClassName, Environment, InstanceId, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion,
-    LeaseName, Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
+    BlindIndex, Body, ClassName, Environment, InstanceId, Job, JobBudget, JobId, JobOrder, JobPlace,
+    JobProgress, JobState, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, LeaseName, PrincipalId,
+    Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
 };
-use crate::store::keys::{Space, purpose_byte};
+use crate::store::keys::{self, Space, purpose_byte};
 use crate::store::{Lease, Remembered};
 
 /// Length of the checksum at the end of every row.
@@ -42,6 +46,8 @@ const VERSION: u8 = 1;
 const HAS_SUBJECT: u8 = 1;
 const HAS_INDEX: u8 = 2;
 const IS_ERASED: u8 = 4;
+const HAS_KEY: u8 = 1;
+const IS_APPROVED: u8 = 2;
 
 /// The checksum of a row at its place.
 pub(crate) fn checksum(space: Space, key: &[u8], content: &[u8]) -> [u8; CHECKSUM] {
@@ -229,6 +235,84 @@ pub(crate) fn read_lease(name: &LeaseName, row: &[u8]) -> Result<Lease, CorruptR
     Ok(Lease { name: name.clone(), holder, fence, expires, revision })
 }
 
+/// Content of a job's row; its place is the row's key.
+pub(crate) fn write_job(job: &Job, out: &mut Vec<u8>) {
+    let Job { id, place: _, order, state, approved_by, begun, changed, progress, cause, revision } = job;
+    let JobOrder { key, budget, asked_by, asked, not_before } = order;
+    out.push(VERSION);
+    out.extend_from_slice(&revision.to_be_bytes());
+    out.extend_from_slice(id.as_bytes());
+    out.push(match state {
+        JobState::Asked => 1,
+        JobState::Running => 2,
+        JobState::Paused => 3,
+        JobState::Done => 4,
+        JobState::Failed => 5,
+        JobState::Cancelled => 6,
+    });
+    out.push(if key.is_some() { HAS_KEY } else { 0 } | if approved_by.is_some() { IS_APPROVED } else { 0 });
+    push_name(out, asked_by.as_str());
+    out.extend_from_slice(&asked.0.to_be_bytes());
+    out.extend_from_slice(&not_before.0.to_be_bytes());
+    out.extend_from_slice(&budget.bytes.to_be_bytes());
+    out.extend_from_slice(&budget.kms_calls.to_be_bytes());
+    if let Some(key) = key {
+        out.extend_from_slice(key.as_bytes());
+    }
+    if let Some(principal) = approved_by {
+        push_name(out, principal.as_str());
+    }
+    let JobProgress { total, done, failed, bytes, kms_calls } = *progress;
+    for number in [begun.0, changed.0, total, done, failed, bytes, kms_calls] {
+        out.extend_from_slice(&number.to_be_bytes());
+    }
+    push_bytes(out, cause.as_bytes());
+}
+
+/// The job of a row.
+pub(crate) fn read_job(place: &JobPlace, row: &[u8]) -> Result<Job, CorruptRow> {
+    read_job_content(place, content(Space::Jobs, &keys::job(place), row)?)
+}
+
+/// The job of a row's content, after its checksum was compared.
+pub(crate) fn read_job_content(place: &JobPlace, content: &[u8]) -> Result<Job, CorruptRow> {
+    let mut reader = Reader(content);
+    reader.version()?;
+    let revision = reader.u64()?;
+    let id = JobId::from_bytes(*reader.array()?);
+    let state = match reader.u8()? {
+        1 => JobState::Asked,
+        2 => JobState::Running,
+        3 => JobState::Paused,
+        4 => JobState::Done,
+        5 => JobState::Failed,
+        6 => JobState::Cancelled,
+        _ => return Err(CorruptRow),
+    };
+    let flags = reader.u8()?;
+    if flags & !(HAS_KEY | IS_APPROVED) != 0 {
+        return Err(CorruptRow);
+    }
+    let asked_by = reader.principal()?;
+    let (asked, not_before) = (reader.time()?, reader.time()?);
+    let budget = JobBudget { bytes: reader.u64()?, kms_calls: reader.u32()? };
+    let key = if flags & HAS_KEY == 0 { None } else { Some(KeyId::from_bytes(*reader.array()?)) };
+    let approved_by = if flags & IS_APPROVED == 0 { None } else { Some(reader.principal()?) };
+    let (begun, changed) = (reader.time()?, reader.time()?);
+    let progress = JobProgress {
+        total: reader.u64()?,
+        done: reader.u64()?,
+        failed: reader.u64()?,
+        bytes: reader.u64()?,
+        kms_calls: reader.u64()?,
+    };
+    let cause = reader.text()?.to_owned();
+    reader.end()?;
+    let order = JobOrder { key, budget, asked_by, asked, not_before };
+    let place = place.clone();
+    Ok(Job { id, place, order, state, approved_by, begun, changed, progress, cause, revision })
+}
+
 /// Content of the identity's row.
 pub(crate) fn write_identity(identity: &VaultIdentity, out: &mut Vec<u8>) {
     out.push(VERSION);
@@ -312,6 +396,10 @@ impl<'a> Reader<'a> {
     fn name(&mut self) -> Result<&'a str, CorruptRow> {
         let len = usize::from(self.u8()?);
         std::str::from_utf8(self.take(len)?).map_err(|_| CorruptRow)
+    }
+
+    fn principal(&mut self) -> Result<PrincipalId, CorruptRow> {
+        PrincipalId::parse(self.name()?).map_err(|_| CorruptRow)
     }
 
     fn end(self) -> Result<(), CorruptRow> {

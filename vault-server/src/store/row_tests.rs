@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::JobKind;
 use crate::store::keys;
 
 fn sealed(space: Space, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -57,6 +58,39 @@ fn example_key() -> KeyRecord {
     }
 }
 
+fn job_row(job: &Job) -> Vec<u8> {
+    sealed(Space::Jobs, &keys::job(&job.place), |out| write_job(job, out))
+}
+
+fn example_job() -> Job {
+    Job {
+        id: JobId::from_bytes([0x99; 16]),
+        place: JobPlace { tenant: Some(TenantId::parse("st-mary").unwrap()), kind: JobKind::Destroy },
+        order: JobOrder {
+            key: Some(KeyId::from_bytes([0x44; 16])),
+            budget: JobBudget { bytes: 1 << 20, kms_calls: 3 },
+            asked_by: PrincipalId::parse("ann@example.org").unwrap(),
+            asked: Timestamp(1),
+            not_before: Timestamp(2),
+        },
+        state: JobState::Failed,
+        approved_by: Some(PrincipalId::parse("bob").unwrap()),
+        begun: Timestamp(3),
+        changed: Timestamp(4),
+        progress: JobProgress { total: 5, done: 6, failed: 7, bytes: 8, kms_calls: 9 },
+        cause: "kms".to_owned(),
+        revision: 10,
+    }
+}
+
+/// Of the vault itself, with nothing that may be left out.
+fn bare_job() -> Job {
+    let job = example_job();
+    let order = JobOrder { key: None, budget: JobBudget::default(), ..job.order };
+    let place = JobPlace { tenant: None, kind: JobKind::Rewrap };
+    Job { place, order, state: JobState::Asked, approved_by: None, cause: String::new(), ..job }
+}
+
 fn example_answer() -> Remembered {
     Remembered {
         key: [0x77; 32],
@@ -78,6 +112,8 @@ fn rows_are_the_committed_vectors() {
         ("key", key_row(&example_key()), include_str!("vectors/key.hex")),
         ("vault key", key_row(&vault_key), include_str!("vectors/vault-key.hex")),
         ("remembered", remembered_row(&example_answer()), include_str!("vectors/remembered.hex")),
+        ("job", job_row(&example_job()), include_str!("vectors/job.hex")),
+        ("bare job", job_row(&bare_job()), include_str!("vectors/bare-job.hex")),
     ] {
         assert_eq!(hex::encode(row), vector.split_whitespace().collect::<String>(), "{name}");
     }
@@ -105,6 +141,9 @@ fn any_changed_bit_is_corrupt() {
     assert_every_bit_counts(&record_row(&record), |row| read_record(record.token, row));
     assert_every_bit_counts(&key_row(&key), |row| read_key(&place(&key), row));
     assert_every_bit_counts(&remembered_row(&answer), |row| read_remembered(&answer.key, row));
+    for job in [example_job(), bare_job()] {
+        assert_every_bit_counts(&job_row(&job), |row| read_job(&job.place, row));
+    }
 }
 
 #[test]
@@ -130,6 +169,64 @@ fn a_row_with_a_good_checksum_is_still_read_strictly() {
     assert_eq!(good(&|content| content[14] = b'A'), Err(CorruptRow), "tenant");
     assert_eq!(good(&|content| content[25] |= 8), Err(CorruptRow), "flags");
     assert_eq!(good(&|content| content.push(0)), Err(CorruptRow), "end");
+}
+
+#[test]
+fn a_jobs_row_with_a_good_checksum_is_still_read_strictly() {
+    let job = example_job();
+    let good = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut content = Vec::new();
+        write_job(&job, &mut content);
+        change(&mut content);
+        read_job(&job.place, &sealed(Space::Jobs, &keys::job(&job.place), |out| *out = content))
+    };
+    assert_eq!(good(&|_| ()), Ok(job.clone()));
+    assert_eq!(good(&|content| content[0] = 2), Err(CorruptRow), "version");
+    for state in [0, 7, 255] {
+        assert_eq!(good(&|content| content[25] = state), Err(CorruptRow), "state {state}");
+    }
+    for flags in [0, 1, 2, 7, 0x83] {
+        assert_eq!(good(&|content| content[26] = flags), Err(CorruptRow), "flags {flags}");
+    }
+    assert_eq!(good(&|content| content[28] = b'A'), Err(CorruptRow), "who asked");
+    assert_eq!(good(&|content| *content.last_mut().unwrap() = 0xff), Err(CorruptRow), "cause");
+    assert_eq!(good(&|content| content.push(0)), Err(CorruptRow), "end");
+    let other = JobPlace { kind: JobKind::Shred, ..job.place.clone() };
+    assert_eq!(read_job(&other, &job_row(&job)), Err(CorruptRow), "place");
+}
+
+fn any_job() -> impl Strategy<Value = Job> {
+    let names = ("[a-z0-9][a-z0-9._@/-]{0,127}", proptest::option::of("[a-z0-9][a-z0-9._@/-]{0,127}"));
+    let tenant = proptest::option::of("[a-z0-9][a-z0-9-]{0,62}");
+    let place = (tenant, proptest::sample::select(JobKind::ALL));
+    let state = proptest::sample::select(vec![
+        JobState::Asked,
+        JobState::Running,
+        JobState::Paused,
+        JobState::Done,
+        JobState::Failed,
+        JobState::Cancelled,
+    ]);
+    let fields =
+        (any::<[u8; 16]>(), any::<Option<[u8; 16]>>(), any::<u32>(), any::<[u64; 11]>(), any::<String>());
+    (place, names, state, fields).prop_map(|((tenant, kind), names, state, (id, key, calls, n, cause))| Job {
+        id: JobId::from_bytes(id),
+        place: JobPlace { tenant: tenant.map(|name| TenantId::parse(&name).unwrap()), kind },
+        order: JobOrder {
+            key: key.map(KeyId::from_bytes),
+            budget: JobBudget { bytes: n[0], kms_calls: calls },
+            asked_by: PrincipalId::parse(&names.0).unwrap(),
+            asked: Timestamp(n[1]),
+            not_before: Timestamp(n[2]),
+        },
+        state,
+        approved_by: names.1.map(|name| PrincipalId::parse(&name).unwrap()),
+        begun: Timestamp(n[3]),
+        changed: Timestamp(n[4]),
+        progress: JobProgress { total: n[5], done: n[6], failed: n[7], bytes: n[8], kms_calls: n[9] },
+        cause,
+        revision: n[10],
+    })
 }
 
 fn any_record() -> impl Strategy<Value = Record> {
@@ -205,6 +302,11 @@ proptest! {
     }
 
     #[test]
+    fn a_job_comes_back_as_it_was(job in any_job()) {
+        prop_assert_eq!(read_job(&job.place, &job_row(&job)), Ok(job));
+    }
+
+    #[test]
     fn no_bytes_make_a_reader_panic(bytes: Vec<u8>) {
         let sum = checksum(Space::Records, &[0; 16], &bytes);
         let row = [&bytes[..], &sum].concat();
@@ -212,5 +314,7 @@ proptest! {
         let _ = read_key(&[], &bytes);
         let _ = read_remembered(&[0; 32], &bytes);
         let _ = read_identity(&bytes);
+        let _ = read_job_content(&bare_job().place, &bytes);
+        let _ = keys::parse_job(&bytes);
     }
 }

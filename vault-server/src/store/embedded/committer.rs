@@ -15,11 +15,12 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
-use crate::domain::{LeaseName, Record, Timestamp};
+use crate::domain::{KeyId, KeyState, Record, Timestamp};
 use crate::store::embedded::engine::{Engine, Rows};
 use crate::store::embedded::prepare::{Condition, Prepared, RowId};
+use crate::store::embedded::read;
 use crate::store::keys::{self, Space};
-use crate::store::{Committed, Lease, StoreError, corrupt, row};
+use crate::store::{Committed, StoreError, corrupt, row};
 
 /// What the committer is asked for.
 #[derive(Debug)]
@@ -97,6 +98,9 @@ struct Batch {
     number: u64,
     /// Rows that its tasks are about, and which task.
     touched: HashMap<RowId, usize>,
+    /// Keys that were looked up, and whether each is active. It holds for the batch: who comes after a change of a key
+    /// is not in it.
+    active: HashMap<KeyId, bool>,
     parts: Vec<Rows>,
     /// Rows that only the committer can make: numbered entries, removals. They come after the others.
     own: Rows,
@@ -186,7 +190,11 @@ impl<E: Engine> Committer<E> {
                     for id in condition.rows().into_iter().flatten() {
                         self.touch(id, number, write)?;
                     }
-                    self.check_condition(condition, number, write, &mut effects)?;
+                    let changed = condition.watched().and_then(|id| self.batch.touched.get(&id));
+                    if changed.is_some_and(|by| *by != number) {
+                        return Err(NotNow::Later);
+                    }
+                    self.check_condition(condition, write, &mut effects)?;
                 }
             }
             Task::Forget(answers) => {
@@ -218,24 +226,30 @@ impl<E: Engine> Committer<E> {
     }
 
     fn check_condition(
-        &self,
+        &mut self,
         condition: &Condition,
-        number: usize,
         write: usize,
         effects: &mut Effects,
     ) -> Result<(), NotNow> {
         match condition {
             Condition::NextLease { name, revision } => {
-                let there = self.lease(name)?.map(|lease| lease.revision);
+                let there = self.read(|engine| read::lease(engine, name))?.map(|lease| lease.revision);
                 if there == revision.checked_sub(1) { Ok(()) } else { Err(conflict(write)) }
             }
             Condition::Fence { name, fence } => {
-                let touched = self.batch.touched.get(&RowId::Lease(name.clone()));
-                if touched.is_some_and(|by| *by != number) {
-                    return Err(NotNow::Later);
-                }
-                let there = self.lease(name)?.map(|lease| lease.fence);
+                let there = self.read(|engine| read::lease(engine, name))?.map(|lease| lease.fence);
                 if there == Some(*fence) { Ok(()) } else { Err(conflict(write)) }
+            }
+            Condition::Active(id) => {
+                if self.is_active(*id)? {
+                    Ok(())
+                } else {
+                    Err(conflict(write))
+                }
+            }
+            Condition::NextJob { place, revision } => {
+                let there = self.read(|engine| read::job(engine, place))?.map(|job| job.revision);
+                if there == revision.checked_sub(1) { Ok(()) } else { Err(conflict(write)) }
             }
             Condition::NewRecord(token) => {
                 effects.new_records += 1;
@@ -295,11 +309,19 @@ impl<E: Engine> Committer<E> {
         Ok(())
     }
 
-    fn lease(&self, name: &LeaseName) -> Result<Option<Lease>, NotNow> {
-        let key = name.as_str().as_bytes();
-        let row = self.get(Space::Leases, key)?;
-        row.map(|row| row::read_lease(name, row.as_ref()).map_err(|_| refused(Space::Leases, key)))
-            .transpose()
+    /// Nearly every change asks, and most ask about the same few keys: one look for each in a batch.
+    fn is_active(&mut self, id: KeyId) -> Result<bool, NotNow> {
+        if let Some(active) = self.batch.active.get(&id) {
+            return Ok(*active);
+        }
+        let key = self.read(|engine| read::key(engine, id))?;
+        let active = key.is_some_and(|key| key.state == KeyState::Active);
+        self.batch.active.insert(id, active);
+        Ok(active)
+    }
+
+    fn read<R>(&self, read: impl FnOnce(&E) -> Result<R, StoreError>) -> Result<R, NotNow> {
+        read(&self.engine).map_err(NotNow::Refused)
     }
 
     fn contains(&self, space: Space, key: &[u8]) -> Result<bool, NotNow> {
@@ -314,6 +336,7 @@ impl<E: Engine> Committer<E> {
     fn write(&mut self) {
         let batch = &mut self.batch;
         if batch.done.is_empty() {
+            batch.active.clear();
             return;
         }
         if batch.records != self.progress.records.load(Ordering::SeqCst) {
@@ -338,6 +361,7 @@ impl<E: Engine> Committer<E> {
         self.durable.send_replace(if failure.is_none() { batch.number } else { u64::MAX });
         batch.parts.clear();
         batch.touched.clear();
+        batch.active.clear();
         batch.bytes = 0;
         for (waiting, done) in batch.done.drain(..) {
             // Who gave up waiting does not hear it.

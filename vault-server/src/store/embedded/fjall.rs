@@ -19,13 +19,18 @@ pub(crate) struct FjallEngine {
 
 impl FjallEngine {
     pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
+        Self::open_with(dir, cache_bytes, &Space::ALL)
+    }
+
+    /// Those that are not there are made: a store of older software has fewer.
+    pub(super) fn open_with(dir: &Path, cache_bytes: u64, spaces: &[Space]) -> Result<Self, EngineError> {
         let database = Database::builder(dir)
             .cache_size(cache_bytes)
             // Rows are sealed: there is nothing to gain.
             .journal_compression(CompressionType::None)
             .open()?;
-        let spaces = Space::ALL
-            .into_iter()
+        let spaces = spaces
+            .iter()
             .map(|space| database.keyspace(space.name(), KeyspaceCreateOptions::default))
             .collect::<Result<_, _>>()?;
         Ok(Self { database, spaces })

@@ -43,8 +43,8 @@ use self::engine::{Direction, Engine, Rows};
 pub use self::options::{EngineKind, StoreOptions};
 use self::prepare::Prepared;
 use crate::domain::{
-    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, LeaseName, Record, SubjectRef, TenantId, Timestamp,
-    Token, VaultIdentity,
+    self, BlindIndex, ClassName, JobPlace, KeyId, KeyPurpose, KeyRecord, KeyVersion, LeaseName, Record,
+    SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::keys::{Space, meta};
 use crate::store::{
@@ -271,6 +271,23 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         self.read(limit, move |engine| read::tokens_of_key(engine, key, after, limit)).await
     }
 
+    async fn count_of_key(&self, key: KeyId) -> Result<u64, StoreError> {
+        self.read(usize::MAX, move |engine| read::count_of_key(engine, key)).await
+    }
+
+    async fn indexed_under(
+        &self,
+        tenant: &TenantId,
+        class: &ClassName,
+        version: KeyVersion,
+        after: Option<(BlindIndex, Token)>,
+        limit: usize,
+    ) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
+        let of = (tenant.clone(), class.clone());
+        self.read(limit, move |engine| read::indexed_under(engine, (&of.0, &of.1), version, after, limit))
+            .await
+    }
+
     async fn keys(
         &self,
         tenant: Option<&TenantId>,
@@ -304,6 +321,16 @@ impl<E: Engine> Store for EmbeddedStore<E> {
     async fn lease(&self, name: &LeaseName) -> Result<Option<Lease>, StoreError> {
         let name = name.clone();
         self.read(1, move |engine| read::lease(engine, &name)).await
+    }
+
+    async fn job(&self, place: &JobPlace) -> Result<Option<domain::Job>, StoreError> {
+        let place = place.clone();
+        self.read(1, move |engine| read::job(engine, &place)).await
+    }
+
+    async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<domain::Job>, StoreError> {
+        let after = after.cloned();
+        self.read(limit, move |engine| read::jobs(engine, after.as_ref(), limit)).await
     }
 
     fn log(&self) -> LogId {

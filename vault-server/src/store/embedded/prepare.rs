@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 
-use crate::domain::{LeaseName, Record, Timestamp};
+use crate::domain::{JobPlace, KeyId, LeaseName, Record, Timestamp};
 use crate::store::embedded::engine::Rows;
 use crate::store::keys::{self, Space};
 use crate::store::{Change, MAX_ENTRY, StoreError, Write, row};
@@ -16,6 +16,7 @@ pub(crate) enum RowId {
     KeyId([u8; 16]),
     Remembered([u8; 32]),
     Lease(LeaseName),
+    Job(Box<[u8]>),
     Identity,
 }
 
@@ -36,6 +37,10 @@ pub(crate) enum Condition {
     NextLease { name: LeaseName, revision: u64 },
     /// The lease there has this fence.
     Fence { name: LeaseName, fence: u64 },
+    /// The key is there and active.
+    Active(KeyId),
+    /// The job there has the revision before this one; there is none if this is 0.
+    NextJob { place: JobPlace, revision: u64 },
 }
 
 impl Condition {
@@ -49,7 +54,23 @@ impl Condition {
             }
             Self::NewAnswer { key, .. } => [Some(RowId::Remembered(*key)), None],
             Self::NextLease { name, .. } => [Some(RowId::Lease(name.clone())), None],
-            Self::Fence { .. } => [None, None],
+            Self::NextJob { place, .. } => [Some(RowId::Job(keys::job(place).into())), None],
+            Self::Fence { .. } | Self::Active(_) => [None, None],
+        }
+    }
+
+    /// The row that it is about and does not change. A change of that row in the batch at hand must be durable first.
+    pub(crate) fn watched(&self) -> Option<RowId> {
+        match self {
+            Self::Fence { name, .. } => Some(RowId::Lease(name.clone())),
+            Self::Active(id) => Some(RowId::KeyId(*id.as_bytes())),
+            Self::NewRecord(_)
+            | Self::NextRecord(_)
+            | Self::NewKey { .. }
+            | Self::NextKey { .. }
+            | Self::NewAnswer { .. }
+            | Self::NextLease { .. }
+            | Self::NextJob { .. } => None,
         }
     }
 }
@@ -113,6 +134,11 @@ fn prepare(write: Write, rows: &mut Rows) -> Condition {
             Condition::NextLease { name: lease.name, revision: lease.revision }
         }
         Write::Fence { lease, fence } => Condition::Fence { name: lease, fence },
+        Write::Active(id) => Condition::Active(id),
+        Write::PutJob(job) => {
+            rows.put_with(Space::Jobs, &keys::job(&job.place), |out| row::write_job(&job, out));
+            Condition::NextJob { place: job.place, revision: job.revision }
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::domain::{
-    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, LeaseName, Record, SubjectRef, TenantId, Timestamp,
-    Token, VaultIdentity,
+    BlindIndex, ClassName, Job, JobPlace, KeyId, KeyPurpose, KeyRecord, KeyVersion, LeaseName, Record,
+    SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::embedded::engine::{Direction, Engine};
 use crate::store::keys::{self, Space, meta};
@@ -66,6 +66,41 @@ pub(crate) fn tokens_of_key(
     tokens(engine, Space::SealedUnder, &keys::sealed_under(key), after, limit)
 }
 
+pub(crate) fn count_of_key(engine: &impl Engine, key: KeyId) -> Result<u64, StoreError> {
+    let (prefix, mut count) = (keys::sealed_under(key), 0);
+    scan(engine, Space::SealedUnder, &prefix, &prefix, Direction::Forward, &mut |key, row| {
+        check(Space::SealedUnder, key, row)?;
+        count += 1;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(count)
+}
+
+pub(crate) fn indexed_under(
+    engine: &impl Engine,
+    (tenant, class): (&TenantId, &ClassName),
+    version: KeyVersion,
+    after: Option<(BlindIndex, Token)>,
+    limit: usize,
+) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
+    let mut found = Vec::new();
+    let prefix = keys::indexes_under(tenant, class, version);
+    let from = after.map_or_else(Vec::new, |(index, token)| {
+        [&keys::index(tenant, class, index)[..], token.as_bytes(), &[0]].concat()
+    });
+    let from = from.max(prefix.clone());
+    if limit == 0 || !from.starts_with(&prefix) {
+        return Ok(found);
+    }
+    scan(engine, Space::Indexes, &prefix, &from, Direction::Forward, &mut |key, row| {
+        check(Space::Indexes, key, row)?;
+        let one = keys::index_at_end(key).filter(|_| key.len() == prefix.len() + 16 + 16);
+        found.push(one.ok_or_else(|| corrupt(Space::Indexes, key))?);
+        Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    Ok(found)
+}
+
 pub(crate) fn keys(
     engine: &impl Engine,
     tenant: Option<&TenantId>,
@@ -116,6 +151,23 @@ pub(crate) fn lease(engine: &impl Engine, name: &LeaseName) -> Result<Option<Lea
     let key = name.as_str().as_bytes();
     let read = |row: &[u8]| row::read_lease(name, row).map_err(|_| corrupt(Space::Leases, key));
     engine.get(Space::Leases, key)?.map(|row| read(row.as_ref())).transpose()
+}
+
+pub(crate) fn job(engine: &impl Engine, place: &JobPlace) -> Result<Option<Job>, StoreError> {
+    let key = keys::job(place);
+    let read = |row: &[u8]| row::read_job(place, row).map_err(|_| corrupt(Space::Jobs, &key));
+    engine.get(Space::Jobs, &key)?.map(|row| read(row.as_ref())).transpose()
+}
+
+pub(crate) fn jobs(
+    engine: &impl Engine,
+    after: Option<&JobPlace>,
+    limit: usize,
+) -> Result<Vec<Job>, StoreError> {
+    let from = after.map(keys::job);
+    page(engine, Space::Jobs, from.as_deref(), limit, |key, row| {
+        row::read_job(&keys::parse_job(key)?, row).ok()
+    })
 }
 
 pub(crate) fn scan_records(

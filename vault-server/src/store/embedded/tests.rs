@@ -4,10 +4,10 @@ use std::time::Duration;
 use super::format::FORMAT;
 use super::simulated::{Fault, SimulatedEngine};
 use super::*;
-use crate::domain::Record;
+use crate::domain::{JobKind, JobPlace, Record};
 use crate::store::Write;
 use crate::store::conformance::{
-    Backend, LOG, change, conformance_tests, key_id, record, subject, tenant, token,
+    Backend, LOG, change, conformance_tests, job, key, key_id, record, subject, tenant, token,
 };
 
 impl Backend for (tempfile::TempDir, EngineKind) {
@@ -80,6 +80,40 @@ mod directories {
             let store = open(kind, dir.path(), StoreOptions::default()).unwrap();
             store.close().await.unwrap();
             drop(open(kind, dir.path(), StoreOptions::default()).unwrap());
+        }
+    }
+}
+
+/// Before there were jobs.
+#[tokio::test]
+async fn a_store_of_older_software_opens_and_has_room_for_what_is_new() {
+    for kind in EngineKind::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        let writes = || change([Write::Insert(record(1))], &["a"]);
+        match kind {
+            EngineKind::Fjall => {
+                let path = dir.path().join(kind.as_str());
+                let older = &Space::ALL[..Space::Jobs.position()];
+                let engine = fjall::FjallEngine::open_with(&path, 1 << 20, older).unwrap();
+                let store = EmbeddedStore::start("older", engine, None, &StoreOptions::default()).unwrap();
+                store.commit(writes()).await.unwrap();
+                store.close().await.unwrap();
+            }
+            // One tree for all spaces: there is nothing to make.
+            EngineKind::Sled => {
+                let store = open(kind, dir.path(), StoreOptions::default()).unwrap();
+                store.commit(writes()).await.unwrap();
+                store.close().await.unwrap();
+            }
+        }
+        for revision in 0..2 {
+            let store = open(kind, dir.path(), StoreOptions::default()).unwrap();
+            assert_eq!(store.records(&[token(1)]).await.unwrap(), [Lookup::Found(Box::new(record(1)))]);
+            let place = JobPlace { tenant: None, kind: JobKind::Rewrap };
+            let before = store.job(&place).await.unwrap().map(|job| job.revision);
+            assert_eq!(before, u64::checked_sub(revision, 1));
+            store.commit(change([Write::PutJob(job(place, revision))], &[])).await.unwrap();
+            store.close().await.unwrap();
         }
     }
 }
@@ -169,6 +203,32 @@ mod corruption {
         engine.remove(Space::Log, &1_u64.to_be_bytes());
         let opened = EmbeddedStore::start("simulated", engine, None, &StoreOptions::default()).err();
         assert_eq!(opened, Some(StoreError::Corrupt { what: "log-entry 0000000000000001".to_owned() }));
+    }
+
+    #[tokio::test]
+    async fn a_changed_job_is_named_and_one_at_no_place_of_a_job_too() {
+        let (engine, store) = one_record().await;
+        let place = JobPlace { tenant: None, kind: JobKind::Rewrap };
+        store.commit(change([Write::PutJob(job(place.clone(), 0))], &[])).await.unwrap();
+        let corrupt = |key: &[u8]| StoreError::Corrupt { what: format!("job {}", hex::encode(key)) };
+        engine.copy(Space::Jobs, &[0, 3], &[0, 77]);
+        assert_eq!(store.jobs(None, 9).await, Err(corrupt(&[0, 77])));
+        engine.flip(Space::Jobs, &[0, 3], 30);
+        assert_eq!(store.job(&place).await, Err(corrupt(&[0, 3])));
+        let next = store.commit(change([Write::PutJob(job(place, 1))], &[])).await;
+        assert_eq!(next, Err(corrupt(&[0, 3])));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_can_not_be_read_is_not_active() {
+        let (engine, store) = one_record().await;
+        store.commit(change([Write::InsertKey(key(1))], &[])).await.unwrap();
+        store.commit(change([Write::Active(key_id(1))], &[])).await.unwrap();
+        let place = keys::key(key(1).tenant.as_ref(), key(1).purpose, key(1).version);
+        engine.flip(Space::Keys, &place, 30);
+        let refused = store.commit(change([Write::Active(key_id(1)), Write::Insert(record(3))], &[])).await;
+        assert_eq!(refused, Err(StoreError::Corrupt { what: format!("key {}", hex::encode(place)) }));
+        assert_eq!(store.records(&[token(3)]).await.unwrap(), [Lookup::Missing]);
     }
 
     #[tokio::test]

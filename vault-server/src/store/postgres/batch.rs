@@ -1,13 +1,13 @@
 //! Changes that share a commit, and the statements that write them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use tokio_postgres::types::Type;
 
 use super::log::{Grip, int4, micros};
 use super::rows::{self, entry_checksum};
 use super::statement::{Statement, int8};
-use crate::domain::{Body, KeyRecord, LeaseName, Record, TenantId};
+use crate::domain::{Body, Job, JobPlace, KeyId, KeyRecord, KeyState, LeaseName, Record, TenantId};
 use crate::store::keys;
 use crate::store::{Change, Lease, Remembered, Write};
 
@@ -19,6 +19,7 @@ pub(super) enum RowId {
     KeyId([u8; 16]),
     Remembered([u8; 32]),
     Lease(LeaseName),
+    Job(JobPlace),
 }
 
 /// The rows that a write changes.
@@ -33,8 +34,30 @@ pub(super) fn rows_of(write: &Write) -> [Option<RowId>; 2] {
         }
         Write::Remember(answer) => [Some(RowId::Remembered(answer.key)), None],
         Write::PutLease(lease) => [Some(RowId::Lease(lease.name.clone())), None],
-        Write::Fence { .. } => [None, None],
+        Write::PutJob(job) => [Some(RowId::Job(job.place.clone())), None],
+        Write::Fence { .. } | Write::Active(_) => [None, None],
     }
+}
+
+/// The row that a write's condition is about and that it does not change. Who changes it before shares no batch with it.
+pub(super) fn watched(write: &Write) -> Option<RowId> {
+    match write {
+        Write::Fence { lease, .. } => Some(RowId::Lease(lease.clone())),
+        Write::Active(id) => Some(RowId::KeyId(*id.as_bytes())),
+        Write::Insert(_)
+        | Write::Replace(_)
+        | Write::InsertKey(_)
+        | Write::ReplaceKey(_)
+        | Write::Remember(_)
+        | Write::PutLease(_)
+        | Write::PutJob(_) => None,
+    }
+}
+
+/// The keys that must be active, each once and in the order in which they are locked.
+pub(super) fn must_be_active<'a>(changes: impl IntoIterator<Item = &'a Change>) -> BTreeSet<KeyId> {
+    let writes = changes.into_iter().flat_map(|change| &change.writes);
+    writes.filter_map(|write| if let Write::Active(id) = write { Some(*id) } else { None }).collect()
 }
 
 /// Which of the rows that a batch is about are there, and what of them a condition asks.
@@ -50,6 +73,10 @@ pub(super) struct Present {
     pub(super) remembered: BTreeMap<[u8; 32], u64>,
     /// Revision and fence by name.
     pub(super) leases: BTreeMap<LeaseName, (u64, u64)>,
+    /// Keys that are active.
+    pub(super) active: BTreeSet<KeyId>,
+    /// Revisions by place.
+    pub(super) jobs: BTreeMap<JobPlace, u64>,
 }
 
 impl Present {
@@ -84,6 +111,8 @@ impl Present {
                 there == lease.revision.checked_sub(1)
             }
             Write::Fence { lease, fence } => self.leases.get(lease).is_some_and(|(_, there)| there == fence),
+            Write::Active(id) => self.active.contains(id),
+            Write::PutJob(job) => self.jobs.get(&job.place).copied() == job.revision.checked_sub(1),
         }
     }
 }
@@ -94,12 +123,12 @@ pub(super) fn twice(change: &Change) -> Option<usize> {
     change.writes.iter().position(|write| !rows_of(write).into_iter().flatten().all(|row| seen.insert(row)))
 }
 
-/// Whether every condition is one that the database checks itself when the row is inserted.
+/// Whether every condition is one that the statement which writes checks itself.
 pub(super) fn inserts_only(change: &Change) -> bool {
     change
         .writes
         .iter()
-        .all(|write| matches!(write, Write::Insert(_) | Write::InsertKey(_) | Write::Remember(_)))
+        .all(|w| matches!(w, Write::Insert(_) | Write::InsertKey(_) | Write::Remember(_) | Write::Active(_)))
 }
 
 /// What a batch writes, sorted by table.
@@ -113,6 +142,8 @@ pub(super) struct Batch<'a> {
     answers: Vec<&'a Remembered>,
     new_leases: Vec<&'a Lease>,
     leases: Vec<&'a Lease>,
+    new_jobs: Vec<&'a Job>,
+    jobs: Vec<&'a Job>,
     entries: Vec<&'a [u8]>,
 }
 
@@ -134,7 +165,9 @@ impl<'a> Batch<'a> {
                     Write::Remember(answer) => batch.new_answers.push(answer),
                     Write::PutLease(lease) if lease.revision == 0 => batch.new_leases.push(lease),
                     Write::PutLease(lease) => batch.leases.push(lease),
-                    Write::Fence { .. } => {}
+                    Write::PutJob(job) if job.revision == 0 => batch.new_jobs.push(job),
+                    Write::PutJob(job) => batch.jobs.push(job),
+                    Write::Fence { .. } | Write::Active(_) => {}
                 }
             }
         }
@@ -146,19 +179,34 @@ impl<'a> Batch<'a> {
         self.entries.len() as u64
     }
 
-    /// One statement that writes all of it if the grip's fence is still in force, and nothing otherwise. It
-    /// returns as many rows as logs it wrote to: one, or none.
-    pub(super) fn statement(&self, grip: &Grip) -> Statement<'a> {
+    /// One statement that writes all of it if the grip's fence is still in force and these keys are active, and nothing
+    /// otherwise. It returns as many rows as logs it wrote to: one, or none.
+    ///
+    /// The keys stay locked until it is durable, so that a change of one waits for it; and what is locked is the row as it
+    /// is by then, so that a change which was made while this waited is seen. Shared: other instances do the same.
+    pub(super) fn statement(&self, grip: &Grip, active: &BTreeSet<KeyId>) -> Statement<'a> {
         let mut statement = Statement::default();
         statement.bind(int4(grip.log), Type::INT4).bind(int8(grip.fence), Type::INT8);
         statement.bind(int8(grip.commits), Type::INT8).bind(int8(self.entries()), Type::INT8);
         statement.bind(int8(self.new_records.len() as u64), Type::INT8);
         statement.bind(grip.holder.as_bytes().to_vec(), Type::BYTEA).bind(micros(grip.lease), Type::FLOAT8);
-        statement.add(
-            "WITH held AS (UPDATE logs SET size = size + $4, commits = commits + 1, records = records + $5, \
+        statement.add("WITH ");
+        let mut and_active = String::new();
+        if !active.is_empty() {
+            let ids: Vec<_> = active.iter().map(|id| id.as_bytes().to_vec()).collect();
+            let ids = statement.array(ids, Type::BYTEA_ARRAY);
+            statement.bind(int8(active.len() as u64), Type::INT8);
+            statement.add(&format!(
+                "active AS (SELECT id FROM keys WHERE id = ANY({ids}) AND state = {} ORDER BY id FOR SHARE), ",
+                rows::state(KeyState::Active)
+            ));
+            and_active = format!(" AND (SELECT count(*) FROM active) = ${}", statement.count());
+        }
+        statement.add(&format!(
+            "held AS (UPDATE logs SET size = size + $4, commits = commits + 1, records = records + $5, \
              expires = greatest(expires, now() + $7 * interval '1 microsecond') \
-             WHERE log = $1 AND fence = $2 AND commits = $3 AND holder = $6 RETURNING log)",
-        );
+             WHERE log = $1 AND fence = $2 AND commits = $3 AND holder = $6{and_active} RETURNING log)"
+        ));
         self.append_entries(&mut statement, grip);
         insert_records(&mut statement, &self.new_records);
         update_records(&mut statement, &self.records);
@@ -168,6 +216,14 @@ impl<'a> Batch<'a> {
         update_answers(&mut statement, &self.answers);
         insert_leases(&mut statement, &self.new_leases);
         update_leases(&mut statement, &self.leases);
+        if !self.new_jobs.is_empty() {
+            let arrays = job_arrays(&mut statement, &self.new_jobs);
+            insert(&mut statement, "new_jobs", "jobs", rows::JOB, &arrays);
+        }
+        if !self.jobs.is_empty() {
+            let arrays = job_arrays(&mut statement, &self.jobs);
+            update(&mut statement, "old_jobs", "jobs", rows::JOB, "place", &arrays);
+        }
         statement.add(" SELECT log FROM held");
         statement
     }
@@ -350,5 +406,16 @@ fn lease_arrays<'a>(statement: &mut Statement<'a>, leases: &[&'a Lease]) -> [Str
         statement.array(each(leases, |l| int8(l.expires.0)), Type::INT8_ARRAY),
         statement.array(each(leases, |l| int8(l.revision)), Type::INT8_ARRAY),
         statement.array(each(leases, |l| rows::lease_checksum(l).to_vec()), Type::BYTEA_ARRAY),
+    ]
+}
+
+/// In the order of [`rows::JOB`].
+fn job_arrays<'a>(statement: &mut Statement<'a>, jobs: &[&'a Job]) -> [String; 4] {
+    let rows: Vec<_> = jobs.iter().map(|job| rows::write_job(job)).collect();
+    [
+        statement.array(rows.iter().map(|row| row.0.clone()).collect::<Vec<_>>(), Type::BYTEA_ARRAY),
+        statement.array(each(jobs, |job| int8(job.revision)), Type::INT8_ARRAY),
+        statement.array(rows.iter().map(|row| row.1.clone()).collect::<Vec<_>>(), Type::BYTEA_ARRAY),
+        statement.array(rows.iter().map(|row| row.2.to_vec()).collect::<Vec<_>>(), Type::BYTEA_ARRAY),
     ]
 }

@@ -1,14 +1,16 @@
 //! The one task that writes. It takes whatever changes wait, puts them into one commit, and answers all of them when
 //! the database has made it durable. While it waits, the next batch gathers.
 //!
-//! * Changes that only insert go as one statement in one round trip: the database refuses a row that is there. When
-//!   it does, and for all other changes, the rows that the conditions are about are locked and read first.
-//! * Changes that are about the same row do not share a batch.
+//! * Changes that only insert go as one statement in one round trip: the database refuses a row that is there, and the
+//!   statement writes nothing if a key that must be active is not. Then, and for all other changes, the rows that the
+//!   conditions are about are locked and read first.
+//! * Changes that change the same row do not share a batch; nor does one whose condition is about a row with one before
+//!   it that changes that row.
 //! * When the connection is lost, nothing is answered before the database has said what became of the commit
 //!   ([`super::log::resolve`]). If it was made, it is acknowledged; if not, it is made again under the new fence.
 //! * An instance whose log was taken by another writes nothing any more: that is fatal.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -22,13 +24,13 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Batch, Present, RowId, inserts_only, rows_of};
+use super::batch::{Batch, Present, RowId, inserts_only, must_be_active, rows_of, watched};
 use super::connect::{Connection, Connector};
 use super::error::Failure;
 use super::log::{Grip, Resolved, give_back, holds, int4, resolve, retire};
 use super::rows::{self, number};
 use super::statement::{Statement, int8};
-use crate::domain::{KeyRecord, TenantId};
+use crate::domain::{KeyRecord, KeyState, TenantId};
 use crate::store::keys;
 use crate::store::{Change, Committed, StoreError, Write};
 
@@ -114,6 +116,8 @@ enum Stopped {
     Failed(Failure),
     /// The fence is not in force any more.
     Fenced,
+    /// Nothing was written: a key is not active, or the fence is not in force. Who looks at the rows can tell.
+    Unmet,
 }
 
 impl From<Failure> for Stopped {
@@ -209,6 +213,10 @@ impl Committer {
                 Ok(Ok(plan)) => return Ok(self.advance(plan)),
                 Ok(Err(Stopped::Fenced)) => {
                     return Err(self.fenced().await);
+                }
+                Ok(Err(Stopped::Unmet)) => {
+                    checked = true;
+                    continue;
                 }
                 Ok(Err(Stopped::Failed(failure))) => failure,
             };
@@ -363,7 +371,8 @@ fn gather(first: Job, queue: &mut mpsc::Receiver<Job>) -> (Vec<Job>, Option<Job>
     let (mut jobs, mut bytes, mut next) = (Vec::new(), 0, Some(first));
     while let Some(job) = next {
         let rows: Vec<_> = job.change.writes.iter().flat_map(rows_of).flatten().collect();
-        if rows.iter().any(|row| touched.contains(row)) {
+        let watched = job.change.writes.iter().filter_map(watched);
+        if rows.iter().cloned().chain(watched).any(|row| touched.contains(&row)) {
             return (jobs, Some(job));
         }
         touched.extend(rows);
@@ -383,7 +392,8 @@ pub(super) fn size(change: &Change) -> usize {
         Write::InsertKey(key) | Write::ReplaceKey(key) => {
             ROW + key.wraps.iter().map(|wrap| wrap.ciphertext.len() + ROW).sum::<usize>()
         }
-        Write::PutLease(_) | Write::Fence { .. } => ROW,
+        Write::PutLease(_) | Write::Fence { .. } | Write::Active(_) => ROW,
+        Write::PutJob(job) => ROW + job.cause.len(),
     };
     let entries: usize = change.entries.iter().map(bytes::Bytes::len).sum();
     entries + change.writes.iter().map(of_write).sum::<usize>()
@@ -419,7 +429,9 @@ async fn try_once(
         client.batch_execute("ROLLBACK").await.map_err(Failure::from)?;
         return Ok(planned);
     }
-    let statement = batch.statement(grip);
+    // Those of a batch that was checked are locked already.
+    let active = if checked { BTreeSet::new() } else { must_be_active(changes.iter().copied()) };
+    let statement = batch.statement(grip, &active);
     let held = if checked {
         let (held, committed) = join(statement.run(client), client.batch_execute("COMMIT")).await;
         let held = held?;
@@ -428,7 +440,11 @@ async fn try_once(
     } else {
         statement.run(client).await?
     };
-    if held.len() == 1 { Ok(planned) } else { Err(Stopped::Fenced) }
+    match held.len() {
+        1 => Ok(planned),
+        _ if active.is_empty() => Err(Stopped::Fenced),
+        _ => Err(Stopped::Unmet),
+    }
 }
 
 /// Begins a transaction, makes sure of the fence, and reads and locks what the conditions are about.
@@ -456,13 +472,18 @@ async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Prese
         _ => None,
     });
     let of_keys: Vec<_> = of_keys.collect();
+    let active = must_be_active(changes.iter().copied());
+    // All of them in one order. Who changes none shares them with others who change none.
+    let lock = if of_keys.is_empty() { "SHARE" } else { "UPDATE" };
+    let ids = of_keys.iter().map(|key| key.id.as_bytes().to_vec());
+    let ids: Vec<_> = ids.chain(active.iter().map(|id| id.as_bytes().to_vec())).collect();
     let tenant = |key: &&KeyRecord| key.tenant.as_ref().map_or("", TenantId::as_str).to_owned();
     let mut keys = Statement::new(&format!(
         "SELECT {} FROM keys WHERE id = ANY($1) OR (tenant, purpose, version) IN \
-         (SELECT * FROM unnest($2::text[], $3::int2[], $4::int8[])) ORDER BY id FOR UPDATE",
+         (SELECT * FROM unnest($2::text[], $3::int2[], $4::int8[])) ORDER BY id FOR {lock}",
         rows::KEY
     ));
-    keys.bind(of_keys.iter().map(|key| key.id.as_bytes().as_slice()).collect::<Vec<_>>(), Type::BYTEA_ARRAY);
+    keys.bind(ids, Type::BYTEA_ARRAY);
     keys.bind(of_keys.iter().map(tenant).collect::<Vec<_>>(), Type::TEXT_ARRAY);
     keys.bind(of_keys.iter().map(|key| rows::purpose(key.purpose)).collect::<Vec<_>>(), Type::INT2_ARRAY);
     keys.bind(of_keys.iter().map(|key| i64::from(key.version.0)).collect::<Vec<_>>(), Type::INT8_ARRAY);
@@ -488,13 +509,25 @@ async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Prese
     ));
     leases.bind(of_leases, Type::TEXT_ARRAY);
 
-    let (begun, held, records, keys, answers, leases) = join!(
+    let of_jobs = writes().filter_map(|write| match write {
+        Write::PutJob(job) => Some(keys::job(&job.place)),
+        _ => None,
+    });
+    let of_jobs: Vec<_> = of_jobs.collect();
+    let mut jobs = Statement::new(&format!(
+        "SELECT {} FROM jobs WHERE place = ANY($1) ORDER BY place FOR UPDATE",
+        rows::JOB
+    ));
+    jobs.bind(of_jobs, Type::BYTEA_ARRAY);
+
+    let (begun, held, records, keys, answers, leases, jobs) = join!(
         client.batch_execute(BEGIN),
         held.run(client),
         records.run(client),
         keys.run(client),
         answers.run(client),
         leases.run(client),
+        jobs.run(client),
     );
     begun.map_err(Failure::from)?;
     if held?.is_empty() {
@@ -509,7 +542,15 @@ async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Prese
         present.records.insert(*rows::token(&row).map_err(altered)?.as_bytes(), revision);
     }
     for row in keys? {
-        let key = rows::key(&row).map_err(altered)?;
+        let key = match rows::key(&row) {
+            Ok(key) => key,
+            // Then it is not known to be active: that is for those who need it.
+            Err(_) if of_keys.is_empty() => continue,
+            Err(error) => return Err(altered(error).into()),
+        };
+        if key.state == KeyState::Active {
+            present.active.insert(key.id);
+        }
         let place = keys::key(key.tenant.as_ref(), key.purpose, key.version);
         present.keys.insert(*key.id.as_bytes(), key.revision);
         present.key_places.insert(place, *key.id.as_bytes());
@@ -522,6 +563,10 @@ async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Prese
     for row in leases? {
         let lease = rows::lease(&row).map_err(altered)?;
         present.leases.insert(lease.name, (lease.revision, lease.fence));
+    }
+    for row in jobs? {
+        let job = rows::job(&row).map_err(altered)?;
+        present.jobs.insert(job.place, job.revision);
     }
     Ok(present)
 }

@@ -50,8 +50,8 @@ use self::read::{Answers, Records};
 use self::reader::Reader;
 use self::statement::Statement;
 use crate::domain::{
-    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, LeaseName, Record, SubjectRef, TenantId, Timestamp,
-    Token, VaultIdentity,
+    self, BlindIndex, ClassName, JobPlace, KeyId, KeyPurpose, KeyRecord, KeyVersion, LeaseName, Record,
+    SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
     Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, MAX_ENTRY, Remembered, Stats, Store,
@@ -66,6 +66,9 @@ const ROOM: u32 = 64 << 20;
 const READ: Duration = Duration::from_secs(5);
 /// A deadline that was noticed so late was not the database's to keep.
 const STOOD_STILL: Duration = Duration::from_millis(500);
+
+/// How many records of a key one statement counts.
+const COUNTED_AT_ONCE: usize = 250_000;
 
 /// How long the database may take until its tables are right and a log is taken.
 const OPENING: Duration = Duration::from_secs(30);
@@ -384,6 +387,32 @@ impl Store for PostgresStore {
         rows.iter().map(rows::token).collect()
     }
 
+    async fn count_of_key(&self, key: KeyId) -> Result<u64, StoreError> {
+        let (mut count, mut last) = (0, None);
+        loop {
+            let rows = self.query(&read::key_count_statement(key, last, COUNTED_AT_ONCE)).await?;
+            let Some(row) = rows.first() else { return Ok(count) };
+            let more = rows::number(row, "number")?;
+            count += more;
+            if more < COUNTED_AT_ONCE as u64 {
+                return Ok(count);
+            }
+            last = Some(rows::token(row)?);
+        }
+    }
+
+    async fn indexed_under(
+        &self,
+        tenant: &TenantId,
+        class: &ClassName,
+        version: KeyVersion,
+        after: Option<(BlindIndex, Token)>,
+        limit: usize,
+    ) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
+        let rows = self.query(&read::indexed_statement((tenant, class), version, after, limit)).await?;
+        rows.iter().map(rows::indexed).collect()
+    }
+
     async fn keys(
         &self,
         tenant: Option<&TenantId>,
@@ -416,6 +445,16 @@ impl Store for PostgresStore {
     async fn lease(&self, name: &LeaseName) -> Result<Option<Lease>, StoreError> {
         let rows = self.query(&read::lease_statement(name)).await?;
         rows.first().map(rows::lease).transpose()
+    }
+
+    async fn job(&self, place: &JobPlace) -> Result<Option<domain::Job>, StoreError> {
+        let rows = self.query(&read::job_statement(place)).await?;
+        rows.first().map(rows::job).transpose()
+    }
+
+    async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<domain::Job>, StoreError> {
+        let rows = self.query(&read::jobs_statement(after, limit)).await?;
+        rows.iter().map(rows::job).collect()
     }
 
     fn log(&self) -> LogId {

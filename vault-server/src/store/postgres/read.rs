@@ -9,10 +9,10 @@ use super::reader::Table;
 use super::rows::{self, purpose};
 use super::statement::{Statement, int8};
 use crate::domain::{
-    BlindIndex, ClassName, KeyId, KeyPurpose, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token,
-    VaultIdentity,
+    BlindIndex, ClassName, JobPlace, KeyId, KeyPurpose, KeyVersion, LeaseName, Record, SubjectRef, TenantId,
+    Timestamp, Token, VaultIdentity,
 };
-use crate::store::keys::Space;
+use crate::store::keys::{self, Space};
 use crate::store::{Derived, DerivedState, LogId, Lookup, Remembered, StoreError, TileId, corrupt};
 
 /// A count of rows as a parameter.
@@ -129,6 +129,41 @@ pub(super) fn key_tokens_statement(key: KeyId, token: Option<Token>, limit: usiz
     statement
 }
 
+/// How many records of a key are in the next `limit` of them, and the last of those; no row if there are none. A key of
+/// very many is counted in several statements: each has to end within the time for a read.
+pub(super) fn key_count_statement(key: KeyId, token: Option<Token>, limit: usize) -> Statement<'static> {
+    let mut statement = Statement::new(
+        "SELECT token, number FROM (SELECT token, row_number() OVER (ORDER BY token) AS number FROM \
+         (SELECT token FROM records WHERE key_id = $1 AND token > $2 ORDER BY token LIMIT $3) AS page) AS numbered \
+         ORDER BY number DESC LIMIT 1",
+    );
+    statement.bind(key.as_bytes().to_vec(), Type::BYTEA);
+    statement.bind(after(token), Type::BYTEA).bind(limit_of(limit), Type::INT8);
+    statement
+}
+
+/// An index begins with its version.
+pub(super) fn indexed_statement<'a>(
+    (tenant, class): (&'a TenantId, &'a ClassName),
+    version: KeyVersion,
+    after: Option<(BlindIndex, Token)>,
+    limit: usize,
+) -> Statement<'a> {
+    let first = version.0.to_be_bytes().to_vec();
+    // No index has as many bytes.
+    let end = keys::past_prefix(&first).unwrap_or_else(|| vec![u8::MAX; BlindIndex::LEN + 1]);
+    let after = after.map(|(index, token)| (index.to_bytes().to_vec(), token.as_bytes().to_vec()));
+    let (index, token) = after.unwrap_or_default().max((first, Vec::new()));
+    let mut statement = Statement::new(
+        "SELECT blind_index, token FROM records WHERE tenant = $1 AND class = $2 AND blind_index IS NOT NULL \
+         AND (blind_index, token) > ($3, $4) AND blind_index < $5 ORDER BY blind_index, token LIMIT $6",
+    );
+    statement.bind(tenant.as_str(), Type::TEXT).bind(class.as_str(), Type::TEXT);
+    statement.bind(index, Type::BYTEA).bind(token, Type::BYTEA).bind(end, Type::BYTEA);
+    statement.bind(limit_of(limit), Type::INT8);
+    statement
+}
+
 /// It writes to the instance's own log row, nothing new, so that it ends like a commit: when all that it has read is as
 /// durable as one. A commit whose session was ended, or whose server has crashed and recovered, is seen before a standby
 /// has it; values sealed under such a key would be lost with it. No row: another has the log. One without an id: there is no key.
@@ -165,6 +200,19 @@ pub(super) fn forget_statement(now: Timestamp, limit: usize) -> Statement<'stati
 pub(super) fn lease_statement(name: &LeaseName) -> Statement<'_> {
     let mut statement = Statement::new(&format!("SELECT {} FROM leases WHERE name = $1", rows::LEASE));
     statement.bind(name.as_str(), Type::TEXT);
+    statement
+}
+
+pub(super) fn job_statement(place: &JobPlace) -> Statement<'static> {
+    let mut statement = Statement::new(&format!("SELECT {} FROM jobs WHERE place = $1", rows::JOB));
+    statement.bind(keys::job(place), Type::BYTEA);
+    statement
+}
+
+pub(super) fn jobs_statement(place: Option<&JobPlace>, limit: usize) -> Statement<'static> {
+    let mut statement =
+        Statement::new(&format!("SELECT {} FROM jobs WHERE place > $1 ORDER BY place LIMIT $2", rows::JOB));
+    statement.bind(place.map(keys::job).unwrap_or_default(), Type::BYTEA).bind(limit_of(limit), Type::INT8);
     statement
 }
 

@@ -6,8 +6,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
 use crate::domain::{
-    BlindIndex, Body, ClassName, Environment, InstanceId, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion,
-    LeaseName, Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
+    BlindIndex, Body, ClassName, Environment, InstanceId, Job, KeyId, KeyPurpose, KeyRecord, KeyState,
+    KeyVersion, LeaseName, Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity,
+    WrappedKey,
 };
 use crate::store::keys::{self, Space, purpose_byte};
 use crate::store::row::{self, CHECKSUM};
@@ -19,6 +20,7 @@ pub(super) const KEY: &str =
     "id, tenant, purpose, version, state, created, wrapping_keys, wraps, revision, checksum";
 pub(super) const REMEMBERED: &str = "key, request, tokens, at, expires, checksum";
 pub(super) const LEASE: &str = "name, holder, fence, expires, revision, checksum";
+pub(super) const JOB: &str = "place, revision, job, checksum";
 
 /// A row's checksum.
 pub(super) fn checksum(space: Space, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> [u8; CHECKSUM] {
@@ -42,6 +44,14 @@ pub(super) fn remembered_checksum(answer: &Remembered) -> [u8; CHECKSUM] {
 
 pub(super) fn lease_checksum(lease: &Lease) -> [u8; CHECKSUM] {
     checksum(Space::Leases, lease.name.as_str().as_bytes(), |out| row::write_lease(lease, out))
+}
+
+/// A job's place, content and checksum.
+pub(super) fn write_job(job: &Job) -> (Vec<u8>, Vec<u8>, [u8; CHECKSUM]) {
+    let (place, mut content) = (keys::job(&job.place), Vec::new());
+    row::write_job(job, &mut content);
+    let sum = row::checksum(Space::Jobs, &place, &content);
+    (place, content, sum)
 }
 
 pub(super) fn entry_checksum(log: LogId, sequence: u64, entry: &[u8]) -> [u8; CHECKSUM] {
@@ -230,6 +240,20 @@ fn read_lease(row: &Row) -> Option<Lease> {
     })
 }
 
+pub(super) fn job(row: &Row) -> Result<Job, StoreError> {
+    let place: &[u8] = get(row, "place").unwrap_or_default();
+    read_job(place, row).ok_or_else(|| corrupt(Space::Jobs, place))
+}
+
+fn read_job(place: &[u8], row: &Row) -> Option<Job> {
+    let content: &[u8] = get(row, "job")?;
+    if !is_checked(row, row::checksum(Space::Jobs, place, content)) {
+        return None;
+    }
+    let job = row::read_job_content(&keys::parse_job(place)?, content).ok()?;
+    (unsigned(row, "revision")? == job.revision).then_some(job)
+}
+
 pub(super) fn identity(row: &Row) -> Option<VaultIdentity> {
     Some(VaultIdentity {
         vault: VaultId::from_bytes(array(row, "vault")?),
@@ -254,6 +278,13 @@ pub(super) fn lost_entry(log: LogId, sequence: u64) -> StoreError {
 /// A token in a column of that name.
 pub(super) fn token(row: &Row) -> Result<Token, StoreError> {
     array(row, "token").map(Token::from_bytes).ok_or_else(|| corrupt(Space::Records, &[]))
+}
+
+/// A blind index and a token.
+pub(super) fn indexed(row: &Row) -> Result<(BlindIndex, Token), StoreError> {
+    let token = token(row)?;
+    let index = array(row, "blind_index").map(BlindIndex::from_bytes);
+    index.map(|index| (index, token)).ok_or_else(|| corrupt(Space::Records, token.as_bytes()))
 }
 
 /// A number that is never negative.

@@ -7,7 +7,9 @@
 //!
 //! Tables are not partitioned by tenant: a record is looked up by its token, which names no tenant, and would have to
 //! be looked for in every partition. Rows are typed columns; each has the checksum of the row that the embedded
-//! engines would keep ([`crate::store::row`]), which finds what a disk or a stray hand changed.
+//! engines would keep ([`crate::store::row`]), which finds what a disk or a stray hand changed. A job is that row itself
+//! (its place is the row's key, so that places sort as they do there, whatever the database's collation): nothing in it
+//! is looked for.
 
 use tokio_postgres::types::Type;
 
@@ -24,15 +26,16 @@ struct Migration {
 }
 
 /// All steps. One that was released is never changed.
-const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    oldest: 1,
-    statements: &[
-        "CREATE TABLE IF NOT EXISTS vault_identity (
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        oldest: 1,
+        statements: &[
+            "CREATE TABLE IF NOT EXISTS vault_identity (
              one int2 PRIMARY KEY CHECK (one = 1),
              vault bytea NOT NULL,
              environment text NOT NULL)",
-        "CREATE TABLE IF NOT EXISTS records (
+            "CREATE TABLE IF NOT EXISTS records (
              token bytea PRIMARY KEY,
              tenant text NOT NULL,
              class text NOT NULL,
@@ -45,12 +48,12 @@ const MIGRATIONS: &[Migration] = &[Migration {
              erased int8,
              revision int8 NOT NULL,
              checksum bytea NOT NULL)",
-        "CREATE INDEX IF NOT EXISTS records_by_subject ON records (tenant, subject, token)
+            "CREATE INDEX IF NOT EXISTS records_by_subject ON records (tenant, subject, token)
              WHERE subject IS NOT NULL AND key_id IS NOT NULL",
-        "CREATE INDEX IF NOT EXISTS records_by_index ON records (tenant, class, blind_index, token)
+            "CREATE INDEX IF NOT EXISTS records_by_index ON records (tenant, class, blind_index, token)
              WHERE blind_index IS NOT NULL",
-        "CREATE INDEX IF NOT EXISTS records_by_key ON records (key_id, token) WHERE key_id IS NOT NULL",
-        "CREATE TABLE IF NOT EXISTS keys (
+            "CREATE INDEX IF NOT EXISTS records_by_key ON records (key_id, token) WHERE key_id IS NOT NULL",
+            "CREATE TABLE IF NOT EXISTS keys (
              id bytea PRIMARY KEY,
              tenant text NOT NULL,
              purpose int2 NOT NULL,
@@ -62,22 +65,22 @@ const MIGRATIONS: &[Migration] = &[Migration {
              revision int8 NOT NULL,
              checksum bytea NOT NULL,
              UNIQUE (tenant, purpose, version))",
-        "CREATE TABLE IF NOT EXISTS remembered (
+            "CREATE TABLE IF NOT EXISTS remembered (
              key bytea PRIMARY KEY,
              request bytea NOT NULL,
              tokens bytea NOT NULL,
              at int8 NOT NULL,
              expires int8 NOT NULL,
              checksum bytea NOT NULL)",
-        "CREATE INDEX IF NOT EXISTS remembered_by_expiry ON remembered (expires)",
-        "CREATE TABLE IF NOT EXISTS leases (
+            "CREATE INDEX IF NOT EXISTS remembered_by_expiry ON remembered (expires)",
+            "CREATE TABLE IF NOT EXISTS leases (
              name text PRIMARY KEY,
              holder bytea NOT NULL,
              fence int8 NOT NULL,
              expires int8 NOT NULL,
              revision int8 NOT NULL,
              checksum bytea NOT NULL)",
-        "CREATE TABLE IF NOT EXISTS logs (
+            "CREATE TABLE IF NOT EXISTS logs (
              log int4 PRIMARY KEY,
              size int8 NOT NULL,
              commits int8 NOT NULL,
@@ -86,30 +89,41 @@ const MIGRATIONS: &[Migration] = &[Migration {
              holder bytea NOT NULL,
              instance text NOT NULL,
              expires timestamptz NOT NULL)",
-        "CREATE TABLE IF NOT EXISTS log_entries (
+            "CREATE TABLE IF NOT EXISTS log_entries (
              log int4 NOT NULL,
              sequence int8 NOT NULL,
              entry bytea NOT NULL,
              checksum bytea NOT NULL,
              PRIMARY KEY (log, sequence))",
-        "CREATE TABLE IF NOT EXISTS log_heads (
+            "CREATE TABLE IF NOT EXISTS log_heads (
              log int4 PRIMARY KEY,
              upto int8 NOT NULL,
              checkpoint_size int8,
              checkpoint text)",
-        "CREATE TABLE IF NOT EXISTS log_tiles (
+            "CREATE TABLE IF NOT EXISTS log_tiles (
              log int4 NOT NULL,
              level int2 NOT NULL,
              place int8 NOT NULL,
              tile bytea NOT NULL,
              PRIMARY KEY (log, level, place))",
-        "CREATE TABLE IF NOT EXISTS log_index (
+            "CREATE TABLE IF NOT EXISTS log_index (
              log int4 NOT NULL,
              key bytea NOT NULL,
              sequence int8 NOT NULL,
              PRIMARY KEY (log, key, sequence))",
-    ],
-}];
+        ],
+    },
+    // Software of before works on no jobs, and leaves them alone.
+    Migration {
+        number: 2,
+        oldest: 1,
+        statements: &["CREATE TABLE IF NOT EXISTS jobs (
+             place bytea PRIMARY KEY,
+             revision int8 NOT NULL,
+             job bytea NOT NULL,
+             checksum bytea NOT NULL)"],
+    },
+];
 
 const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS vault_schema (
     number int4 PRIMARY KEY,

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU32;
 use super::*;
 use crate::domain::{Environment, VaultId};
 use crate::store::Write;
-use crate::store::conformance::{Backend, change, conformance_tests, record, token};
+use crate::store::conformance::{Backend, change, conformance_tests, record, retire_under_writers, token};
 
 /// What outlives a test's own runtime: committers of stores that were dropped still have to give their log back.
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
@@ -216,9 +216,9 @@ async fn a_database_of_another_vault_or_for_newer_software_is_refused() {
     assert_eq!(database.sql("SELECT * FROM logs").await.len(), 3, "no log was taken for it");
 
     // One step ahead, and this software may go on beside it; and one with which it may not.
-    database.sql("INSERT INTO vault_schema VALUES (2, 1)").await;
+    database.sql("INSERT INTO vault_schema VALUES (3, 1)").await;
     assert!(open(database.options(), Some(&identity(1))).await.is_ok());
-    database.sql("INSERT INTO vault_schema VALUES (3, 3)").await;
+    database.sql("INSERT INTO vault_schema VALUES (4, 4)").await;
     let newer = open(database.options(), Some(&identity(1))).await;
     assert!(matches!(newer.err(), Some(StoreError::Foreign { why }) if why.contains("newer software")));
 }
@@ -318,4 +318,25 @@ async fn a_server_that_hides_its_warnings_is_refused() {
     let refused = open(database.options(), None).await;
     let Some(StoreError::Unavailable { why }) = refused.err() else { panic!("it is not refused") };
     assert!(why.contains("hides warnings"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_record_lands_under_a_key_that_another_instance_retired() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let (ann, bob) = (database.instance("ann").await, database.instance("bob").await);
+    retire_under_writers(&ann, &[Arc::clone(&bob)], 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_retired_while_several_instances_write_under_it() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let (ann, bob) = (database.instance("ann").await, database.instance("bob").await);
+    let cat = database.instance("cat").await;
+    retire_under_writers(&ann, &[Arc::clone(&ann), bob, cat], 20).await;
 }

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::domain::{
-    BlindIndex, ClassName, KeyId, KeyPurpose, KeyRecord, LeaseName, Record, SubjectRef, TenantId, Timestamp,
-    Token, VaultIdentity,
+    BlindIndex, ClassName, Job, JobPlace, KeyId, KeyPurpose, KeyRecord, KeyVersion, LeaseName, Record,
+    SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
     Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
@@ -83,6 +83,21 @@ impl Store for Failing {
         self.call()?.tokens_of_key(key, after, limit).await
     }
 
+    async fn count_of_key(&self, key: KeyId) -> Result<u64, StoreError> {
+        self.call()?.count_of_key(key).await
+    }
+
+    async fn indexed_under(
+        &self,
+        tenant: &TenantId,
+        class: &ClassName,
+        version: KeyVersion,
+        after: Option<(BlindIndex, Token)>,
+        limit: usize,
+    ) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
+        self.call()?.indexed_under(tenant, class, version, after, limit).await
+    }
+
     async fn keys(
         &self,
         tenant: Option<&TenantId>,
@@ -105,6 +120,14 @@ impl Store for Failing {
 
     async fn lease(&self, name: &LeaseName) -> Result<Option<Lease>, StoreError> {
         self.call()?.lease(name).await
+    }
+
+    async fn job(&self, place: &JobPlace) -> Result<Option<Job>, StoreError> {
+        self.call()?.job(place).await
+    }
+
+    async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<Job>, StoreError> {
+        self.call()?.jobs(after, limit).await
     }
 
     fn log(&self) -> LogId {
