@@ -335,7 +335,7 @@ async fn health_and_reflection_answer() {
     let dir = TempDir::new().unwrap();
     let (_vault, service) = dev(&dir).await;
     let mut health = HealthClient::new(service.channel.clone());
-    for name in ["", "vault.v1.VaultService", "vault.v1.AuditService", "kms"] {
+    for name in ["", "vault.v1.VaultService", "vault.v1.AuditService", "vault.v1.KeyService", "kms"] {
         let answer = health.check(HealthCheckRequest { service: name.to_owned() }).await.unwrap();
         assert_eq!(answer.into_inner().status(), ServingStatus::Serving, "{name:?}");
     }
@@ -352,7 +352,9 @@ async fn health_and_reflection_answer() {
         panic!("no list of services");
     };
     let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
-    for name in ["vault.v1.VaultService", "vault.v1.AuditService", "grpc.health.v1.Health"] {
+    for name in
+        ["vault.v1.VaultService", "vault.v1.AuditService", "vault.v1.KeyService", "grpc.health.v1.Health"]
+    {
         assert!(names.iter().any(|there| there == name), "{name} is not in {names:?}");
     }
 }

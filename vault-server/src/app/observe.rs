@@ -29,8 +29,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// All rpcs of the health service.
 const HEALTH: &str = "/grpc.health.v1.Health/";
-/// The one whose answer never ends by itself.
-const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+/// Those whose answer goes on for as long as there may be news.
+const WATCHES: [&str; 2] = ["/grpc.health.v1.Health/Watch", "/vault.v1.KeyService/WatchJob"];
 
 /// Knows who may come in at all: asked before a request takes up anything.
 #[async_trait]
@@ -56,8 +56,8 @@ pub struct ObserveLayer {
 }
 
 impl ObserveLayer {
-    /// With the process's limits. Watches of the health service end when the server is `stopping`: they would hold
-    /// up the drain for as long as it may take.
+    /// With the process's limits. Watches, of the health service or of a job, end when the server is `stopping`: they
+    /// would hold up the drain for as long as it may take.
     pub fn new(
         doorkeeper: Arc<dyn Doorkeeper>,
         metrics: Arc<Metrics>,
@@ -125,7 +125,8 @@ where
             Ok(slot) => observation.slot = slot,
             Err(status) => return Box::pin(async { Ok(observation.answer(status.into_http())) }),
         }
-        let ending = (path == HEALTH_WATCH).then(|| Box::pin(self.layer.stopping.clone().cancelled_owned()));
+        let ending =
+            WATCHES.contains(&path.as_str()).then(|| Box::pin(self.layer.stopping.clone().cancelled_owned()));
         if let (Some(peer), Some(credential)) = (peer, &credential) {
             request.extensions_mut().insert(PeerIdentity(Arc::clone(credential)));
             observation.active = Some(peer.request());
@@ -144,6 +145,10 @@ where
                     doorkeeper.refused_unread(credential, &path, cause).await;
                 }
                 answer = status.into_http();
+            }
+            if ending.is_some() {
+                // What is left of a watch makes next to no work.
+                observation.slot = None;
             }
             let mut answer = observation.answer(answer);
             answer.body_mut().ending = ending;
@@ -371,19 +376,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn watch_of_the_health_ends_when_the_server_stops_and_other_streams_do_not() {
+    async fn watches_end_when_the_server_stops_and_other_streams_do_not() {
         let layer = layer(1);
         let service = layer.layer(service_fn(|_: Request<Body>| async {
             let never =
                 http_body_util::StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, Status>>());
             Ok::<_, Infallible>(Response::new(Body::new(never)))
         }));
-        let watch = service.clone().oneshot(request(HEALTH_WATCH)).await.unwrap().into_body();
+        let mut watches = Vec::new();
+        for path in WATCHES {
+            let watch = service.clone().oneshot(request(path)).await.unwrap().into_body();
+            watches.push(Box::pin(watch.collect()));
+        }
+        // The watches left it its place.
         let other = service.oneshot(request(PATH)).await.unwrap().into_body();
-        let (mut watch, mut other) = (Box::pin(watch.collect()), Box::pin(other.collect()));
-        assert!(futures::poll!(&mut watch).is_pending() && futures::poll!(&mut other).is_pending());
+        let mut other = Box::pin(other.collect());
+        assert!(futures::poll!(&mut other).is_pending());
+        for watch in &mut watches {
+            assert!(futures::poll!(watch).is_pending());
+        }
         layer.stopping.cancel();
-        assert_eq!(watch.await.unwrap().trailers().unwrap()[Status::GRPC_STATUS], "14");
+        for watch in watches {
+            assert_eq!(watch.await.unwrap().trailers().unwrap()[Status::GRPC_STATUS], "14");
+        }
         assert!(futures::poll!(&mut other).is_pending());
     }
 

@@ -362,7 +362,7 @@ async fn report_health(
     stopping: CancellationToken,
 ) {
     use tonic_health::ServingStatus::{NotServing, Serving};
-    const SERVICES: [&str; 3] = ["", "vault.v1.VaultService", "vault.v1.AuditService"];
+    const SERVICES: [&str; 4] = ["", "vault.v1.VaultService", "vault.v1.AuditService", "vault.v1.KeyService"];
     for service in SERVICES {
         reporter.set_service_status(service, Serving).await;
     }

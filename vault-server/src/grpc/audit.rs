@@ -123,7 +123,7 @@ fn entries(
             if start >= end {
                 return Ok(None);
             }
-            let may = vault.enter_for(&credential, AuditAction::AuditExport, Action::AuditExport).await;
+            let may = vault.enter_for(&credential, AuditAction::AuditExport, Action::AuditExport, None).await;
             may.map_err(|refused| status(&refused))?;
             let leaves = vault.leaves(log, start, end).await.map_err(|refused| status(&refused))?;
             if leaves.is_empty() {

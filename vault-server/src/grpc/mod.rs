@@ -1,6 +1,7 @@
 //! Wire to domain and back, and the one match from problems to status. tonic's types stay in here.
 
 mod audit;
+mod keys;
 mod parse;
 mod peer;
 mod status;
@@ -65,6 +66,13 @@ fn action(path: &str) -> AuditAction {
         "Query" => AuditAction::AuditQuery,
         "ListLogs" | "GetCheckpoint" => AuditAction::AuditCheckpoint,
         "GetEntries" => AuditAction::AuditExport,
+        "ListKeys" => AuditAction::KeyList,
+        "RotateKey" => AuditAction::KeyRotate,
+        "MarkCompromised" => AuditAction::KeyCompromise,
+        "PreviewJob" | "ListJobs" | "WatchJob" => AuditAction::JobRead,
+        "StartJob" => AuditAction::JobStart,
+        "ApproveJob" => AuditAction::JobApprove,
+        "PauseJob" | "ResumeJob" | "CancelJob" => AuditAction::JobControl,
         _ => AuditAction::Unspecified,
     }
 }
@@ -87,9 +95,31 @@ pub fn routes(
     let audit_service =
         v1::audit_service_server::AuditServiceServer::new(audit::AuditApi::new(Arc::clone(vault)))
             .max_decoding_message_size(limits.message);
+    let key_service = v1::key_service_server::KeyServiceServer::new(keys::KeyApi::new(Arc::clone(vault)))
+        .max_decoding_message_size(limits.message);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(vault_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    Ok(Routes::new(vault_service).add_service(audit_service).add_service(health).add_service(reflection))
+    let routes = Routes::new(vault_service).add_service(audit_service).add_service(key_service);
+    Ok(routes.add_service(health).add_service(reflection))
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn every_call_of_the_api_has_a_name_in_the_log() {
+        let files = prost_types::FileDescriptorSet::decode(vault_proto::FILE_DESCRIPTOR_SET).unwrap();
+        let services = files.file.iter().flat_map(|file| &file.service);
+        let calls: Vec<_> = services.flat_map(|service| &service.method).collect();
+        assert!(calls.len() > 20);
+        for call in calls {
+            let path = format!("/vault.v1.Service/{}", call.name());
+            assert_ne!(action(&path), AuditAction::Unspecified, "{path}");
+        }
+    }
 }

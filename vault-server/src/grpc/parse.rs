@@ -3,8 +3,14 @@
 use bytes::Bytes;
 use vault_proto::v1;
 
-use crate::domain::{ClassName, Environment, IdempotencyKey, Plaintext, Purpose, SubjectId, Token};
-use crate::vault::{NewValue, ParsedToken, Problem, Refused};
+use crate::domain::{
+    ClassName, Environment, IdempotencyKey, JobBudget, JobId, JobKind, KeyId, KeyPurpose, Plaintext, Purpose,
+    SubjectId, Token,
+};
+use crate::vault::{JobAsked, NewValue, ParsedToken, Problem, Refused};
+
+/// The rule of ids.
+const ID: Problem = Problem::Field("32 hexadecimal digits");
 
 pub(super) fn tokens(texts: &[String], environment: &Environment) -> Vec<ParsedToken> {
     texts.iter().map(|text| Token::parse(text, environment).map_err(Problem::Token)).collect()
@@ -61,5 +67,108 @@ pub(super) fn erase_target(who: Option<v1::SubjectId>, tokens: bool) -> Result<O
     match subject(who, "subject")? {
         Some(_) if tokens => Err(Problem::Field("either tokens or a subject, not both").at("subject")),
         subject => Ok(subject),
+    }
+}
+
+pub(super) fn key_id(text: &str) -> Result<KeyId, Refused> {
+    KeyId::parse(text).map_err(|_| ID.at("key_id"))
+}
+
+pub(super) fn job_id(text: &str) -> Result<JobId, Refused> {
+    JobId::parse(text).map_err(|_| ID.at("job_id"))
+}
+
+pub(super) fn key_purpose(number: i32) -> Result<KeyPurpose, Refused> {
+    match v1::KeyPurpose::try_from(number) {
+        Ok(v1::KeyPurpose::Data) => Ok(KeyPurpose::Data),
+        Ok(v1::KeyPurpose::Index) => Ok(KeyPurpose::Index),
+        Ok(v1::KeyPurpose::Unspecified) | Err(_) => {
+            Err(Problem::Field("one of the purposes of keys").at("purpose"))
+        }
+    }
+}
+
+fn job_kind(number: i32) -> Result<JobKind, Refused> {
+    match v1::JobKind::try_from(number) {
+        Ok(v1::JobKind::Reencrypt) => Ok(JobKind::Reencrypt),
+        Ok(v1::JobKind::Reindex) => Ok(JobKind::Reindex),
+        Ok(v1::JobKind::Rewrap) => Ok(JobKind::Rewrap),
+        Ok(v1::JobKind::Destroy) => Ok(JobKind::Destroy),
+        Ok(v1::JobKind::Shred) => Ok(JobKind::Shred),
+        Ok(v1::JobKind::Unspecified) | Err(_) => Err(Problem::Field("one of the kinds of jobs").at("kind")),
+    }
+}
+
+/// What a job is to do. A key is named where it must be, and where it means nothing it is not.
+pub(super) fn job_asked(
+    kind: i32,
+    key: &str,
+    bytes_per_second: u64,
+    kms_calls_per_second: u32,
+) -> Result<JobAsked, Refused> {
+    let kind = job_kind(kind)?;
+    let key = match (kind, key) {
+        (JobKind::Reencrypt | JobKind::Reindex | JobKind::Rewrap | JobKind::Shred, "") => None,
+        (JobKind::Reencrypt | JobKind::Destroy, key) => Some(key_id(key)?),
+        (JobKind::Reindex | JobKind::Rewrap | JobKind::Shred, _) => {
+            return Err(Problem::Field("empty for a job of this kind").at("key_id"));
+        }
+    };
+    Ok(JobAsked { kind, key, budget: JobBudget { bytes: bytes_per_second, kms_calls: kms_calls_per_second } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused<T>(parsed: Result<T, Refused>) -> String {
+        let refused = parsed.map(|_| ()).unwrap_err();
+        assert!(matches!(refused.problem, Problem::Field(_)));
+        refused.field
+    }
+
+    #[test]
+    fn ids_are_32_hexadecimal_digits() {
+        let digits = "0123456789abcdef0123456789abcdef";
+        assert_eq!(key_id(digits).unwrap().to_string(), digits);
+        assert_eq!(job_id(digits).unwrap().to_string(), digits);
+        for bad in ["", "0", &digits[1..], &format!("{digits}0"), &digits.replace('f', "g")] {
+            assert_eq!(refused(key_id(bad)), "key_id");
+            assert_eq!(refused(job_id(bad)), "job_id");
+        }
+    }
+
+    #[test]
+    fn purposes_and_kinds_that_are_not_known_are_refused() {
+        assert_eq!(key_purpose(2).unwrap(), KeyPurpose::Index);
+        for bad in [-1, 0, 3] {
+            assert_eq!(refused(key_purpose(bad)), "purpose");
+        }
+        for bad in [-1, 0, 6] {
+            assert_eq!(refused(job_asked(bad, "", 0, 0)), "kind");
+        }
+    }
+
+    #[test]
+    fn a_job_names_a_key_where_that_means_something() {
+        let key = "ab".repeat(16);
+        for (number, kind, without, with) in [
+            (1, JobKind::Reencrypt, true, true),
+            (2, JobKind::Reindex, true, false),
+            (3, JobKind::Rewrap, true, false),
+            (4, JobKind::Destroy, false, true),
+            (5, JobKind::Shred, true, false),
+        ] {
+            for (allowed, key) in [(without, ""), (with, key.as_str())] {
+                match job_asked(number, key, 1, 2) {
+                    Ok(asked) => {
+                        assert!(allowed, "{kind:?} {key:?}");
+                        assert_eq!((asked.kind, asked.key.is_some()), (kind, !key.is_empty()));
+                        assert_eq!(asked.budget, JobBudget { bytes: 1, kms_calls: 2 });
+                    }
+                    Err(refused) => assert!(!allowed && refused.field == "key_id", "{kind:?} {key:?}"),
+                }
+            }
+        }
     }
 }

@@ -208,15 +208,21 @@ impl Vault {
         }
     }
 
-    /// Whether a stream may go on: its caller is asked for anew, and what it does, as for a call of its own.
+    /// Whether a stream may go on: its caller is asked for anew, and what it does, as for a call of its own. `tenant`:
+    /// whose keys or data it is about; `None` for the vault as a whole.
     pub async fn enter_for(
         &self,
         credential: &Credential,
         action: AuditAction,
         question: Action,
+        tenant: Option<&TenantId>,
     ) -> Result<(), Refused> {
         let cx = self.enter(credential, action).await?;
-        self.vault_wide(&cx, action, question).await.map(drop)
+        let Some(tenant) = tenant else {
+            return self.vault_wide(&cx, action, question).await.map(drop);
+        };
+        let mut draft = cx.draft(action, tenant);
+        self.allow(&cx, &mut draft, tenant, whole(question, None), Vec::new).await
     }
 }
 
