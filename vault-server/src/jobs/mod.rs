@@ -20,5 +20,8 @@ mod walk;
 mod work;
 mod worker;
 
+#[cfg(test)]
+mod tests;
+
 pub use schedule::Schedule;
 pub use worker::{Options, Parts, Workers};

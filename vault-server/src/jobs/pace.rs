@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
+
+/// What may be owed, so that waits are few.
+const OWED: Duration = Duration::from_millis(20);
 
 /// Keeps to a rate; 0 is no bound. What was spent is waited for afterwards, and rest is not saved up.
 #[derive(Debug)]
@@ -16,44 +19,50 @@ impl Pace {
         Self { a_second, free: Instant::now() }
     }
 
-    /// Spends, and waits until that is paid for. A little may be owed, so that the waits are few.
-    pub(super) async fn spend(&mut self, amount: u64) {
+    pub(super) fn spend(&mut self, amount: u64) {
         if self.a_second == 0 {
             return;
         }
-        let now = Instant::now();
         let nanos = u128::from(amount) * 1_000_000_000 / u128::from(self.a_second);
-        let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).min(LONGEST);
-        self.free = self.free.max(now) + cost;
-        if self.free > now + OWED {
-            sleep_until(self.free - OWED).await;
-        }
+        self.free =
+            self.free.max(Instant::now()) + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+    }
+
+    /// How long to wait until what was spent is paid for.
+    pub(super) fn owes(&self) -> Option<Duration> {
+        let wait = self.free.saturating_duration_since(Instant::now());
+        wait.checked_sub(OWED).filter(|wait| !wait.is_zero())
     }
 }
-
-/// What may be owed.
-const OWED: Duration = Duration::from_millis(20);
-/// The longest wait: less than a lease.
-const LONGEST: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    async fn spend(pace: &mut Pace, times: usize, amount: u64) -> f64 {
+        let begin = Instant::now();
+        for _ in 0..times {
+            pace.spend(amount);
+            while let Some(wait) = pace.owes() {
+                tokio::time::sleep(wait).await;
+            }
+        }
+        begin.elapsed().as_secs_f64()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_rate_is_kept_and_none_is_no_bound() {
-        let begin = Instant::now();
+        let took = spend(&mut Pace::new(1000), 100, 100).await;
+        assert!((9.9..=10.2).contains(&took), "{took}");
+        let took = spend(&mut Pace::new(10), 3, 100).await;
+        assert!((29.9..=30.2).contains(&took), "{took}");
+        assert!(spend(&mut Pace::new(0), 100, 1 << 40).await < 0.001);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rest_is_not_saved_up() {
         let mut pace = Pace::new(1000);
-        for _ in 0..100 {
-            pace.spend(100).await;
-        }
-        let took = begin.elapsed().as_secs_f64();
-        assert!((9.9..=10.1).contains(&took), "{took}");
-        let begin = Instant::now();
-        let mut free = Pace::new(0);
-        for _ in 0..100 {
-            free.spend(1 << 40).await;
-        }
-        assert_eq!(begin.elapsed(), Duration::ZERO);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert!(spend(&mut pace, 10, 1000).await > 9.9);
     }
 }

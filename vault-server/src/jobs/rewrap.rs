@@ -34,7 +34,7 @@ pub(super) async fn rewrap(shift: &mut Shift) -> Result<End, Stop> {
 /// What to say of the key if its wraps could not be made.
 async fn one(shift: &mut Shift, mut key: KeyRecord) -> Result<Option<Outcome>, Stop> {
     for _ in 0..ATTEMPTS {
-        shift.spend_kms_calls(1 + 2 * shift.parts.keyring.kms_keys()).await;
+        shift.spend_kms_calls(1 + 2 * shift.parts.keyring.kms_keys()).await?;
         let changed = match shift.parts.keyring.rewrapped(&key).await {
             Ok(None) => return Ok(None),
             Ok(Some(changed)) => changed,

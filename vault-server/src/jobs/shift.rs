@@ -104,16 +104,27 @@ impl Shift {
         Ok(())
     }
 
-    /// Waits until the budget has room for so many bytes.
-    pub(super) async fn spend_bytes(&mut self, bytes: u64) {
+    /// Counts bytes that were written, and waits as the budget wants.
+    pub(super) async fn spend_bytes(&mut self, bytes: u64) -> Result<(), Stop> {
         self.job.progress.bytes += bytes;
-        self.bytes.spend(bytes).await;
+        self.bytes.spend(bytes);
+        self.wait().await
     }
 
-    /// Waits until the budget has room for so many calls of the KMS.
-    pub(super) async fn spend_kms_calls(&mut self, calls: u64) {
+    /// Counts calls of the KMS, and waits as the budget wants.
+    pub(super) async fn spend_kms_calls(&mut self, calls: u64) -> Result<(), Stop> {
         self.job.progress.kms_calls += calls;
-        self.kms_calls.spend(calls).await;
+        self.kms_calls.spend(calls);
+        self.wait().await
+    }
+
+    /// In short stretches: the lease is kept, and who pauses or stops it is heard.
+    async fn wait(&mut self) -> Result<(), Stop> {
+        while let Some(wait) = self.bytes.owes().max(self.kms_calls.owes()) {
+            tokio::time::sleep(wait.min(REPORT)).await;
+            self.tick().await?;
+        }
+        Ok(())
     }
 
     /// Writes down how far it is.

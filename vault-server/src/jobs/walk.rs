@@ -99,7 +99,7 @@ pub(super) async fn walk(shift: &mut Shift, task: Task, mut pages: Pages) -> Res
             let bytes = walked.bytes;
             all.add(walked);
             shift.tick().await?;
-            shift.spend_bytes(bytes).await;
+            shift.spend_bytes(bytes).await?;
         }
     }
     Ok(all)

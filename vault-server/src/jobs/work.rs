@@ -141,7 +141,7 @@ async fn active_data_key(
 
 /// Opens a data key for this job. What can't ever be opened is on record.
 async fn open(shift: &mut Shift, mandate: &Mandate, id: KeyId) -> Result<Arc<DataKey>, Stop> {
-    shift.spend_kms_calls(1).await;
+    shift.spend_kms_calls(1).await?;
     let opened = shift.parts.keyring.data_key_for_job(mandate, id).await;
     if let Err(KeyringError::Corrupt | KeyringError::KmsRefused) = &opened {
         shift

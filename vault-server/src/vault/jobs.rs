@@ -263,16 +263,12 @@ impl Vault {
         const ACTION: AuditAction = AuditAction::JobRead;
         let (tenant, mut draft, id) = self.asked_of_place(cx, ACTION, Action::JobRead, tenant, job).await?;
         draft.details.push(("job", id.to_string()));
-        match self.find_job(tenant.as_ref(), id).await? {
-            Some(job) => {
-                self.parts.log.record(draft, Vec::new()).await?;
-                Ok(job)
-            }
-            None => {
-                let refused = Problem::NotFound.at("job_id");
-                Err(self.log_refusal(draft, Vec::new(), refused).await)
-            }
-        }
+        let Some(job) = self.find_job(tenant.as_ref(), id).await? else {
+            let refused = Problem::NotFound.at("job_id");
+            return Err(self.log_refusal(draft, Vec::new(), refused).await);
+        };
+        self.parts.log.record(draft, Vec::new()).await?;
+        Ok(job)
     }
 
     /// The same job as it stands now, for who watches it; `None` if another took its place.
@@ -490,7 +486,7 @@ impl Note {
 pub fn job_draft(job: &Job, action: AuditAction) -> Draft {
     let request = crate::domain::RequestId::from_bytes(*job.id.as_bytes());
     let mut draft = Draft::new(request, action, Actor::vault());
-    draft.tenant = job.place.tenant.clone();
+    draft.tenant.clone_from(&job.place.tenant);
     draft.details = vec![
         ("job", job.id.to_string()),
         ("kind", job.place.kind.as_str().to_owned()),
