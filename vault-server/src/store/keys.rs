@@ -307,7 +307,7 @@ mod tests {
             .collect();
         places.sort();
         places.dedup();
-        assert!(places.iter().is_sorted_by_key(|place| job(place)));
+        assert!(places.iter().is_sorted_by_key(job));
         assert!(places.iter().all(|place| parse_job(&job(place)).as_ref() == Some(place)));
         for bad in [&b""[..], b"\x01", b"\0", b"\0\0", b"\0\x06", b"a\x01", b"A\0\x01", b"a\0\0\x01"] {
             assert_eq!(parse_job(bad), None, "{bad:?}");

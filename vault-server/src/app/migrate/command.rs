@@ -97,8 +97,10 @@ async fn work(
 }
 
 fn in_words(counts: &Counts) -> String {
-    let Counts { keys, records, answers, entries } = counts;
-    format!("{keys} keys, {records} records, {answers} remembered answers, {entries} log entries")
+    let Counts { keys, records, answers, jobs, entries } = counts;
+    format!(
+        "{keys} keys, {records} records, {answers} remembered answers, {jobs} jobs, {entries} log entries"
+    )
 }
 
 /// Which line of the configuration is to be changed.

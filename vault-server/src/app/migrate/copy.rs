@@ -10,7 +10,7 @@ use super::open::Opened;
 use super::progress::Progress;
 use super::rows::Row;
 use crate::audit::{self, AuditAction, Draft, Log, LogOptions};
-use crate::domain::{Clock, KeyRecord, Record, RequestId, VaultIdentity};
+use crate::domain::{Clock, Job, KeyRecord, Record, RequestId, VaultIdentity};
 use crate::store::{Change, Lease, LogId, Remembered, Store};
 
 /// How much is in memory at once.
@@ -39,6 +39,8 @@ pub(super) struct Counts {
     pub(super) records: u64,
     /// Remembered answers.
     pub(super) answers: u64,
+    /// Jobs on keys, under way or over.
+    pub(super) jobs: u64,
     /// Log entries, that of the move not among them.
     pub(super) entries: u64,
 }
@@ -92,6 +94,7 @@ impl Move<'_> {
         self.rows::<KeyRecord>(old, new, Missing::Insert).await?;
         self.rows::<Record>(old, new, Missing::Insert).await?;
         self.rows::<Remembered>(old, new, Missing::Insert).await?;
+        self.rows::<Job>(old, new, Missing::Insert).await?;
         self.copy_log(old, new).await?;
         self.derive(old, new).await?;
         let counts = self.compare(old, new, LogEnd::Same).await?;
@@ -135,6 +138,7 @@ impl Move<'_> {
             keys: self.rows::<KeyRecord>(old, new, Missing::Refuse).await?,
             records: self.rows::<Record>(old, new, Missing::Refuse).await?,
             answers: self.rows::<Remembered>(old, new, Missing::Refuse).await?,
+            jobs: self.rows::<Job>(old, new, Missing::Refuse).await?,
             entries: old.log_size(LogId::default()).await.of(Side::Old)?,
         })
     }
@@ -151,10 +155,10 @@ impl Move<'_> {
         let verb = if missing == Missing::Insert { "copied" } else { "compared" };
         let (mut after, mut count) = (None, 0_u64);
         loop {
-            let page = R::page(old, after, self.limits.rows).await.of(Side::Old)?;
+            let page = R::page(old, after.as_ref(), self.limits.rows).await.of(Side::Old)?;
             let Some(last) = page.last().map(Row::name) else { break };
             // As many as in the page are enough: one more that is not in it would be among them.
-            let mut there = R::page(new, after, page.len()).await.of(Side::New)?;
+            let mut there = R::page(new, after.as_ref(), page.len()).await.of(Side::New)?;
             there.retain(|row| row.name() <= last);
             let mut there = there.into_iter().peekable();
             let mut rows = Vec::new();
@@ -179,7 +183,7 @@ impl Move<'_> {
             self.progress.at(verb, R::MANY, count);
             after = Some(last);
         }
-        match R::page(new, after, 1).await.of(Side::New)?.first() {
+        match R::page(new, after.as_ref(), 1).await.of(Side::New)?.first() {
             Some(row) => Err(extra(row)),
             None => Ok(count),
         }
@@ -217,6 +221,7 @@ impl Move<'_> {
             ("keys", counts.keys.to_string()),
             ("records", counts.records.to_string()),
             ("answers", counts.answers.to_string()),
+            ("jobs", counts.jobs.to_string()),
             ("entries", counts.entries.to_string()),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ];
@@ -249,7 +254,7 @@ async fn check_logs(opened: &Opened, side: Side, exported: &[LogId]) -> Result<(
 }
 
 fn named<R: Row>(row: &R) -> String {
-    format!("{} {}", R::ONE, hex::encode(row.name()))
+    format!("{} {}", R::ONE, R::named(&row.name()))
 }
 
 fn extra<R: Row>(row: &R) -> MoveError {

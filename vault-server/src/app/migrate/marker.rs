@@ -54,6 +54,9 @@ async fn empty(store: &dyn Store) -> Result<Target, MoveError> {
     if !store.scan_records(None, 1).await.of(side)?.is_empty() {
         return has("records".to_owned());
     }
+    if !store.jobs(None, 1).await.of(side)?.is_empty() {
+        return has("jobs".to_owned());
+    }
     for log in store.logs().await.of(side)? {
         let size = store.log_size(log).await.of(side)?;
         if size > 0 {

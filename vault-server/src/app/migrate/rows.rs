@@ -2,14 +2,14 @@
 
 use async_trait::async_trait;
 
-use crate::domain::{KeyId, KeyRecord, Record, Timestamp, Token};
+use crate::domain::{Job, JobPlace, KeyId, KeyRecord, Record, TenantId, Timestamp, Token};
 use crate::store::{Remembered, Store, StoreError, Write};
 
 /// A kind of row.
 #[async_trait]
 pub(super) trait Row: Clone + PartialEq + Send + Sync {
     /// What it is found by.
-    type Name: Ord + Copy + Send + Sync + AsRef<[u8]>;
+    type Name: Ord + Clone + Send + Sync;
 
     /// One of them, and many, for people.
     const ONE: &'static str;
@@ -17,11 +17,14 @@ pub(super) trait Row: Clone + PartialEq + Send + Sync {
 
     async fn page(
         store: &dyn Store,
-        after: Option<Self::Name>,
+        after: Option<&Self::Name>,
         limit: usize,
     ) -> Result<Vec<Self>, StoreError>;
 
     fn name(&self) -> Self::Name;
+
+    /// Its name, for people.
+    fn named(name: &Self::Name) -> String;
 
     /// Whether it may be left behind.
     fn is_over(&self, _now: Timestamp) -> bool {
@@ -31,6 +34,7 @@ pub(super) trait Row: Clone + PartialEq + Send + Sync {
     /// About how many bytes it has.
     fn bytes(&self) -> usize;
 
+    /// Writes it to a store that has none of its name.
     fn insert(self) -> Write;
 }
 
@@ -41,12 +45,20 @@ impl Row for Record {
     const ONE: &'static str = "record";
     const MANY: &'static str = "records";
 
-    async fn page(store: &dyn Store, after: Option<[u8; 16]>, limit: usize) -> Result<Vec<Self>, StoreError> {
-        store.scan_records(after.map(Token::from_bytes), limit).await
+    async fn page(
+        store: &dyn Store,
+        after: Option<&[u8; 16]>,
+        limit: usize,
+    ) -> Result<Vec<Self>, StoreError> {
+        store.scan_records(after.copied().map(Token::from_bytes), limit).await
     }
 
     fn name(&self) -> [u8; 16] {
         *self.token.as_bytes()
+    }
+
+    fn named(name: &[u8; 16]) -> String {
+        hex::encode(name)
     }
 
     fn bytes(&self) -> usize {
@@ -65,13 +77,21 @@ impl Row for KeyRecord {
     const ONE: &'static str = "key";
     const MANY: &'static str = "keys";
 
-    async fn page(store: &dyn Store, after: Option<[u8; 16]>, limit: usize) -> Result<Vec<Self>, StoreError> {
+    async fn page(
+        store: &dyn Store,
+        after: Option<&[u8; 16]>,
+        limit: usize,
+    ) -> Result<Vec<Self>, StoreError> {
         // Few are many here: each has a statement of its own.
-        store.scan_keys(after.map(KeyId::from_bytes), limit.min(64)).await
+        store.scan_keys(after.copied().map(KeyId::from_bytes), limit.min(64)).await
     }
 
     fn name(&self) -> [u8; 16] {
         *self.id.as_bytes()
+    }
+
+    fn named(name: &[u8; 16]) -> String {
+        hex::encode(name)
     }
 
     fn bytes(&self) -> usize {
@@ -90,13 +110,21 @@ impl Row for Remembered {
     const ONE: &'static str = "remembered answer";
     const MANY: &'static str = "remembered answers";
 
-    async fn page(store: &dyn Store, after: Option<[u8; 32]>, limit: usize) -> Result<Vec<Self>, StoreError> {
+    async fn page(
+        store: &dyn Store,
+        after: Option<&[u8; 32]>,
+        limit: usize,
+    ) -> Result<Vec<Self>, StoreError> {
         // One may have as many tokens as a request has items.
-        store.scan_remembered(after, limit.min(16)).await
+        store.scan_remembered(after.copied(), limit.min(16)).await
     }
 
     fn name(&self) -> [u8; 32] {
         self.key
+    }
+
+    fn named(name: &[u8; 32]) -> String {
+        hex::encode(name)
     }
 
     fn is_over(&self, now: Timestamp) -> bool {
@@ -109,5 +137,40 @@ impl Row for Remembered {
 
     fn insert(self) -> Write {
         Write::Remember(self)
+    }
+}
+
+/// All but its revision, which counts the changes of one store's row.
+#[async_trait]
+impl Row for Job {
+    type Name = JobPlace;
+
+    const ONE: &'static str = "job";
+    const MANY: &'static str = "jobs";
+
+    async fn page(
+        store: &dyn Store,
+        after: Option<&JobPlace>,
+        limit: usize,
+    ) -> Result<Vec<Self>, StoreError> {
+        let jobs = store.jobs(after, limit).await?;
+        Ok(jobs.into_iter().map(|job| Job { revision: 0, ..job }).collect())
+    }
+
+    fn name(&self) -> JobPlace {
+        self.place.clone()
+    }
+
+    fn named(name: &JobPlace) -> String {
+        let tenant = name.tenant.as_ref().map_or("the vault", TenantId::as_str);
+        format!("{} of {tenant}", name.kind.as_str())
+    }
+
+    fn bytes(&self) -> usize {
+        512 + self.cause.len()
+    }
+
+    fn insert(self) -> Write {
+        Write::PutJob(self)
     }
 }

@@ -467,26 +467,8 @@ async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Prese
         Statement::new("SELECT token, revision FROM records WHERE token = ANY($1) ORDER BY token FOR UPDATE");
     records.bind(of_records, Type::BYTEA_ARRAY);
 
-    let of_keys = writes().filter_map(|write| match write {
-        Write::InsertKey(key) | Write::ReplaceKey(key) => Some(key),
-        _ => None,
-    });
-    let of_keys: Vec<_> = of_keys.collect();
-    let active = must_be_active(changes.iter().copied());
-    // All of them in one order. Who changes none shares them with others who change none.
-    let lock = if of_keys.is_empty() { "SHARE" } else { "UPDATE" };
-    let ids = of_keys.iter().map(|key| key.id.as_bytes().to_vec());
-    let ids: Vec<_> = ids.chain(active.iter().map(|id| id.as_bytes().to_vec())).collect();
-    let tenant = |key: &&KeyRecord| key.tenant.as_ref().map_or("", TenantId::as_str).to_owned();
-    let mut keys = Statement::new(&format!(
-        "SELECT {} FROM keys WHERE id = ANY($1) OR (tenant, purpose, version) IN \
-         (SELECT * FROM unnest($2::text[], $3::int2[], $4::int8[])) ORDER BY id FOR {lock}",
-        rows::KEY
-    ));
-    keys.bind(ids, Type::BYTEA_ARRAY);
-    keys.bind(of_keys.iter().map(tenant).collect::<Vec<_>>(), Type::TEXT_ARRAY);
-    keys.bind(of_keys.iter().map(|key| rows::purpose(key.purpose)).collect::<Vec<_>>(), Type::INT2_ARRAY);
-    keys.bind(of_keys.iter().map(|key| i64::from(key.version.0)).collect::<Vec<_>>(), Type::INT8_ARRAY);
+    let changed = changed_keys(changes);
+    let keys = lock_keys(&changed, changes);
 
     let of_answers = writes().filter_map(|write| match write {
         Write::Remember(answer) => Some(answer.key.as_slice()),
@@ -509,16 +491,7 @@ async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Prese
     ));
     leases.bind(of_leases, Type::TEXT_ARRAY);
 
-    let of_jobs = writes().filter_map(|write| match write {
-        Write::PutJob(job) => Some(keys::job(&job.place)),
-        _ => None,
-    });
-    let of_jobs: Vec<_> = of_jobs.collect();
-    let mut jobs = Statement::new(&format!(
-        "SELECT {} FROM jobs WHERE place = ANY($1) ORDER BY place FOR UPDATE",
-        rows::JOB
-    ));
-    jobs.bind(of_jobs, Type::BYTEA_ARRAY);
+    let jobs = lock_jobs(changes);
 
     let (begun, held, records, keys, answers, leases, jobs) = join!(
         client.batch_execute(BEGIN),
@@ -545,7 +518,7 @@ async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Prese
         let key = match rows::key(&row) {
             Ok(key) => key,
             // Then it is not known to be active: that is for those who need it.
-            Err(_) if of_keys.is_empty() => continue,
+            Err(_) if changed.is_empty() => continue,
             Err(error) => return Err(altered(error).into()),
         };
         if key.state == KeyState::Active {
@@ -569,4 +542,51 @@ async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Prese
         present.jobs.insert(job.place, job.revision);
     }
     Ok(present)
+}
+
+/// Keys that a batch makes or changes.
+fn changed_keys<'a>(changes: &[&'a Change]) -> Vec<&'a KeyRecord> {
+    let writes = changes.iter().flat_map(|change| &change.writes);
+    let of_keys = writes.filter_map(|write| match write {
+        Write::InsertKey(key) | Write::ReplaceKey(key) => Some(key),
+        _ => None,
+    });
+    of_keys.collect()
+}
+
+/// Those, and the keys that must be active: all of them in one order. Who changes none shares the lock with others who
+/// change none.
+fn lock_keys(changed: &[&KeyRecord], changes: &[&Change]) -> Statement<'static> {
+    let active = must_be_active(changes.iter().copied());
+    let ids = changed.iter().map(|key| key.id).chain(active).map(|id| id.as_bytes().to_vec());
+    let ids: Vec<_> = ids.collect();
+    let mut keys = Statement::new(&format!("SELECT {} FROM keys WHERE id = ANY($1)", rows::KEY));
+    keys.bind(ids, Type::BYTEA_ARRAY);
+    if changed.is_empty() {
+        keys.add(" ORDER BY id FOR SHARE");
+        return keys;
+    }
+    let tenant = |key: &&KeyRecord| key.tenant.as_ref().map_or("", TenantId::as_str).to_owned();
+    keys.add(
+        " OR (tenant, purpose, version) IN (SELECT * FROM unnest($2::text[], $3::int2[], $4::int8[])) \
+         ORDER BY id FOR UPDATE",
+    );
+    keys.bind(changed.iter().map(tenant).collect::<Vec<_>>(), Type::TEXT_ARRAY);
+    keys.bind(changed.iter().map(|key| rows::purpose(key.purpose)).collect::<Vec<_>>(), Type::INT2_ARRAY);
+    keys.bind(changed.iter().map(|key| i64::from(key.version.0)).collect::<Vec<_>>(), Type::INT8_ARRAY);
+    keys
+}
+
+fn lock_jobs(changes: &[&Change]) -> Statement<'static> {
+    let writes = changes.iter().flat_map(|change| &change.writes);
+    let places = writes.filter_map(|write| match write {
+        Write::PutJob(job) => Some(keys::job(&job.place)),
+        _ => None,
+    });
+    let mut jobs = Statement::new(&format!(
+        "SELECT {} FROM jobs WHERE place = ANY($1) ORDER BY place FOR UPDATE",
+        rows::JOB
+    ));
+    jobs.bind(places.collect::<Vec<_>>(), Type::BYTEA_ARRAY);
+    jobs
 }

@@ -10,21 +10,21 @@ use vault_format::verify::{Options, verify_dir};
 
 use self::failing::Failing;
 use self::vault::{
-    ENTRIES, NOW, RECORDS, SIGNED, answer, fill, identity, key, log, record, run, run_with, sign, signer,
-    write,
+    ENTRIES, NOW, RECORDS, SIGNED, answer, fill, identity, job, jobs, key, log, record, run, run_with, sign,
+    signer, write,
 };
 use super::copy::{Counts, Ended};
 use super::error::{MoveError, Side};
 use super::marker::refuse_half_moved;
 use super::{logs, marker};
 use crate::audit::{AuditAction, action_of};
-use crate::domain::LeaseName;
+use crate::domain::{Job, JobKind, LeaseName};
 use crate::store::embedded::{self, EngineKind, StoreOptions};
 use crate::store::memory::MemoryStore;
 use crate::store::{Change, Derived, LogId, Store, StoreError, TileId, Write};
 
 const LOG: LogId = LogId(0);
-const COUNTS: Counts = Counts { keys: 4, records: RECORDS, answers: 8, entries: ENTRIES };
+const COUNTS: Counts = Counts { keys: 4, records: RECORDS, answers: 8, jobs: 15, entries: ENTRIES };
 
 fn memory() -> Arc<dyn Store> {
     Arc::new(MemoryStore::new())
@@ -49,6 +49,7 @@ async fn assert_moved(old: &Arc<dyn Store>, new: &Arc<dyn Store>) {
     assert_eq!(new.scan_keys(None, 1000).await, old.scan_keys(None, 1000).await);
     let answers: Vec<_> = (1..=9).filter(|number| *number != 2).map(answer).collect();
     assert_eq!(new.scan_remembered(None, 1000).await, Ok(answers));
+    assert_eq!(new.jobs(None, 1000).await, Ok(jobs()));
     let entries = old.entries(LOG, 0, 10_000, usize::MAX).await.unwrap();
     let mut there = new.entries(LOG, 0, 10_000, usize::MAX).await.unwrap();
     assert_eq!(action_of(&there.pop().unwrap()), Some(AuditAction::StoreMoved));
@@ -209,6 +210,9 @@ async fn other_stores_are_refused() {
     write(&new, vec![Write::InsertKey(key(1))]).await;
     assert!(refused(run(&old, &new).await).contains("not empty: it has the key"));
     let new = memory();
+    write(&new, vec![Write::PutJob(job(None, JobKind::Rewrap))]).await;
+    assert!(refused(run(&old, &new).await).contains("not empty: it has jobs"));
+    let new = memory();
     log(&new, 2).await;
     assert!(refused(run(&old, &new).await).contains("2 entries in log 0"));
 
@@ -282,6 +286,14 @@ async fn any_difference_is_named_and_leaves_the_new_store_unfinished() {
     let new = half().await;
     write(&new, vec![Write::InsertKey(key(9))]).await;
     check(&new, &format!("key {}: is in the new store only", key(9).id)).await;
+
+    let new = half().await;
+    write(&new, vec![Write::PutJob(job(Some("st-luke"), JobKind::Shred))]).await;
+    check(&new, "job shred of st-luke: is in the new store only").await;
+    let new = half().await;
+    let altered = Job { cause: "x".to_owned(), revision: 1, ..job(None, JobKind::Rewrap) };
+    write(&new, vec![Write::PutJob(altered)]).await;
+    check(&new, "job rewrap of the vault: is not the same").await;
 
     let new = half().await;
     let mut extra = answer(1);

@@ -11,8 +11,9 @@ use crate::app::migrate::open::Opened;
 use crate::app::migrate::progress::Progress;
 use crate::audit::{AuditAction, Draft, Follower, FollowerOptions, Log, LogOptions};
 use crate::domain::{
-    BlindIndex, Body, ClassName, Clock, Environment, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion,
-    Record, RequestId, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
+    BlindIndex, Body, ClassName, Clock, Environment, Job, JobBudget, JobId, JobKind, JobOrder, JobPlace,
+    JobProgress, JobState, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, PrincipalId, Record,
+    RequestId, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
 };
 use crate::store::{Change, LogId, Remembered, Store, Write};
 
@@ -86,6 +87,34 @@ pub(super) fn answer(number: u8) -> Remembered {
     }
 }
 
+/// Of the vault itself, or of a tenant.
+pub(super) fn job(tenant: Option<&str>, kind: JobKind) -> Job {
+    Job {
+        id: JobId::from_bytes([kind.number(); 16]),
+        place: JobPlace { tenant: tenant.map(|name| TenantId::parse(name).unwrap()), kind },
+        order: JobOrder {
+            key: None,
+            budget: JobBudget { bytes: 1000, kms_calls: 2 },
+            asked_by: PrincipalId::parse("ann").unwrap(),
+            asked: NOW,
+            not_before: NOW,
+        },
+        state: JobState::Running,
+        approved_by: None,
+        begun: NOW,
+        changed: NOW,
+        progress: JobProgress { total: 9, done: 4, ..JobProgress::default() },
+        cause: String::new(),
+        revision: 0,
+    }
+}
+
+/// More than a page of them, one changed since it began.
+pub(super) fn jobs() -> Vec<Job> {
+    let tenants = [None, Some("st-john"), Some("st-mary")];
+    tenants.iter().flat_map(|tenant| JobKind::ALL.iter().map(|kind| job(*tenant, *kind))).collect()
+}
+
 pub(super) async fn write(store: &Arc<dyn Store>, writes: Vec<Write>) {
     store.commit(Change { writes, entries: Vec::new() }).await.unwrap();
 }
@@ -113,6 +142,8 @@ pub(super) async fn fill(store: &Arc<dyn Store>) {
     write(store, (1..=4).map(|number| Write::InsertKey(key(number))).collect()).await;
     write(store, (1..=RECORDS).map(|number| Write::Insert(record(number))).collect()).await;
     write(store, (1..=9).map(|number| Write::Remember(answer(number))).collect()).await;
+    write(store, jobs().into_iter().map(Write::PutJob).collect()).await;
+    write(store, vec![Write::PutJob(Job { revision: 1, ..jobs().remove(3) })]).await;
     log(store, SIGNED).await;
     sign(store).await;
     log(store, ENTRIES - SIGNED).await;
