@@ -48,6 +48,7 @@
 //! * [`bulk`] replaces the PHI of whole files; `vaultctl import` and `export` are made of it.
 //! * [`Client::audit_query`], [`Client::audit_logs`], [`Client::audit_checkpoint`] and [`Client::audit_entries`] read
 //!   the vault's logs.
+//! * [`keys`] has what rotators and admins need: versions of keys, and the jobs that work on all that they seal.
 //!
 //! # When things go wrong
 //!
@@ -55,7 +56,7 @@
 //! [`Code`], [`is_retryable`](Error::is_retryable) and no value. Each call has a deadline (10 seconds unless
 //! [set](ClientBuilder::timeout)), which the vault is told, and is repeated within it when the vault is not
 //! available: with jitter, on another endpoint if there is one, within a budget, and only because it is safe (each
-//! tokenize carries an idempotency key; erasing twice is erasing once). After a [`Reason::Deadline`] a tokenize or
+//! tokenize carries an idempotency key; erasing twice is erasing once; see [`keys`] for its one exception). After a [`Reason::Deadline`] a tokenize or
 //! an erase may have been done or not.
 //!
 //! # What it takes care of
@@ -73,6 +74,7 @@ mod class;
 mod client;
 mod describe;
 mod error;
+pub mod keys;
 pub mod profile;
 mod retry;
 mod token;

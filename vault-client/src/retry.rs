@@ -1,8 +1,9 @@
 //! When a call is repeated, and after how long.
 //!
-//! Every unary call of the API is safe to repeat: reads change nothing but the log; erasing twice is erasing once;
-//! and each tokenize carries an idempotency key, the same in every attempt. So what decides is the code alone,
-//! in [`advice`]. Streams are never repeated here: half of one may have been answered.
+//! Nearly every unary call of the API is safe to repeat: reads change nothing but the log; erasing twice is erasing once;
+//! each tokenize carries an idempotency key, the same in every attempt; a rotation names the version that it replaces; a
+//! job is begun once, and what is done to one says how it shall stand. So what decides is the code alone, in [`advice`].
+//! A rotation of whichever version is made once (`Client::call_keys_once`). Streams are never repeated here: half of one may have been answered.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;

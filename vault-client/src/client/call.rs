@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use vault_proto::v1::audit_service_client::AuditServiceClient;
+use vault_proto::v1::key_service_client::KeyServiceClient;
 use vault_proto::v1::vault_service_client::VaultServiceClient;
 
 use super::Client;
@@ -30,6 +31,11 @@ fn audit(channel: Channel) -> AuditServiceClient<Channel> {
     AuditServiceClient::new(channel).max_decoding_message_size(MOST_ANSWER)
 }
 
+/// The keys' generated client on a channel.
+fn keys(channel: Channel) -> KeyServiceClient<Channel> {
+    KeyServiceClient::new(channel).max_decoding_message_size(MOST_ANSWER)
+}
+
 impl Client {
     /// Makes a unary call of the vault's, which all are safe to repeat (see [`retry`]).
     pub(super) async fn call<Q, A, F, Fut>(&self, message: Q, send: F) -> Result<A, Error>
@@ -49,6 +55,40 @@ impl Client {
         Fut: Future<Output = Result<Response<A>, Status>>,
     {
         self.repeat(|channel, left| send(audit(channel), within(message.clone(), left))).await
+    }
+
+    /// The same of the keys': one that is safe to repeat.
+    pub(crate) async fn call_keys<Q, A, F, Fut>(&self, message: Q, send: F) -> Result<A, Error>
+    where
+        Q: Clone,
+        F: Fn(KeyServiceClient<Channel>, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        self.repeat(|channel, left| send(keys(channel), within(message.clone(), left))).await
+    }
+
+    /// The same of one that is not.
+    pub(crate) async fn call_keys_once<Q, A, F, Fut>(&self, message: Q, send: F) -> Result<A, Error>
+    where
+        F: FnOnce(KeyServiceClient<Channel>, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        let left = self.limits().timeout;
+        self.once(|channel| send(keys(channel), within(message, left))).await
+    }
+
+    /// Opens a stream of the keys', which is as good from any endpoint. It has no deadline as a whole.
+    pub(crate) async fn open_keys<A, F, Fut>(&self, send: F) -> Result<A, Error>
+    where
+        F: Fn(KeyServiceClient<Channel>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        self.repeat(|channel, _| send(keys(channel))).await
+    }
+
+    /// How long to wait before trying something for the `repeat`th time again (from 1).
+    pub(crate) fn pause(&self, repeat: u32, asked: Option<Duration>) -> Duration {
+        self.limits().retry.pause(repeat, asked, retry::dice())
     }
 
     async fn repeat<A, F, Fut>(&self, attempt: F) -> Result<A, Error>
@@ -102,7 +142,7 @@ impl Client {
         asked: Option<Duration>,
         deadline: Instant,
     ) -> bool {
-        let pause = self.limits().retry.pause(repeat, asked, retry::dice());
+        let pause = self.pause(repeat, asked);
         if !self.shared.budget.withdraw() || Instant::now() + pause >= deadline {
             return false;
         }

@@ -42,6 +42,15 @@ impl Setup {
         self.path(name)
     }
 
+    /// From now on the vault is at these endpoints.
+    pub(crate) fn use_endpoints(&self, uris: &[String]) {
+        write_profile(&self.pki, &uris.join("', '"));
+    }
+
+    pub(crate) fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
     pub(crate) fn path(&self, name: &str) -> String {
         self.pki.path(name).to_str().unwrap().to_owned()
     }

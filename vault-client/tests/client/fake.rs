@@ -15,13 +15,15 @@ use tokio::net::TcpListener;
 use tonic::transport::server::{Connected, Server};
 use tonic::{Request, Response, Status, Streaming};
 use vault_proto::v1::audit_service_server::AuditServiceServer;
+use vault_proto::v1::key_service_server::KeyServiceServer;
 use vault_proto::v1::vault_service_server::{VaultService, VaultServiceServer};
 use vault_proto::v1::*;
 
 use crate::audit::FakeAudit;
+use crate::keys::FakeKeys;
 use crate::pki::Pki;
 
-type Answer<T> = Result<Response<T>, Status>;
+pub(crate) type Answer<T> = Result<Response<T>, Status>;
 type Fault = Box<dyn Fn() -> Result<(), Status> + Send>;
 
 /// What the fake saw, and what it shall do.
@@ -47,6 +49,10 @@ pub(crate) struct State {
     pub(crate) clients: Mutex<Vec<Vec<u8>>>,
     /// Logs and their leaves.
     pub(crate) logs: Mutex<BTreeMap<u32, Vec<Vec<u8>>>>,
+    /// Versions of keys, oldest first.
+    pub(crate) keys: Mutex<Vec<Key>>,
+    /// Jobs by id, the same for all instances of a vault.
+    pub(crate) jobs: Arc<Mutex<BTreeMap<String, Job>>>,
     /// The next token's number.
     next: AtomicUsize,
 }
@@ -64,6 +70,11 @@ impl State {
         self.faults.lock().unwrap().push(Box::new(move || Err(fault())));
     }
 
+    /// Of another instance of the same vault.
+    pub(crate) fn beside(&self) -> Self {
+        Self { jobs: Arc::clone(&self.jobs), ..Self::default() }
+    }
+
     pub(crate) fn pass_next(&self) {
         self.faults.lock().unwrap().push(Box::new(|| Ok(())));
     }
@@ -72,7 +83,7 @@ impl State {
         self.seen.lock().unwrap().len()
     }
 
-    async fn note<T>(&self, request: &Request<T>, items: usize, key: &str, detail: &str) {
+    pub(crate) async fn note<T>(&self, request: &Request<T>, items: usize, key: &str, detail: &str) {
         let timeout = request.metadata().get("grpc-timeout").map(|v| v.to_str().unwrap().to_owned());
         let timeout = timeout.unwrap_or_default();
         self.seen.lock().unwrap().push(Seen { items, timeout, key: key.into(), detail: detail.into() });
@@ -80,7 +91,7 @@ impl State {
         tokio::time::sleep(delay).await;
     }
 
-    fn fault(&self) -> Result<(), Status> {
+    pub(crate) fn fault(&self) -> Result<(), Status> {
         let mut faults = self.faults.lock().unwrap();
         if faults.is_empty() { Ok(()) } else { faults.remove(0)() }
     }
@@ -328,7 +339,9 @@ pub(crate) async fn start(pki: &Pki, state: Arc<State>) -> Running {
     });
     let service = VaultServiceServer::new(Fake(Arc::clone(&state))).max_decoding_message_size(64 << 20);
     let audit = AuditServiceServer::new(FakeAudit(Arc::clone(&state)));
-    let server = Server::builder().add_service(service).add_service(audit).serve_with_incoming(incoming);
+    let keys = KeyServiceServer::new(FakeKeys(Arc::clone(&state)));
+    let server = Server::builder().add_service(service).add_service(audit).add_service(keys);
+    let server = server.serve_with_incoming(incoming);
     // On a runtime of its own thread, so that killing it drops its connections, too.
     let task = tokio::spawn(async move {
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

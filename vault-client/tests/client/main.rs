@@ -4,6 +4,7 @@
 mod audit;
 mod cli;
 mod fake;
+mod keys;
 mod pki;
 
 use std::sync::Arc;

@@ -7,13 +7,14 @@ use clap::{Args, Parser, Subcommand};
 use vault_client::{Client, ClientBuilder, Purpose};
 
 use crate::failure::Failure;
-use crate::{audit, bulk, completions, describe, detokenize, erase, find, mask, tokenize};
+use crate::{audit, bulk, completions, describe, detokenize, erase, find, keys, mask, tokenize};
 
 /// Keeps health data in a phi-vault and gets it back: values in by standard input, tokens out.
 ///
 /// Values are read from standard input, never from the command line, which other users of the machine can see.
 ///
-/// Exit codes: 0 done, 1 some items failed, 2 wrong use, 3 refused, 4 the vault is not available.
+/// Exit codes: 0 done, 1 some items failed, 2 wrong use, 3 refused, 4 the vault is not available, 5 a job failed, 6 a job
+/// asks for approval.
 #[derive(Parser)]
 #[command(name = "vaultctl", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -76,6 +77,12 @@ pub(crate) enum Command {
     /// Read, export and verify the log.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// See, rotate and retire a tenant's keys.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// See, approve and steer jobs on keys.
+    #[command(subcommand)]
+    Jobs(keys::JobsCommand),
     /// Print a completion script for a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -185,6 +192,18 @@ mod tests {
             "vaultctl --profile P import F.csv --map A=ssn --map B=name --subject ID --out O",
             "vaultctl --profile P import F.csv --map A=ssn B=name --subject ID --out O --format csv",
             "vaultctl --profile P export F.csv --purpose TREAT --out O",
+            "vaultctl --profile P keys list --count --json",
+            "vaultctl --profile P keys rotate --purpose index --version 3 --reason R --ticket T",
+            "vaultctl --profile P keys rewrap --dry-run",
+            "vaultctl --profile P keys reencrypt --key 0123456789abcdef0123456789abcdef --watch",
+            "vaultctl --profile P keys reindex --bytes-per-second 1000000 --kms-calls-per-second 5",
+            "vaultctl --profile P keys revoke 0123456789abcdef0123456789abcdef --yes",
+            "vaultctl --profile P keys destroy 0123456789abcdef0123456789abcdef --reason R --ticket T",
+            "vaultctl --profile P --tenant demo keys shred --yes --watch",
+            "vaultctl --profile P jobs list --tenant *",
+            "vaultctl --profile P jobs watch 0123456789abcdef0123456789abcdef --patience 1m",
+            "vaultctl --profile P jobs approve 0123456789abcdef0123456789abcdef",
+            "vaultctl --profile P jobs cancel 0123456789abcdef0123456789abcdef",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
@@ -200,6 +219,12 @@ mod tests {
             "vaultctl tokenize --class SSN",
             "vaultctl tokenize --class ssn 999-12-3456",
             "vaultctl tokenize --class ssn --subject A --subject-file B",
+            "vaultctl keys rotate --purpose log",
+            "vaultctl keys rotate --version 0",
+            "vaultctl keys destroy",
+            "vaultctl keys destroy 0123456789abcdef",
+            "vaultctl keys rewrap --dry-run --watch",
+            "vaultctl jobs watch 1",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -19,6 +19,10 @@ pub(crate) enum Exit {
     Refused = 3,
     /// The vault is not available.
     Unavailable = 4,
+    /// A job failed or was cancelled, or some of its items failed.
+    JobFailed = 5,
+    /// A job asks for approval: nothing is done yet.
+    AsksApproval = 6,
 }
 
 impl From<Exit> for ExitCode {
@@ -122,7 +126,9 @@ pub(crate) fn exit_of_items<'a>(failed: impl Iterator<Item = Option<&'a ItemErro
             Some(error) => {
                 let exit = match exit_of(error.code(), error.reason()) {
                     exit @ (Exit::Refused | Exit::Unavailable) => exit,
-                    Exit::Done | Exit::SomeFailed | Exit::WrongUse => Exit::SomeFailed,
+                    Exit::Done | Exit::SomeFailed | Exit::WrongUse | Exit::JobFailed | Exit::AsksApproval => {
+                        Exit::SomeFailed
+                    }
                 };
                 all = Some(if all.is_none_or(|all| all == exit) { exit } else { Exit::SomeFailed });
             }
@@ -156,6 +162,10 @@ pub(crate) fn hint(reason: Reason) -> Option<String> {
             let names: Vec<_> = DataClass::BUILTIN.iter().map(DataClass::as_str).collect();
             return Some(format!("built in are {}", names.join(", ")));
         }
+        Reason::KeyActive => "make another version active first: vaultctl keys rotate",
+        Reason::KeyInUse => "have its records sealed anew first: vaultctl keys reencrypt --key KEY",
+        Reason::JobUnderWay => "`vaultctl jobs list` names it: let it end, or cancel it",
+        Reason::SecondPerson => "another admin has to approve it",
         Reason::Deadline => "try again, or give more time: --timeout 60s",
         Reason::LogUnavailable
         | Reason::StoreUnavailable

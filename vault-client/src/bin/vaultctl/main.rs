@@ -11,6 +11,7 @@ mod erase;
 mod failure;
 mod find;
 mod input;
+mod keys;
 mod mask;
 mod output;
 mod tokenize;
@@ -63,6 +64,8 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Import(args) => bulk::import::run(&global, args).await,
         Command::Export(args) => bulk::export::run(&global, args).await,
         Command::Audit(command) => audit::run(&global, command).await,
+        Command::Keys(command) => keys::run(&global, command).await,
+        Command::Jobs(command) => keys::run_jobs(&global, command).await,
         Command::Completions(args) => completions::run(&args),
     }
 }

@@ -1,0 +1,127 @@
+//! Shows how far a job is.
+
+use std::io::{self, IsTerminal as _};
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use vault_client::keys::{Job, JobId, JobNews, JobState};
+use vault_client::{Client, Reason};
+
+use super::show;
+use crate::failure::{Exit, Failure};
+use crate::output;
+
+/// How often there is a line where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// What a job means for the exit code, as it stands.
+pub(super) fn exit_of(job: &Job) -> Exit {
+    match job.state {
+        JobState::Asked => Exit::AsksApproval,
+        JobState::Failed | JobState::Cancelled => Exit::JobFailed,
+        JobState::Done if job.failed > 0 => Exit::JobFailed,
+        _ => Exit::Done,
+    }
+}
+
+/// Says what has to happen next to a job that asks for approval.
+pub(super) fn tell_of_approval(as_json: bool, job: &Job) {
+    if !as_json && job.state == JobState::Asked {
+        eprintln!(
+            "vaultctl: nothing is done yet: another admin has to approve it: vaultctl jobs approve {}",
+            job.id
+        );
+    }
+}
+
+/// Shows how a job stands until it is over, or asks for approval, which may take days.
+pub(super) async fn follow(
+    as_json: bool,
+    client: &Client,
+    id: JobId,
+    patience: Duration,
+) -> Result<Exit, Failure> {
+    let mut news = pin!(client.watch_job(id, patience).await?);
+    let screen = Screen::new(as_json);
+    let mut lines = tokio::time::interval(LINE_EVERY);
+    let mut last: Option<JobNews> = None;
+    let job = loop {
+        tokio::select! {
+            next = news.next() => {
+                let Some(next) = next.transpose()? else { return Err(lost(id)) };
+                let is_new = last.as_ref().is_none_or(|last| last.job.state != next.job.state);
+                screen.news(&next, is_new)?;
+                if next.job.state.is_over() || next.job.state == JobState::Asked {
+                    break screen.end(&next)?;
+                }
+                last = Some(next);
+            }
+            _ = lines.tick() => if let Some(last) = &last { screen.line(last) },
+        }
+    };
+    tell_of_approval(as_json, &job);
+    Ok(exit_of(&job))
+}
+
+fn lost(id: JobId) -> Failure {
+    let message = format!("another job took the place of {id}: how it ended is in the vault's log");
+    Failure::new(Exit::JobFailed, Reason::NotFound, message)
+}
+
+/// Where news of a job go.
+enum Screen {
+    /// Each in a line of JSON.
+    Json,
+    /// Into a bar.
+    Bar(ProgressBar),
+    /// Into lines, now and then.
+    Lines,
+}
+
+impl Screen {
+    fn new(as_json: bool) -> Self {
+        if as_json {
+            return Self::Json;
+        }
+        if !io::stderr().is_terminal() {
+            return Self::Lines;
+        }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{bar:30} {percent:>3}% {msg}");
+        Self::Bar(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+    }
+
+    fn news(&self, news: &JobNews, is_new_state: bool) -> io::Result<()> {
+        match self {
+            Self::Json => show::news(news)?,
+            Self::Bar(bar) => {
+                bar.set_length(news.job.total);
+                bar.set_position(news.job.done.saturating_add(news.job.failed));
+                bar.set_message(show::progress(news));
+            }
+            Self::Lines if is_new_state && !news.job.state.is_over() => eprintln!("{}", show::progress(news)),
+            Self::Lines => {}
+        }
+        Ok(())
+    }
+
+    fn line(&self, news: &JobNews) {
+        if matches!(self, Self::Lines) {
+            eprintln!("{}", show::progress(news));
+        }
+    }
+
+    fn end(&self, news: &JobNews) -> io::Result<Job> {
+        match self {
+            Self::Json => {}
+            Self::Bar(bar) => {
+                bar.finish_and_clear();
+                output::line(&show::progress(news))?;
+            }
+            Self::Lines => output::line(&show::progress(news))?,
+        }
+        Ok(news.job.clone())
+    }
+}
