@@ -21,7 +21,8 @@ use super::reload::Reloadable;
 use super::shutdown::{FatalSwitch, Fatality};
 use crate::access::{Access, Credential, Directory, Policies};
 use crate::audit::{
-    self, Adopter, AuditAction, Draft, Follower, FollowerHandle, FollowerOptions, KeyJournal, Log, LogOptions,
+    self, Adopter, AuditAction, Draft, Follower, FollowerHandle, FollowerOptions, KeyJournal, Log,
+    LogOptions, Recent,
 };
 use crate::domain::class::{ClassOptions, Classes, CustomClass};
 use crate::domain::{Clock, InstanceId, JobBudget, RequestId, SystemClock, VaultIdentity};
@@ -87,11 +88,13 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let identity = config.identity();
     let store = open_store(config, &identity).await?;
     store.found(&identity).await.context("the store")?;
-    let log = Arc::new(Log::new(
+    let recent = Arc::<Recent>::default();
+    let log = Log::new(
         Arc::clone(&store),
         Arc::clone(&clock),
         LogOptions { deadline: config.audit.deadline, max_in_flight: CHANGES_IN_FLIGHT },
-    ));
+    );
+    let log = Arc::new(log.beside(Arc::clone(&recent)));
     let keyring = Arc::new(Keyring::new(
         identity.clone(),
         Arc::clone(&store),
@@ -104,7 +107,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
             max_entries: config.cache.max_entries,
         },
     ));
-    let (follower, adopter) = follow(config, &store, &keyring, &clock).await?;
+    let (follower, adopter) = follow(config, &store, recent, &keyring, &clock).await?;
     let follower = Arc::new(follower);
     let details = vec![
         ("engine", store.engine().to_owned()),
@@ -311,6 +314,7 @@ pub(super) fn postgres_options(section: &Postgres) -> anyhow::Result<PostgresOpt
 async fn follow(
     config: &Config,
     store: &Arc<dyn Store>,
+    recent: Arc<Recent>,
     keyring: &Keyring,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<(FollowerHandle, Adopter)> {
@@ -322,7 +326,8 @@ async fn follow(
     let options = FollowerOptions { checkpoint_every: config.audit.checkpoint_every };
     let adopting = signer.named(&origin).context("the log's signing key")?;
     let adopter = Adopter::new(Arc::clone(store), identity, adopting, Arc::clone(clock), options);
-    let follower = Follower::start(Arc::clone(store), signer, Arc::clone(clock), options).await;
+    let follower =
+        Follower::start_beside(Arc::clone(store), recent, signer, Arc::clone(clock), options).await;
     Ok((follower.context("the audit log is not what was signed")?, adopter))
 }
 

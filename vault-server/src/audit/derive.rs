@@ -26,7 +26,8 @@ pub(super) struct Rows {
 
 /// Reads an entry.
 pub(super) fn read(bytes: Bytes) -> Read {
-    let decoded = AuditEntry::decode(&bytes[..]).ok();
+    // Its fields share the entry's memory.
+    let decoded = AuditEntry::decode(bytes.clone()).ok();
     (bytes, decoded)
 }
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{Mutex, Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
@@ -16,6 +17,7 @@ use vault_format::note::{NoteError, Signer, Verifier};
 use vault_format::tile::Edge;
 
 use super::derive::{self, Read, Rows};
+use super::recent::Recent;
 pub use super::resume::FollowerError;
 use super::resume::resume;
 use crate::domain::{Clock, Timestamp};
@@ -49,6 +51,7 @@ pub enum FreshError {
 /// The follower of one log.
 pub struct Follower {
     store: Arc<dyn Store>,
+    recent: Arc<Recent>,
     signer: Signer,
     clock: Arc<dyn Clock>,
     edge: Edge,
@@ -82,12 +85,23 @@ impl Follower {
         clock: Arc<dyn Clock>,
         options: FollowerOptions,
     ) -> Result<FollowerHandle, FollowerError> {
+        Self::start_beside(store, Arc::default(), signer, clock, options).await
+    }
+
+    /// As [`Follower::start`], beside the log that keeps in `recent` what it writes.
+    pub async fn start_beside(
+        store: Arc<dyn Store>,
+        recent: Arc<Recent>,
+        signer: Signer,
+        clock: Arc<dyn Clock>,
+        options: FollowerOptions,
+    ) -> Result<FollowerHandle, FollowerError> {
         let (edge, checkpoint) = resume(&*store, signer.verifier()).await?;
         let begun = Progress { size: edge.size(), checkpoint: checkpoint.map(Into::into), signed_at: None };
         let (sender, progress) = watch::channel(begun);
         let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let verifier = signer.verifier().clone();
-        let follower = Self { store: Arc::clone(&store), signer, clock, edge, progress: sender };
+        let follower = Self { store: Arc::clone(&store), recent, signer, clock, edge, progress: sender };
         let task = tokio::spawn(follower.run(options, Arc::clone(&wake), stop.clone()));
         Ok(FollowerHandle { store, verifier, progress, wake, stop, task: Mutex::new(Some(task)) })
     }
@@ -152,7 +166,7 @@ impl Follower {
         let mut next = start;
         while next < size {
             let most = (size - next).min(STEP_ENTRIES) as usize;
-            let read = self.store.entries(self.store.log(), next, most, STEP_BYTES).await?;
+            let read = self.read(next, most).await?;
             if read.is_empty() {
                 return Err(StoreError::Corrupt { what: format!("log entry {next}") });
             }
@@ -167,6 +181,17 @@ impl Follower {
             }
         }
         Ok(entries)
+    }
+
+    /// The next entries: those that were kept, or else from the store what is before them.
+    async fn read(&self, next: u64, most: usize) -> Result<Vec<Bytes>, StoreError> {
+        let kept = self.recent.entries(next, most, STEP_BYTES);
+        if !kept.is_empty() {
+            return Ok(kept);
+        }
+        let missing = self.recent.first().map_or(u64::MAX, |first| first - next);
+        let most = most.min(usize::try_from(missing).unwrap_or(usize::MAX));
+        self.store.entries(self.store.log(), next, most, STEP_BYTES).await
     }
 
     fn sign(&self, edge: &Edge) -> Result<String, StoreError> {

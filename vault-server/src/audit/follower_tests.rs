@@ -111,6 +111,34 @@ async fn nothing_is_done_while_nothing_is_new() {
 }
 
 #[tokio::test]
+async fn entries_that_the_log_kept_are_not_read_back() {
+    let store = Arc::new(TestStore::new());
+    write(&store, 3).await;
+    let recent = Arc::<Recent>::default();
+    let options = FollowerOptions { checkpoint_every: Duration::from_hours(1) };
+    let handle = Follower::start_beside(
+        Arc::clone(&store) as _,
+        Arc::clone(&recent),
+        signer(),
+        Arc::new(StoppedClock),
+        options,
+    );
+    let handle = handle.await.unwrap();
+    let log = log(&store).beside(recent);
+    for i in 0..50 {
+        log.record(draft(i), items(&[record(u64::from(i))])).await.unwrap();
+    }
+    // One that was written by another way.
+    write(&store, 1).await;
+    log.record(draft(60), items(&[record(60)])).await.unwrap();
+    let fresh = handle.fresh_checkpoint(LONG).await.unwrap();
+    let checkpoint = Checkpoint::open(&fresh, signer().verifier()).unwrap();
+    assert_eq!((checkpoint.size, checkpoint.root), (55, root_of(&store)));
+    assert_eq!(store.inner.lock().entries_read, 4, "those that were not kept");
+    handle.stop(LONG).await;
+}
+
+#[tokio::test]
 async fn what_can_not_be_derived_now_is_derived_later() {
     let store = Arc::new(TestStore::new());
     write(&store, 300).await;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::entry::{Decision, Draft, Item, Outcome, TooLarge};
 use super::receipt::Receipt;
+use super::recent::Recent;
 use crate::access::{OpenAction, Permit};
 use crate::domain::Clock;
 use crate::store::{Change, Committed, Store, StoreError, Write};
@@ -64,6 +65,7 @@ pub struct Log {
     in_flight: Arc<Semaphore>,
     failure: CancellationToken,
     taken: Arc<AtomicBool>,
+    recent: Option<Arc<Recent>>,
 }
 
 impl Log {
@@ -76,7 +78,14 @@ impl Log {
             in_flight: Arc::new(Semaphore::new(options.max_in_flight)),
             failure: CancellationToken::new(),
             taken: Arc::default(),
+            recent: None,
         }
+    }
+
+    /// Keeps what it writes for a follower of the same log.
+    #[must_use]
+    pub fn beside(self, recent: Arc<Recent>) -> Self {
+        Self { recent: Some(recent), ..self }
     }
 
     /// Writes that the permit's records are about to be opened. The receipt exists only after the entries are
@@ -118,10 +127,14 @@ impl Log {
         let slot = Arc::clone(&self.in_flight).try_acquire_owned().map_err(|_| LogError::Overloaded)?;
         let (store, failure) = (Arc::clone(&self.store), self.failure.clone());
         let taken = Arc::clone(&self.taken);
+        let recent = self.recent.clone().map(|recent| (recent, entries.clone()));
         let change = tokio::spawn(async move {
             let committed = store.commit(change).await;
             if committed == Err(StoreError::Taken) {
                 taken.store(true, Ordering::SeqCst);
+            }
+            if let (Ok(committed), Some((recent, entries))) = (&committed, recent) {
+                recent.keep(committed.first_sequence, entries);
             }
             let committed = committed.map_err(|error| refuse(&error));
             if committed == Err(LogError::Fatal) {

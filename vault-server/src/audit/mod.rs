@@ -23,6 +23,7 @@ mod others;
 mod postings;
 mod query;
 mod receipt;
+mod recent;
 mod resume;
 mod scan;
 mod text;
@@ -42,5 +43,6 @@ pub use origin::origin;
 pub use others::checkpoint_of_other;
 pub use query::{Hit, MOST_READ, MOST_RETURNED, Page, Query, QueryError, query};
 pub use receipt::Receipt;
+pub use recent::Recent;
 
 pub use crate::store::LogId;

@@ -10,8 +10,6 @@
 //!
 //! A row says where to look, never what is there: readers filter the entries themselves.
 
-use std::collections::BTreeSet;
-
 use vault_proto::v1::AuditEntry;
 
 pub(super) fn token(token: &[u8]) -> Vec<u8> {
@@ -35,24 +33,27 @@ pub(super) fn tenant(name: &str) -> Vec<u8> {
 }
 
 /// All keys of an entry, each once.
-pub(super) fn keys(entry: &AuditEntry) -> BTreeSet<Vec<u8>> {
-    let mut keys = BTreeSet::from([tenant(&entry.tenant), action(entry.action, &entry.tenant)]);
+pub(super) fn keys(entry: &AuditEntry) -> Vec<Vec<u8>> {
+    let mut keys = vec![tenant(&entry.tenant), action(entry.action, &entry.tenant)];
     if let Some(actor) = entry.actor.as_ref().filter(|actor| !actor.principal.is_empty()) {
-        keys.insert(principal(&actor.principal));
+        keys.push(principal(&actor.principal));
     }
-    for item in &entry.items {
-        if !item.token.is_empty() {
-            keys.insert(token(&item.token));
-        }
-        if !item.subject.is_empty() {
-            keys.insert(subject(&item.subject));
-        }
-    }
+    keys.extend(once_each(entry.items.iter().map(|item| &item.token[..])).map(token));
+    keys.extend(once_each(entry.items.iter().map(|item| &item.subject[..])).map(subject));
     keys
 }
 
+/// Those that say something.
+fn once_each<'a>(ids: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
+    let mut ids: Vec<_> = ids.filter(|id| !id.is_empty()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids.into_iter()
+}
+
 fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let mut key = vec![kind];
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.push(kind);
     for part in parts {
         key.extend_from_slice(part);
     }

@@ -77,10 +77,10 @@ async fn work<T: Table>(database: Arc<Database>, waiting: Arc<Mutex<mpsc::Receiv
             }
             asks
         };
-        let found = look_up::<T>(&database, &asks).await;
+        let mut found = look_up::<T>(&database, &asks).await;
         for ask in asks {
-            let answer = match &found {
-                Ok(found) => Ok(ask.keys.iter().map(|key| found.get(key).cloned()).collect()),
+            let answer = match &mut found {
+                Ok(found) => Ok(ask.keys.iter().map(|key| found.get_mut(key)?.give()).collect()),
                 Err(error) => Err(error.clone()),
             };
             // Who gave up waiting does not hear it.
@@ -89,11 +89,35 @@ async fn work<T: Table>(database: Arc<Database>, waiting: Arc<Mutex<mpsc::Receiv
     }
 }
 
+/// What there is of a key that was asked for so many times.
+struct Wanted<F> {
+    times: usize,
+    found: Option<F>,
+}
+
+impl<F: Clone> Wanted<F> {
+    /// The last to ask gets it as it is.
+    fn give(&mut self) -> Option<F> {
+        self.times -= 1;
+        if self.times == 0 { self.found.take() } else { self.found.clone() }
+    }
+}
+
 async fn look_up<T: Table>(
     database: &Database,
     asks: &[Ask<T>],
-) -> Result<HashMap<T::Key, T::Found>, StoreError> {
-    let keys: Vec<_> = asks.iter().flat_map(|ask| &ask.keys).copied().collect();
+) -> Result<HashMap<T::Key, Wanted<T::Found>>, StoreError> {
+    let mut wanted = HashMap::new();
+    for key in asks.iter().flat_map(|ask| &ask.keys) {
+        wanted.entry(*key).or_insert(Wanted { times: 0, found: None }).times += 1;
+    }
+    let keys: Vec<_> = wanted.keys().copied().collect();
     let rows = database.query(&T::statement(&keys)).await?;
-    rows.iter().map(T::read).collect()
+    for row in &rows {
+        let (key, found) = T::read(row)?;
+        if let Some(wanted) = wanted.get_mut(&key) {
+            wanted.found = Some(found);
+        }
+    }
+    Ok(wanted)
 }

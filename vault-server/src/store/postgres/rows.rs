@@ -1,8 +1,11 @@
 //! Rows of the tables and the words of the domain. Every row read is checked: its checksum is that of the row which
 //! the embedded engines would keep for the same thing at the same place, so there is one definition of both.
 
+use std::fmt::Display;
+
 use bytes::Bytes;
 use tokio_postgres::Row;
+use tokio_postgres::row::RowIndex;
 use tokio_postgres::types::FromSql;
 
 use crate::domain::{
@@ -66,28 +69,28 @@ fn entry_key(log: LogId, sequence: u64) -> [u8; 12] {
 }
 
 /// The column's value; `None` if it has another type or is null.
-fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Option<T> {
+fn get<'a, T: FromSql<'a>>(row: &'a Row, column: impl RowIndex + Display) -> Option<T> {
     row.try_get(column).ok()
 }
 
-fn array<const N: usize>(row: &Row, column: &str) -> Option<[u8; N]> {
+fn array<const N: usize>(row: &Row, column: impl RowIndex + Display) -> Option<[u8; N]> {
     get::<&[u8]>(row, column)?.try_into().ok()
 }
 
 /// The outer `None`: not an array of that length; the inner one: null.
 #[expect(clippy::option_option, reason = "a malformed column is not a null one")]
-fn optional_array<const N: usize>(row: &Row, column: &str) -> Option<Option<[u8; N]>> {
+fn optional_array<const N: usize>(row: &Row, column: impl RowIndex + Display) -> Option<Option<[u8; N]>> {
     match get::<Option<&[u8]>>(row, column)? {
         None => Some(None),
         Some(bytes) => bytes.try_into().ok().map(Some),
     }
 }
 
-fn unsigned(row: &Row, column: &str) -> Option<u64> {
+fn unsigned(row: &Row, column: impl RowIndex + Display) -> Option<u64> {
     get::<i64>(row, column)?.try_into().ok()
 }
 
-fn version(row: &Row, column: &str) -> Option<KeyVersion> {
+fn version(row: &Row, column: impl RowIndex + Display) -> Option<KeyVersion> {
     unsigned(row, column)?.try_into().ok().map(KeyVersion)
 }
 
@@ -97,31 +100,32 @@ fn is_checked(row: &Row, computed: [u8; CHECKSUM]) -> bool {
 
 /// The row's token, and what is kept under it. `None` if there is no token in it.
 pub(super) fn record(row: &Row) -> Option<(Token, Lookup)> {
-    let token = Token::from_bytes(array(row, "token")?);
-    let read = read_record(token, row).filter(|record| is_checked(row, record_checksum(record)));
+    let token = Token::from_bytes(array(row, 0)?);
+    let read = read_record(token, row).filter(|record| array(row, 11) == Some(record_checksum(record)));
     Some((token, read.map_or(Lookup::Corrupt, |record| Lookup::Found(Box::new(record)))))
 }
 
+/// By the columns' places in [`RECORD`]: to find them by name would be much of the work for a row, and there are many.
 fn read_record(token: Token, row: &Row) -> Option<Record> {
-    let erased: Option<i64> = get(row, "erased")?;
+    let erased: Option<i64> = get(row, 9)?;
     let body = if let Some(at) = erased {
         Body::Erased { at: Timestamp(at.try_into().ok()?) }
     } else {
         Body::Sealed {
-            key_id: KeyId::from_bytes(array(row, "key_id")?),
-            key_version: version(row, "key_version")?,
-            bytes: Sealed(get::<&[u8]>(row, "sealed")?.to_vec()),
+            key_id: KeyId::from_bytes(array(row, 6)?),
+            key_version: version(row, 7)?,
+            bytes: Sealed(get::<&[u8]>(row, 8)?.to_vec()),
         }
     };
     Some(Record {
         token,
-        tenant: TenantId::parse(get(row, "tenant")?).ok()?,
-        class: ClassName::parse(get(row, "class")?).ok()?,
-        subject: optional_array(row, "subject")?.map(SubjectRef::from_bytes),
-        index: optional_array(row, "blind_index")?.map(BlindIndex::from_bytes),
-        created: Timestamp(unsigned(row, "created")?),
+        tenant: TenantId::parse(get(row, 1)?).ok()?,
+        class: ClassName::parse(get(row, 2)?).ok()?,
+        subject: optional_array(row, 3)?.map(SubjectRef::from_bytes),
+        index: optional_array(row, 4)?.map(BlindIndex::from_bytes),
+        created: Timestamp(unsigned(row, 5)?),
         body,
-        revision: unsigned(row, "revision")?.try_into().ok()?,
+        revision: unsigned(row, 10)?.try_into().ok()?,
     })
 }
 
