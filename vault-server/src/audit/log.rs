@@ -127,7 +127,7 @@ impl Log {
         let slot = Arc::clone(&self.in_flight).try_acquire_owned().map_err(|_| LogError::Overloaded)?;
         let (store, failure) = (Arc::clone(&self.store), self.failure.clone());
         let taken = Arc::clone(&self.taken);
-        let recent = self.recent.clone().map(|recent| (recent, entries.clone()));
+        let recent = self.recent.clone().map(|recent| (recent, change.entries.clone()));
         let change = tokio::spawn(async move {
             let committed = store.commit(change).await;
             if committed == Err(StoreError::Taken) {
