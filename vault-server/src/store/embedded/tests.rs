@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::format::FORMAT;
 use super::simulated::{Fault, SimulatedEngine};
 use super::*;
-use crate::domain::{JobKind, JobPlace, Record};
+use crate::domain::{JobKind, JobPlace, KeyRecord, KeyState, Record};
 use crate::store::Write;
 use crate::store::conformance::{
     Backend, LOG, change, conformance_tests, job, key, key_id, record, subject, tenant, token,
@@ -279,6 +279,31 @@ mod durability {
             other.await.unwrap().unwrap();
         }
         assert!(engine.syncs() - before <= 3, "{} syncs", engine.syncs() - before);
+    }
+
+    /// Both wait for the same batch: the write is behind the change of its key, so it sees it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_behind_a_change_of_a_key_sees_it() {
+        let engine = SimulatedEngine::default();
+        let store = start(&engine);
+        store.commit(change([Write::InsertKey(key(1))], &[])).await.unwrap();
+        engine.hold_syncs();
+        let mut first = Box::pin(store.commit(change([Write::Insert(record(1))], &[])));
+        assert!(futures::poll!(&mut first).is_pending());
+        tokio::task::block_in_place(|| engine.wait_until_syncing());
+        let under = |number| change([Write::Active(key_id(1)), Write::Insert(record(number))], &[]);
+        let retired = KeyRecord { state: KeyState::Retired, revision: 1, ..key(1) };
+        let mut before = Box::pin(store.commit(under(2)));
+        let mut changed = Box::pin(store.commit(change([Write::ReplaceKey(retired)], &[])));
+        let mut behind = Box::pin(store.commit(under(3)));
+        for waiting in [&mut before, &mut changed, &mut behind] {
+            assert!(futures::poll!(waiting).is_pending());
+        }
+        engine.release_syncs();
+        let (first, before, changed, behind) = futures::join!(first, before, changed, behind);
+        assert!(first.is_ok() && before.is_ok() && changed.is_ok());
+        assert_eq!(behind, Err(StoreError::Conflict { write: 0 }));
+        assert_eq!(store.count_of_key(key_id(1)).await, Ok(2));
     }
 
     #[tokio::test(flavor = "multi_thread")]
