@@ -207,7 +207,7 @@ pub(crate) async fn run(global: &Global, command: KeysCommand) -> Result<Exit, F
         }
         KeysCommand::Reindex(args) => start(global, &client, JobKind::Reindex, None, args.start).await,
         KeysCommand::Revoke(args) => {
-            let what = "nobody gets what this version sealed until it was sealed anew";
+            let what = "from now on nobody gets what this version sealed, until it is sealed anew";
             confirm::key(args.yes.yes, args.key, what)?;
             let key = client.mark_compromised(args.key, &args.note.into()).await?;
             show::keys(global.json, false, &[key])?;
