@@ -4,6 +4,8 @@
 //! shared machine mean little.
 #![forbid(unsafe_code)]
 
+mod bare;
+mod cpu;
 mod echo;
 mod load;
 mod postgres;

@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use tempfile::TempDir;
+use tokio::time::sleep_until;
 
-use crate::load::{Case, Target, WARM_UP};
+use crate::bare::Loops;
+use crate::load::{Case, Figures, Target, WARM_UP};
 use crate::replay::Recorder;
-use crate::{Arguments, servers};
-
-/// Of one length, so that one can stand for the other.
-const DATABASES: (&str, &str) = ("bench_recorded", "bench_replayed");
+use crate::{Arguments, cpu, servers};
 
 /// The instances, ended by their id.
 struct Instances(Vec<Child>);
@@ -27,12 +26,26 @@ impl Drop for Instances {
     }
 }
 
+/// A recording's database, one of a name as long that it is sent to again, and one for the bare loop.
+const RECORDED: &str = "bench_recorded";
+const REPLAYED: &str = "bench_replayed";
+const LOOPED: &str = "bench_looped";
+/// Where the vault is measured, with nothing between.
+const MEASURED: &str = "bench_measured";
+
 pub(crate) async fn run(arguments: &Arguments, instances: usize) -> anyhow::Result<()> {
     let url = std::env::var("PHI_VAULT_TEST_POSTGRES")
         .context("PHI_VAULT_TEST_POSTGRES: run under with-postgres")?;
+    println!("Ratios: vault to bare loop and to replay, by time; bare loop to vault, by processor time.");
     println!(
-        "{:<28} {:>12} {:>14} {:>7} {:>11} {:>24}",
-        "case", "vault /s", "database /s", "ratio", "statements", "vault p50 / p99"
+        "{:<28} {:>9} {:>17} {:>17} {:>6}   {:<44} {:>22}",
+        "case",
+        "vault /s",
+        "bare loop /s",
+        "replay /s",
+        "by CPU",
+        "us of CPU: vault + database + callers : loop",
+        "vault p50 / p99"
     );
     for case in Case::ALL.iter().filter(|case| case.name().starts_with(&arguments.case)) {
         for _ in 0..arguments.rounds {
@@ -43,15 +56,59 @@ pub(crate) async fn run(arguments: &Arguments, instances: usize) -> anyhow::Resu
 }
 
 async fn measure(arguments: &Arguments, url: &str, case: Case, instances: usize) -> anyhow::Result<()> {
-    let (server, user) = server(url)?;
-    for name in [DATABASES.0, DATABASES.1] {
+    for name in [RECORDED, REPLAYED, LOOPED, MEASURED] {
         administer(url, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
         administer(url, &format!("CREATE DATABASE {name}")).await?;
     }
+    let (server, user) = server(url)?;
+    let of = |address: SocketAddr, name: &str| format!("postgres://{user}@{address}/{name}");
+    let database = postmaster(url).await;
+    let vault = load(arguments, case, instances, &of(server, MEASURED), database).await?;
+
     let recorder = Recorder::start(server).await?;
+    let recorded = load(arguments, case, instances, &of(recorder.address, RECORDED), None).await?;
+    let recording = recorder.recording(recorded.from, recorded.until)?;
+    let values = recorded.figures.items_per_second * (recorded.until - recorded.from).as_secs_f64();
+    let loops = Loops::prepare(&of(server, LOOPED), &recording).await?;
+    let spent = || database.map(cpu::of_family).unwrap_or_default() + cpu::of_process(std::process::id());
+    let (begin, before) = (Instant::now(), spent());
+    loops.run().await?;
+    let (looped, cost) = (values / begin.elapsed().as_secs_f64(), spent().saturating_sub(before));
+    let of_loop = cost.as_secs_f64() * 1e6 / values;
+    let replayed = values / recording.replay(server, (RECORDED, REPLAYED)).await?.as_secs_f64();
+
+    let Figures { items_per_second: speed, p50, p99 } = vault.figures;
+    let [of_vault, of_database, of_callers] = vault.cost;
+    println!(
+        "{:<28} {speed:>9.0} {looped:>9.0} ({:>4.2}x) {replayed:>9.0} ({:>4.2}x) {:>5.2}x   {of_vault:>9.2} + \
+         {of_database:>8.2} + {of_callers:>8.2} : {of_loop:>8.2} {p50:>11.2?} / {p99:>8.2?}",
+        case.name(),
+        speed / looped,
+        speed / replayed,
+        of_loop / (of_vault + of_database + of_callers),
+    );
+    Ok(())
+}
+
+/// What came of some load.
+struct Loaded {
+    figures: Figures,
+    from: Instant,
+    until: Instant,
+    /// Microseconds of processor time for a value: of the vault, of the database, and of the callers.
+    cost: [f64; 3],
+}
+
+/// Starts instances on a database and calls them. They are gone when it returns.
+async fn load(
+    arguments: &Arguments,
+    case: Case,
+    instances: usize,
+    database: &str,
+    postmaster: Option<u32>,
+) -> anyhow::Result<Loaded> {
     let binary = std::env::current_exe()?.with_file_name("vault-server");
     let dir = TempDir::new_in(binary.parent().unwrap_or(Path::new(".")))?;
-    let database = format!("postgres://{user}@{}/{}", recorder.address, DATABASES.0);
     let mut running = Instances(Vec::new());
     let mut addresses = Vec::new();
     for _ in 0..instances {
@@ -60,7 +117,7 @@ async fn measure(arguments: &Arguments, url: &str, case: Case, instances: usize)
             "--listen",
             "127.0.0.1:0",
             "--postgres",
-            &database,
+            database,
         ]);
         command.stderr(Stdio::null());
         let (process, address) = servers::ready(command)?;
@@ -72,21 +129,30 @@ async fn measure(arguments: &Arguments, url: &str, case: Case, instances: usize)
     let seconds = Duration::from_secs(arguments.seconds);
     let from = Instant::now() + WARM_UP;
     let until = from + seconds;
-    let vault = target.measure(case, arguments.callers, seconds).await?;
-    drop(running);
-    let (alone, statements) = recorder.replay(server, DATABASES, (from, until)).await?;
-    let ratio = alone.as_secs_f64() / seconds.as_secs_f64();
-    println!(
-        "{:<28} {:>12.0} {:>14.0} {:>6.2}x {:>11} {:>11.2?} / {:>9.2?}",
-        case.name(),
-        vault.items_per_second,
-        vault.items_per_second / ratio,
-        ratio,
-        statements,
-        vault.p50,
-        vault.p99
-    );
-    Ok(())
+    let times = || {
+        let vaults = running.0.iter().map(|process| cpu::of_process(process.id())).sum::<Duration>();
+        [vaults, postmaster.map(cpu::of_family).unwrap_or_default(), cpu::of_process(std::process::id())]
+    };
+    let spent = async {
+        sleep_until(from.into()).await;
+        let before = times();
+        sleep_until(until.into()).await;
+        let after = times();
+        [0, 1, 2].map(|party| after[party].saturating_sub(before[party]))
+    };
+    let (figures, spent) = tokio::join!(target.measure(case, arguments.callers, seconds), spent);
+    let figures = figures?;
+    let values = figures.items_per_second * seconds.as_secs_f64();
+    let cost = spent.map(|time| time.as_secs_f64() * 1e6 / values);
+    Ok(Loaded { figures, from, until, cost })
+}
+
+/// The database's first process, if it is on this machine and says so.
+async fn postmaster(url: &str) -> Option<u32> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.ok()?;
+    tokio::spawn(connection);
+    let file = client.query_one("SELECT pg_read_file('postmaster.pid')", &[]).await.ok()?;
+    file.try_get::<_, &str>(0).ok()?.lines().next()?.trim().parse().ok()
 }
 
 fn server(url: &str) -> anyhow::Result<(SocketAddr, String)> {

@@ -10,9 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+
+/// Of what is read at once.
+const BUFFER: usize = 64 << 10;
 
 /// What was sent on one connection until an answer was due.
 struct Request {
@@ -47,36 +51,47 @@ impl Recorder {
         Ok(Self { address, requests })
     }
 
-    /// Sends it all again: what came before `from` one by one, what came until `until` as fast as the database takes
-    /// it. How long the latter took, and how many statements it were.
-    pub(crate) async fn replay(
-        &self,
-        database: SocketAddr,
-        names: (&str, &str),
-        (from, until): (Instant, Instant),
-    ) -> anyhow::Result<(Duration, usize)> {
-        let mut lines: Vec<Line> = Vec::new();
-        let recorded: Vec<_> = {
-            let mut requests = self.requests.lock().map_err(|_| anyhow::anyhow!("a recording failed"))?;
-            requests.drain(..).collect()
-        };
-        let mut measured: Vec<Vec<Vec<u8>>> = Vec::new();
-        let mut count = 0;
-        for request in recorded.into_iter().filter(|request| request.at < until) {
-            while lines.len() <= request.connection {
-                lines.push(Line::connect(database).await?);
-                measured.push(Vec::new());
+    /// What was sent before `until`, of which what came from `from` on is measured.
+    pub(crate) fn recording(&self, from: Instant, until: Instant) -> anyhow::Result<Recording> {
+        let mut requests = self.requests.lock().map_err(|_| anyhow::anyhow!("a recording failed"))?;
+        let mut recording = Recording::default();
+        for request in requests.drain(..).filter(|request| request.at < until) {
+            if recording.measured.len() <= request.connection {
+                recording.measured.resize_with(request.connection + 1, Vec::new);
             }
-            let bytes = renamed(request.bytes, names);
             if request.at < from {
-                lines[request.connection].ask(&bytes).await?;
+                recording.before.push((request.connection, request.bytes.into()));
             } else {
-                count += 1;
-                measured[request.connection].push(bytes);
+                recording.measured[request.connection].push(request.bytes.into());
             }
         }
+        Ok(recording)
+    }
+}
+
+/// What a vault sent: at each time as much as is answered together.
+#[derive(Default)]
+pub(crate) struct Recording {
+    /// In their order, each with its connection.
+    pub(crate) before: Vec<(usize, Bytes)>,
+    /// By connection.
+    pub(crate) measured: Vec<Vec<Bytes>>,
+}
+
+impl Recording {
+    /// Sends it all again: what came before, one by one; what is measured as fast as the database takes it. How long the
+    /// latter took.
+    pub(crate) async fn replay(&self, database: SocketAddr, names: (&str, &str)) -> anyhow::Result<Duration> {
+        let mut lines = Vec::new();
+        for _ in &self.measured {
+            lines.push(Line::connect(database).await?);
+        }
+        for (connection, bytes) in &self.before {
+            lines[*connection].ask(&renamed(bytes, names)).await?;
+        }
         let begin = Instant::now();
-        let replays = lines.into_iter().zip(measured).map(|(mut line, requests)| {
+        let replays = lines.into_iter().zip(&self.measured).map(|(mut line, requests)| {
+            let requests: Vec<_> = requests.iter().map(|bytes| renamed(bytes, names)).collect();
             tokio::spawn(async move {
                 for bytes in requests {
                     line.ask(&bytes).await?;
@@ -87,13 +102,13 @@ impl Recorder {
         for replay in replays.collect::<Vec<_>>() {
             replay.await??;
         }
-        Ok((begin.elapsed(), count))
+        Ok(begin.elapsed())
     }
 }
 
 /// A connection to the database.
 struct Line {
-    read: OwnedReadHalf,
+    read: BufReader<OwnedReadHalf>,
     write: OwnedWriteHalf,
 }
 
@@ -102,7 +117,7 @@ impl Line {
         let stream = TcpStream::connect(database).await?;
         stream.set_nodelay(true)?;
         let (read, write) = stream.into_split();
-        Ok(Self { read, write })
+        Ok(Self { read: BufReader::with_capacity(BUFFER, read), write })
     }
 
     /// Sends, and reads until the database is ready for more.
@@ -136,16 +151,17 @@ async fn pass(
     let server = TcpStream::connect(database).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let answers = tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+    let (from_client, mut to_client) = client.into_split();
+    let (from_server, mut to_server) = server.into_split();
+    let mut from_client = BufReader::with_capacity(BUFFER, from_client);
+    let mut from_server = BufReader::with_capacity(BUFFER, from_server);
+    let answers = tokio::spawn(async move { tokio::io::copy_buf(&mut from_server, &mut to_client).await });
     let mut bytes = Vec::new();
     let mut first = true;
     loop {
         // The first message has no tag.
         let tag = if first { 0 } else { from_client.read_u8().await? };
         let length = from_client.read_u32().await?;
-        let start = bytes.len();
         if !first {
             bytes.push(tag);
         }
@@ -153,14 +169,14 @@ async fn pass(
         let body = bytes.len();
         bytes.resize(body + length.saturating_sub(4) as usize, 0);
         from_client.read_exact(&mut bytes[body..]).await?;
-        to_server.write_all(&bytes[start..]).await?;
         // After these the database says that it is ready; after an X it says nothing.
-        if first || matches!(tag, b'S' | b'Q') {
+        if first || matches!(tag, b'S' | b'Q' | b'X') {
+            to_server.write_all(&bytes).await?;
             let request = Request { at: Instant::now(), connection, bytes: std::mem::take(&mut bytes) };
+            if tag == b'X' {
+                break;
+            }
             requests.lock().map_err(|_| anyhow::anyhow!("a recording failed"))?.push(request);
-        }
-        if tag == b'X' && !first {
-            break;
         }
         first = false;
     }
@@ -170,11 +186,16 @@ async fn pass(
 }
 
 /// The first message with the other database's name; all others as they are.
-fn renamed(mut bytes: Vec<u8>, (from, to): (&str, &str)) -> Vec<u8> {
+fn renamed(bytes: &Bytes, (from, to): (&str, &str)) -> Bytes {
     let needle = [b"database\0", from.as_bytes(), b"\0"].concat();
-    if let Some(at) = bytes.windows(needle.len()).position(|window| window == needle) {
-        let at = at + b"database\0".len();
-        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
-    }
-    bytes
+    // Only the first begins with a length, not with a tag.
+    let at = if bytes.starts_with(&[0]) {
+        bytes.windows(needle.len()).position(|window| window == needle)
+    } else {
+        None
+    };
+    let Some(at) = at else { return bytes.clone() };
+    let (mut bytes, at) = (bytes.to_vec(), at + b"database\0".len());
+    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    bytes.into()
 }

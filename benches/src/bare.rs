@@ -1,0 +1,169 @@
+//! A bare loop over the statements of a recording: the same SQL with the same parameters, in the same batches, on as
+//! many connections, by the driver that the vault uses. Each row of an answer is read into values.
+
+use std::hint::black_box;
+
+use anyhow::Context as _;
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::{Client, NoTls, Row};
+
+use crate::replay::Recording;
+
+/// What one round trip does.
+enum Statement {
+    /// SQL alone.
+    Plain(String),
+    /// SQL and its parameters.
+    Typed(String, Vec<(Parameter, Type)>),
+}
+
+/// A parameter as it goes over the wire.
+#[derive(Debug)]
+struct Parameter(Option<Bytes>);
+
+impl ToSql for Parameter {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        let Some(bytes) = &self.0 else { return Ok(IsNull::Yes) };
+        out.extend_from_slice(bytes);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
+
+impl Statement {
+    /// What a vault sent until an answer was due; `None` for what is no statement.
+    fn read(mut messages: Bytes) -> anyhow::Result<Option<Self>> {
+        let (mut sql, mut types) = (None, Vec::new());
+        let mut parameters = Vec::new();
+        // The first message of a connection has no tag: it begins with its length.
+        while messages.len() > 5 && messages[0] != 0 {
+            let tag = messages.get_u8();
+            let length = messages.get_u32().checked_sub(4).context("a length")?;
+            let mut body = messages.split_to(length as usize);
+            match tag {
+                b'Q' => return Ok(Some(Self::Plain(text(&mut body)?))),
+                b'P' => {
+                    text(&mut body)?;
+                    sql = Some(text(&mut body)?);
+                    for _ in 0..body.get_u16() {
+                        types.push(Type::from_oid(body.get_u32()).context("a type")?);
+                    }
+                }
+                b'B' => parameters = bound(body)?,
+                _ => {}
+            }
+        }
+        Ok(sql.map(|sql| Self::Typed(sql, parameters.into_iter().zip(types).collect())))
+    }
+
+    async fn run(&self, client: &Client) -> anyhow::Result<()> {
+        match self {
+            Self::Plain(sql) => client.batch_execute(sql).await?,
+            Self::Typed(sql, parameters) => {
+                let typed: Vec<_> =
+                    parameters.iter().map(|(value, of)| (value as &(dyn ToSql + Sync), of.clone())).collect();
+                for row in client.query_typed(sql, &typed).await? {
+                    black_box(values(&row)?);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn text(body: &mut Bytes) -> anyhow::Result<String> {
+    let end = body.iter().position(|byte| *byte == 0).context("a text without an end")?;
+    let text = body.split_to(end);
+    body.advance(1);
+    Ok(String::from_utf8(text.to_vec())?)
+}
+
+/// Of a message that binds: portal, statement, formats, parameters.
+fn bound(mut body: Bytes) -> anyhow::Result<Vec<Parameter>> {
+    text(&mut body)?;
+    text(&mut body)?;
+    let formats = body.get_u16();
+    body.advance(usize::from(formats) * 2);
+    let count = body.get_u16();
+    let parameter = |_| {
+        let length = usize::try_from(body.get_i32()).ok();
+        Parameter(length.map(|length| body.split_to(length)))
+    };
+    Ok((0..count).map(parameter).collect())
+}
+
+/// A value of a row.
+#[expect(dead_code, reason = "read as a caller would, then dropped")]
+enum Value {
+    Number(Option<i64>),
+    Text(Option<String>),
+    Bytes(Option<Vec<u8>>),
+    Texts(Option<Vec<String>>),
+    Arrays(Option<Vec<Vec<u8>>>),
+}
+
+fn values(row: &Row) -> anyhow::Result<Vec<Value>> {
+    let value = |(at, column): (usize, &tokio_postgres::Column)| {
+        Ok(match *column.type_() {
+            Type::BOOL => Value::Number(row.try_get::<_, Option<bool>>(at)?.map(i64::from)),
+            Type::INT2 => Value::Number(row.try_get::<_, Option<i16>>(at)?.map(i64::from)),
+            Type::INT4 => Value::Number(row.try_get::<_, Option<i32>>(at)?.map(i64::from)),
+            Type::INT8 => Value::Number(row.try_get(at)?),
+            Type::TEXT => Value::Text(row.try_get(at)?),
+            Type::BYTEA => Value::Bytes(row.try_get(at)?),
+            Type::TEXT_ARRAY => Value::Texts(row.try_get(at)?),
+            Type::BYTEA_ARRAY => Value::Arrays(row.try_get(at)?),
+            ref other => anyhow::bail!("a column of type {other}"),
+        })
+    };
+    row.columns().iter().enumerate().map(value).collect()
+}
+
+/// A loop for each connection of a recording, ready to go.
+pub(crate) struct Loops(Vec<(Client, Vec<Statement>)>);
+
+impl Loops {
+    /// Runs what comes before the measured part.
+    pub(crate) async fn prepare(url: &str, recording: &Recording) -> anyhow::Result<Self> {
+        let mut loops = Vec::new();
+        for requests in &recording.measured {
+            let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+            tokio::spawn(connection);
+            let statements =
+                requests.iter().filter_map(|messages| Statement::read(messages.clone()).transpose());
+            loops.push((client, statements.collect::<Result<_, _>>()?));
+        }
+        for (connection, messages) in &recording.before {
+            if let Some(statement) = Statement::read(messages.clone())? {
+                statement.run(&loops[*connection].0).await?;
+            }
+        }
+        Ok(Self(loops))
+    }
+
+    /// Each connection sends its next statement when the last is answered.
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let running = self.0.into_iter().map(|(client, statements)| {
+            tokio::spawn(async move {
+                for statement in &statements {
+                    statement.run(&client).await?;
+                }
+                anyhow::Ok(())
+            })
+        });
+        for running in running.collect::<Vec<_>>() {
+            running.await??;
+        }
+        Ok(())
+    }
+}
