@@ -1,7 +1,5 @@
 //! Whoever can write to the store can change, swap and move records. None of that opens, and all of it is on record.
 
-use std::time::Duration;
-
 use tempfile::TempDir;
 use tonic::Code;
 use vault_proto::v1::{self, Reason, audit_item::Outcome};
@@ -9,8 +7,6 @@ use vault_server::domain::{
     BlindIndex, Body, ClassName, Environment, KeyId, KeyVersion, Record, Sealed, SubjectRef, TenantId,
     Timestamp, Token,
 };
-use vault_server::store::embedded::{self, EngineKind, StoreOptions};
-use vault_server::store::postgres::{self, Password, PostgresOptions, Transport};
 use vault_server::store::{Change, Lookup, Store, Write};
 use vault_tests::site::Site;
 use vault_tests::wire::{Wire, item, token};
@@ -29,22 +25,7 @@ struct Held(std::sync::Arc<dyn Store>);
 
 impl Held {
     async fn open(site: &Site) -> Self {
-        let Some(database) = site.database() else {
-            let options = StoreOptions::default();
-            return Self(embedded::open(EngineKind::Fjall, &site.store(), options).unwrap());
-        };
-        let (port, user) = database.address();
-        let options = PostgresOptions {
-            hosts: vec![("127.0.0.1".to_owned(), port)],
-            database: database.name().to_owned(),
-            user,
-            password: Password::None,
-            transport: Transport::Plain,
-            connections: 1,
-            instance: None,
-            lease: Duration::from_secs(10),
-        };
-        Self(postgres::open(options, None).await.unwrap())
+        Self(site.open_store().await)
     }
 
     async fn records(&self, tokens: &[String]) -> Vec<Record> {

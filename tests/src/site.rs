@@ -2,8 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
+use vault_server::store::Store;
+use vault_server::store::embedded::{self, EngineKind, StoreOptions};
+use vault_server::store::postgres::{self, Password, PostgresOptions, Transport};
 
 use crate::database::Database;
 use crate::process::DevVault;
@@ -43,6 +48,28 @@ impl Site {
     /// The database of its store, where that is one.
     pub fn database(&self) -> Option<Database> {
         Database::of(&self.dir)
+    }
+
+    /// Opens its store, while no server does.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub async fn open_store(&self) -> Arc<dyn Store> {
+        let Some(database) = self.database() else {
+            return embedded::open(EngineKind::Fjall, &self.store(), StoreOptions::default()).unwrap();
+        };
+        let (port, user) = database.address();
+        let options = PostgresOptions {
+            hosts: vec![("127.0.0.1".to_owned(), port)],
+            database: database.name().to_owned(),
+            user,
+            password: Password::None,
+            transport: Transport::Plain,
+            connections: 1,
+            instance: None,
+            lease: Duration::from_secs(10),
+        };
+        postgres::open(options, None).await.unwrap()
     }
 
     /// Whether its store was begun.

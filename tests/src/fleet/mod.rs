@@ -81,6 +81,14 @@ impl Fleet {
     /// # Panics
     /// If that fails.
     pub fn make(home: &Path, place: &Place, count: usize) -> Self {
+        Self::make_with(home, place, count, "")
+    }
+
+    /// The same, with more at the end of the configuration.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub fn make_with(home: &Path, place: &Place, count: usize, more: &str) -> Self {
         let hosts: Vec<_> = place.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let url = format!("postgres://{}@{}/{}", place.user, hosts.join(","), place.database);
         DevVault::start_with(home, &["--postgres", &url], &[]).stop();
@@ -91,7 +99,7 @@ impl Fleet {
                 .replacen("address = \"127.0.0.1:0\"", &format!("address = \"127.0.0.1:{port}\""), 1)
                 .replacen("[store.postgres]\n", &format!("[store.postgres]\ninstance = \"{name}\"\n"), 1);
             assert!(text.contains(&port.to_string()) && text.contains(&name), "{config}");
-            fs::write(home.join(format!("{name}.toml")), text).unwrap();
+            fs::write(home.join(format!("{name}.toml")), text + more).unwrap();
             Instance { name, port, running: Mutex::new(None) }
         });
         let fleet = Self { home: home.to_owned(), place: place.clone(), instances: instances.collect() };

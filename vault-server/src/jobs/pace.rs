@@ -62,7 +62,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn rest_is_not_saved_up() {
         let mut pace = Pace::new(1000);
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
         assert!(spend(&mut pace, 10, 1000).await > 9.9);
     }
 }

@@ -117,6 +117,7 @@ impl Workers {
             // It ends by itself, and nobody waits for it.
             return Ok(());
         };
+        tracing::info!(job = %job.id, kind = job.place.kind.as_str(), done = job.progress.done, "takes a job up");
         let place = job.place.clone();
         let busy = Busy { all: Arc::clone(&self.busy), place: place.clone() };
         self.busy.lock().insert(place);

@@ -179,6 +179,11 @@ impl Vault {
         for _ in 0..ATTEMPTS {
             let problem = match self.find_job(Some(&tenant), id).await? {
                 None => Problem::NotFound.at("job_id"),
+                // A repeated call.
+                Some(job) if job.approved_by.as_ref() == Some(&cx.caller.principal.id) => {
+                    self.parts.log.record(draft, Vec::new()).await?;
+                    return Ok(job);
+                }
                 Some(job) if job.state != JobState::Asked => Problem::JobState.whole(),
                 Some(job) if job.order.asked_by == cx.caller.principal.id => Problem::SecondPerson.whole(),
                 Some(mut job) => {
