@@ -36,7 +36,10 @@ async fn one(shift: &mut Shift, mut key: KeyRecord) -> Result<Option<Outcome>, S
     for _ in 0..ATTEMPTS {
         shift.spend_kms_calls(1 + 2 * shift.parts.keyring.kms_keys()).await?;
         let changed = match shift.parts.keyring.rewrapped(&key).await {
-            Ok(None) => return Ok(None),
+            Ok(None) => {
+                shift.job.progress.done += 1;
+                return Ok(None);
+            }
             Ok(Some(changed)) => changed,
             Err(KeyringError::KmsRefused) => return Ok(Some(Outcome::KeyUnusable)),
             Err(KeyringError::Corrupt) => return Ok(Some(Outcome::Corrupt)),
