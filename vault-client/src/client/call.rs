@@ -14,7 +14,7 @@ use vault_proto::v1::vault_service_client::VaultServiceClient;
 use super::Client;
 use crate::error::{Error, Reason};
 use crate::retry;
-use crate::transport::pool::Lane;
+use crate::transport::pool::{Lane, Tried};
 
 /// The most an answer may be; the vault's own bound is lower.
 const MOST_ANSWER: usize = 64 << 20;
@@ -99,13 +99,16 @@ impl Client {
         let shared = &*self.shared;
         let policy = shared.limits.retry;
         let deadline = Instant::now() + shared.limits.timeout;
-        let mut attempts = 0;
+        let mut tried = Tried::default();
+        let mut rounds = 1;
+        let mut is_first = true;
         loop {
-            let lane = shared.pool.pick();
+            let lane = shared.pool.pick(&mut tried);
             let begun = Instant::now();
             let left = deadline.saturating_duration_since(begun);
             // An endpoint that is silent, as one whose machine is gone, must leave time for another.
-            let is_last = attempts > 0 || policy.attempts <= 1 || !shared.pool.has_other(lane);
+            let is_last = !is_first || policy.attempts <= 1 || !shared.pool.has_other(lane);
+            is_first = false;
             let patience = if is_last { left } else { left / 2 };
             let outcome = tokio::time::timeout(patience, attempt(lane.channel(), patience)).await;
             let late = || if is_last { Error::deadline() } else { Error::connection("no answer in time") };
@@ -119,17 +122,20 @@ impl Client {
                 Ok(Err(status)) => lane.explain(&status),
                 Err(_) => late(),
             };
-            let repeatable = retry::may_repeat(error.code());
             note(lane, Some(&error));
-            attempts += 1;
-            if !repeatable || attempts >= policy.attempts {
+            if !retry::may_repeat(error.code()) || policy.attempts <= 1 {
                 return Err(error);
             }
             // Another endpoint may be asked at once, and it does not cost the budget: the calls that a lost instance
             // leaves behind are no more than the others would have had without it.
-            let is_free = is_of_endpoint(&error) && shared.pool.has_other(lane);
-            if !is_free && !self.wait_for_repeat(attempts, error.retry_after(), deadline).await {
-                return Err(error);
+            if !(is_of_endpoint(&error) && shared.pool.has_untried(&tried)) {
+                if rounds >= policy.attempts
+                    || !self.wait_for_repeat(rounds, error.retry_after(), deadline).await
+                {
+                    return Err(error);
+                }
+                rounds += 1;
+                tried = Tried::default();
             }
             shared.repeats.fetch_add(1, Ordering::Relaxed);
         }
@@ -173,7 +179,7 @@ impl Client {
         F: FnOnce(Channel) -> Fut,
         Fut: Future<Output = Result<Response<A>, Status>>,
     {
-        let lane = self.shared.pool.pick();
+        let lane = self.shared.pool.pick(&mut Tried::default());
         let outcome = match tokio::time::timeout(self.limits().timeout, attempt(lane.channel())).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
             Ok(Err(status)) => Err(lane.explain(&status)),

@@ -32,6 +32,10 @@ pub(crate) struct Pool {
     looked_ms: AtomicU64,
 }
 
+/// Which endpoints a call has tried.
+#[derive(Default)]
+pub(crate) struct Tried(Vec<usize>);
+
 /// One endpoint.
 pub(crate) struct Lane {
     endpoint: Endpoint,
@@ -68,17 +72,25 @@ impl Pool {
         Ok(Self { lanes, next, identity, made: Instant::now(), looked_ms: AtomicU64::new(0) })
     }
 
-    /// The endpoint for the next attempt: the next one that is not resting, else the one that rests least longer.
-    pub(crate) fn pick(&self) -> &Lane {
+    /// The endpoint for the next attempt: one that this call has not tried; of those the next one that is not resting,
+    /// else the one that rests least longer.
+    pub(crate) fn pick(&self, tried: &mut Tried) -> &Lane {
         self.follow_identity();
         let now = Instant::now();
         let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let lane = (0..self.lanes.len())
-            .map(|step| &self.lanes[first.wrapping_add(step) % self.lanes.len()])
-            .min_by_key(|lane| lane.rests_for(now))
+        let at = (0..self.lanes.len())
+            .map(|step| first.wrapping_add(step) % self.lanes.len())
+            .min_by_key(|at| (tried.0.contains(at), self.lanes[*at].rests_for(now)))
             .expect("a pool has at least one endpoint");
+        tried.0.push(at);
+        let lane = &self.lanes[at];
         lane.probe(now);
         lane
+    }
+
+    /// Whether there is an endpoint that a call has not tried yet, though it may be resting: it may be back by now.
+    pub(crate) fn has_untried(&self, tried: &Tried) -> bool {
+        (0..self.lanes.len()).any(|at| !tried.0.contains(&at))
     }
 
     /// Whether there is an endpoint besides this one that is not resting.

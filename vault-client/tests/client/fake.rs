@@ -320,7 +320,11 @@ impl Drop for Running {
 
 /// Starts a fake. Each connection is a task of its own below one that can be killed.
 pub(crate) async fn start(pki: &Pki, state: Arc<State>) -> Running {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    start_on(pki, state, TcpListener::bind("127.0.0.1:0").await.unwrap())
+}
+
+/// On a socket that was bound before.
+pub(crate) fn start_on(pki: &Pki, state: Arc<State>, listener: TcpListener) -> Running {
     let address = listener.local_addr().unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(pki.server_config()));
     let seen = Arc::clone(&state);

@@ -245,6 +245,35 @@ async fn many_calls_at_once_leave_a_dead_endpoint() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_is_back_is_found_when_all_others_are_gone() {
+    let pki = Pki::new();
+    let state = Arc::new(State::default());
+    let first = fake::start(&pki, Arc::clone(&state)).await;
+    let second = fake::start(&pki, Arc::clone(&state)).await;
+    // Nobody listens there: it fails often, and rests for long.
+    let later = tokio::net::TcpSocket::new_v4().unwrap();
+    later.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = later.local_addr().unwrap().port();
+    let client = builder(&pki)
+        .endpoint(first.uri())
+        .endpoint(second.uri())
+        .endpoint(format!("https://127.0.0.1:{port}"))
+        .connect()
+        .unwrap();
+    let asked = [token(1).parse().unwrap()];
+    let until = Instant::now() + Duration::from_millis(1500);
+    while Instant::now() < until {
+        client.mask(&asked).await.unwrap();
+    }
+    let _back = fake::start_on(&pki, Arc::clone(&state), later.listen(64).unwrap());
+    first.kill();
+    second.kill();
+    for _ in 0..50 {
+        client.mask(&asked).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_silent_endpoint_is_left_before_the_deadline() {
     let pki = Pki::new();
     let (silent, lively) = (Arc::new(State::default()), Arc::new(State::default()));
