@@ -333,3 +333,149 @@ async fn a_kms_that_refuses_its_key_is_told_apart_from_one_that_is_down() {
     }
     assert!(token(&answer.unwrap().into_inner().results[0]).is_ok());
 }
+
+/// A site with many tenants, each with a value, and none of their keys open.
+async fn cold_tenants(dir: &TempDir, count: usize) -> (Site, Vec<FakeKms>, DevVault, Vec<(String, String)>) {
+    let (site, kms) = site_with(dir, &["us-east-1"]).await;
+    site.edit("vault.toml", |text| format!("{text}\n[limits]\nmax_requests = 12000\n"));
+    let tenants: Vec<String> = (0..count).map(|number| format!("tenant-{number}")).collect();
+    let roles: Vec<_> = tenants.iter().map(|tenant| format!("\"{tenant}\" = [\"service\"]")).collect();
+    site.provision("service", &roles.join("\n"));
+    let vault = site.serve();
+    let mut kept = Vec::new();
+    for tenant in tenants {
+        let args = ["--tenant", &tenant, "tokenize", "--class", "ssn"];
+        let token = vault.ctl("service", &args).stdin("999-31-4101").ok().line().to_owned();
+        kept.push((tenant, token));
+    }
+    vault.stop();
+    let vault = site.serve();
+    kms[0].clear_requests();
+    (site, kms, vault, kept)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_readers_of_fifty_cold_keys_make_fifty_kms_calls() {
+    const READERS: usize = 10_000;
+    let dir = TempDir::new().unwrap();
+    let (_site, kms, vault, kept) = cold_tenants(&dir, 50).await;
+    kms[0].set_down(Some(Fault::Delay(Duration::from_millis(700))));
+    let mut calls = Vec::new();
+    for number in 0..READERS / 100 {
+        let wire = Wire::connect(&vault, "service").await;
+        for reader in 0..100 {
+            let (mut wire, (tenant, token)) = (wire.clone(), kept[(number + reader) % kept.len()].clone());
+            calls.push(tokio::spawn(async move { wire.values(&tenant, &[token]).await }));
+        }
+    }
+    for call in calls {
+        assert!(call.await.unwrap()[0].as_deref().is_ok_and(|value| value == "999-31-4101"));
+    }
+    assert_eq!(decrypts(&kms[0], "data"), 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kms_that_throttles_costs_open_keys_nothing_and_cold_ones_a_bounded_wait() {
+    let dir = TempDir::new().unwrap();
+    let (_site, kms, vault, kept) = cold_tenants(&dir, 40).await;
+    let mut wire = Wire::connect(&vault, "service").await;
+    let (warm, cold) = kept.split_at(5);
+    for (tenant, token) in warm {
+        assert!(wire.values(tenant, std::slice::from_ref(token)).await[0].is_ok());
+    }
+    kms[0].set_limit(Some(10));
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let asking = tokio::spawn({
+        let (mut wire, warm, stop) = (wire.clone(), warm.to_vec(), stop.clone());
+        async move {
+            let mut opened = 0;
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                for (tenant, token) in &warm {
+                    assert!(wire.values(tenant, std::slice::from_ref(token)).await[0].is_ok());
+                    opened += 1;
+                }
+            }
+            opened
+        }
+    });
+    let begin = Instant::now();
+    let opening: Vec<_> = cold
+        .iter()
+        .map(|(tenant, token)| {
+            let (mut wire, tenant, token) = (wire.clone(), tenant.clone(), token.clone());
+            tokio::spawn(async move {
+                let mut longest = Duration::ZERO;
+                loop {
+                    let asked = Instant::now();
+                    let value = wire.values(&tenant, std::slice::from_ref(&token)).await.swap_remove(0);
+                    longest = longest.max(asked.elapsed());
+                    match value {
+                        Ok(_) => return longest,
+                        Err(error) => assert_eq!(error.reason(), v1::Reason::KmsUnavailable),
+                    }
+                    assert!(begin.elapsed() < SOON, "a cold key is never opened");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            })
+        })
+        .collect();
+    let mut longest = Duration::ZERO;
+    for task in opening {
+        longest = longest.max(task.await.unwrap());
+    }
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    let opened = asking.await.unwrap();
+    println!(
+        "35 cold keys at 10 KMS calls a second took {:?}, the longest answer {longest:?}",
+        begin.elapsed()
+    );
+    assert!(opened > 0 && longest < SOON);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_move_to_another_region_and_the_first_may_go() {
+    let dir = TempDir::new().unwrap();
+    let (site, mut kms) = site_with(&dir, &["us-east-1"]).await;
+    let vault = site.serve();
+    let token = vault.ctl("service", &["tokenize", "--class", "ssn"]).stdin("999-31-4101").ok();
+    let open = ["detokenize", token.line(), "--purpose", "TREAT"];
+    vault.ctl("rotator", &["keys", "rotate"]).ok();
+    vault.stop();
+
+    // Both regions: every key gets its wrap by the second.
+    let options = Options { region: Some("eu-west-1".to_owned()), ..Options::default() };
+    let west = FakeKms::start_with(options).await.unwrap();
+    let (east_key, west_key) = {
+        let text = fs::read_to_string(site.dir().join("vault.toml")).unwrap();
+        let arn = text.split("arn = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+        ((arn, kms[0].endpoint()), (west.create_key().unwrap(), west.endpoint()))
+    };
+    site.use_kms(&[east_key, west_key.clone()]);
+    let vault = site.serve();
+    vault.ctl("rotator", &["keys", "rewrap", "--watch"]).ok();
+    vault.ctl("admin", &["--tenant", "*", "keys", "rewrap", "--watch"]).ok();
+    let listed = vault.ctl("rotator", &["--json", "keys", "list"]).ok();
+    assert_eq!(listed.stdout.lines().count(), 3);
+    assert!(listed.stdout.lines().all(|line| line.contains(&west_key.0)), "{}", listed.stdout);
+    vault.stop();
+
+    // The first region is gone for good, and no wrap by it stays.
+    drop(kms.remove(0));
+    site.use_kms(std::slice::from_ref(&west_key));
+    let vault = site.serve();
+    assert_eq!(vault.ctl("service", &open).ok().line(), "999-31-4101");
+    vault.ctl("rotator", &["keys", "rewrap", "--watch"]).ok();
+    let listed = vault.ctl("rotator", &["--json", "keys", "list"]).ok();
+    assert!(!listed.stdout.contains("us-east-1"), "{}", listed.stdout);
+    assert_eq!(vault.ctl("service", &open).ok().line(), "999-31-4101");
+    vault.ctl("service", &["tokenize", "--class", "ssn"]).stdin("999-31-4102").ok();
+
+    // A KMS key that refuses: the job says which keys are left, and nothing else changes.
+    let refusing = (west_key.0.replace("eu-west-1", "eu-west-2"), west.endpoint());
+    vault.stop();
+    site.use_kms(&[west_key, refusing]);
+    let vault = site.serve();
+    let ran = vault.ctl("rotator", &["keys", "rewrap", "--watch"]).run();
+    assert_eq!(ran.code, Some(5), "{} {}", ran.stdout, ran.stderr);
+    assert_eq!(vault.ctl("service", &open).ok().line(), "999-31-4101");
+}
