@@ -334,3 +334,72 @@ async fn a_worker_that_stood_still_past_its_lease_writes_nothing_more() {
     }
     store.close().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_be_done_with_keys_is_refused_and_nothing_is_half_done() {
+    let dir = TempDir::new().unwrap();
+    let vault = site(&dir).serve();
+    let (service, rotator, admin) =
+        (client(&vault, "service"), client(&vault, "rotator"), client(&vault, "admin"));
+    let note = Note::default();
+    keep(&service, 100, "kept").await;
+    // A tenant that has no keys, one that is another's, a version that is not there yet.
+    let nobody = admin.for_tenant("nobody");
+    let error = nobody.rotate_key(KeyPurpose::Data, None, &note).await.unwrap_err();
+    assert_eq!((error.reason(), error.field()), (Reason::NotFound, "tenant"));
+    let error = rotator.for_tenant("other").list_keys(false).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::TenantNotAllowed);
+    let first = active(&rotator).await;
+    let late = vault_client::keys::KeyVersion(first.version.0 + 7);
+    let error = rotator.rotate_key(KeyPurpose::Data, Some(late), &note).await.unwrap_err();
+    assert_eq!((error.reason(), error.field()), (Reason::FieldInvalid, "version"));
+
+    // Many at once that want to replace the same version: one does.
+    let rotations = (0..16).map(|_| rotator.rotate_key(KeyPurpose::Data, Some(first.version), &note));
+    let rotations = futures::future::join_all(rotations).await;
+    let rotations: Vec<_> = rotations.into_iter().map(Result::unwrap).collect();
+    assert_eq!(rotations.iter().filter(|rotation| rotation.rotated).count(), 1);
+    assert!(rotations.iter().all(|rotation| rotation.key.version.0 == first.version.0 + 1));
+
+    // Destroying what is active, or what records refer to.
+    let second = active(&rotator).await;
+    for (key, reason) in [(second.id, Reason::KeyActive), (first.id, Reason::KeyInUse)] {
+        let order = JobOrder::new(JobKind::Destroy).of_key(key);
+        assert_eq!(admin.start_job(&order, &note).await.unwrap_err().reason(), reason);
+        assert!(admin.preview_job(&order).await.unwrap().refused.is_some());
+    }
+    let order = JobOrder::new(JobKind::Destroy).of_key(first.id);
+    assert_eq!(rotator.start_job(&order, &note).await.unwrap_err().reason(), Reason::ActionNotAllowed);
+
+    // One job of a kind at a time; asked for just the same, it is that one.
+    let mut slow = JobOrder::new(JobKind::Reencrypt);
+    slow.bytes_per_second = 1;
+    let job = rotator.start_job(&slow, &note).await.unwrap();
+    assert_eq!(rotator.start_job(&slow, &note).await.unwrap().id, job.id);
+    let other = JobOrder::new(JobKind::Reencrypt).of_key(first.id);
+    assert_eq!(rotator.start_job(&other, &note).await.unwrap_err().reason(), Reason::JobUnderWay);
+    // Paused twice is paused once; one that was cancelled does not go on; one that is not there is not found.
+    for _ in 0..2 {
+        assert_eq!(rotator.pause_job(job.id).await.unwrap().state, JobState::Paused);
+    }
+    assert_eq!(rotator.cancel_job(job.id).await.unwrap().state, JobState::Cancelled);
+    assert_eq!(rotator.resume_job(job.id).await.unwrap_err().reason(), Reason::JobState);
+    let stranger: vault_client::keys::JobId = "00000000000000000000000000000001".parse().unwrap();
+    assert_eq!(rotator.resume_job(stranger).await.unwrap_err().reason(), Reason::NotFound);
+    assert_eq!(admin.approve_job(job.id, &note).await.unwrap_err().reason(), Reason::JobState);
+
+    // A tenant that is shredded has no values and gets no keys, for good.
+    let kept = keep(&service, 1, "last").await;
+    let asked = admin.start_job(&JobOrder::new(JobKind::Shred), &note).await.unwrap();
+    assert_eq!(asked.state, JobState::Asked);
+    assert_eq!(admin.approve_job(asked.id, &note).await.unwrap_err().reason(), Reason::SecondPerson);
+    let approved = client(&vault, "approver").approve_job(asked.id, &note).await.unwrap();
+    assert_eq!(over(&rotator, &approved).await.state, JobState::Done);
+    tokio::time::sleep(BOUND).await;
+    let values = service.detokenize(&kept, Purpose::Treatment, &DetokenizeOptions::default()).await.unwrap();
+    assert_eq!(values[0].as_ref().err().unwrap().reason(), Reason::KeyDestroyed);
+    let value = NewValue::new(DataClass::EMAIL, Plaintext::new("new@example.org".to_owned()));
+    assert!(service.tokenize(vec![value]).await.is_err());
+    assert!(rotator.rotate_key(KeyPurpose::Data, None, &note).await.is_err());
+    assert_eq!(vault.stop(), Some(0));
+}

@@ -479,3 +479,37 @@ async fn keys_move_to_another_region_and_the_first_may_go() {
     assert_eq!(ran.code, Some(5), "{} {}", ran.stdout, ran.stderr);
     assert_eq!(vault.ctl("service", &open).ok().line(), "999-31-4101");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_its_kms_does_not_carry_out_changes_nothing() {
+    use vault_tests::fake_kms::KeyStatus;
+    let dir = TempDir::new().unwrap();
+    let (site, kms) = site_with(&dir, &["us-east-1", "eu-west-1"]).await;
+    let vault = site.serve();
+    let token = vault.ctl("service", &["tokenize", "--class", "ssn"]).stdin("999-31-4101").ok();
+    let list = || vault.ctl("rotator", &["--json", "keys", "list"]).ok().stdout;
+    let before = list();
+    let arn = fs::read_to_string(site.dir().join("vault.toml")).unwrap();
+    let arn = arn.rsplit("arn = \"").next().unwrap().split('"').next().unwrap().to_owned();
+    for status in [KeyStatus::Disabled, KeyStatus::PendingDeletion] {
+        kms[1].set_status(&arn, status).unwrap();
+        let ran = vault.ctl("rotator", &["keys", "rotate"]).run();
+        assert!(ran.code != Some(0) && ran.stdout.is_empty(), "{:?} {}", ran.code, ran.stderr);
+        assert_eq!(list(), before);
+        kms[1].set_status(&arn, KeyStatus::Enabled).unwrap();
+    }
+    for fault in [Fault::Reset, Fault::Status(500), Fault::Hang] {
+        kms[1].set_down(Some(fault));
+        vault.ctl("rotator", &["keys", "rotate"]).ends(4);
+        assert_eq!(list(), before);
+        vault.ctl("service", &["tokenize", "--class", "ssn"]).stdin("999-31-4102").ok();
+        kms[1].set_down(None);
+    }
+    let until = Instant::now() + SOON;
+    while vault.ctl("rotator", &["keys", "rotate"]).run().code != Some(0) {
+        assert!(Instant::now() < until, "it does not recover");
+    }
+    assert_eq!(list().lines().count(), before.lines().count() + 1);
+    let value = vault.ctl("service", &["detokenize", token.line(), "--purpose", "TREAT"]).ok();
+    assert_eq!(value.line(), "999-31-4101");
+}
