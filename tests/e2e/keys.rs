@@ -373,7 +373,7 @@ async fn what_can_not_be_done_with_keys_is_refused_and_nothing_is_half_done() {
 
     // One job of a kind at a time; asked for just the same, it is that one.
     let mut slow = JobOrder::new(JobKind::Reencrypt);
-    slow.bytes_per_second = 1;
+    slow.bytes_per_second = 64 << 10;
     let job = rotator.start_job(&slow, &note).await.unwrap();
     assert_eq!(rotator.start_job(&slow, &note).await.unwrap().id, job.id);
     let other = JobOrder::new(JobKind::Reencrypt).of_key(first.id);
@@ -401,5 +401,31 @@ async fn what_can_not_be_done_with_keys_is_refused_and_nothing_is_half_done() {
     let value = NewValue::new(DataClass::EMAIL, Plaintext::new("new@example.org".to_owned()));
     assert!(service.tokenize(vec![value]).await.is_err());
     assert!(rotator.rotate_key(KeyPurpose::Data, None, &note).await.is_err());
+    assert_eq!(vault.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destruction_that_was_held_back_needs_another_approval() {
+    let dir = TempDir::new().unwrap();
+    let site = site(&dir);
+    site.edit("vault.toml", |text| text.replace("destroy_after = \"1s\"", "destroy_after = \"1h\""));
+    let vault = site.serve();
+    let (service, admin, second) =
+        (client(&vault, "service"), client(&vault, "admin"), client(&vault, "approver"));
+    let note = Note::default();
+    let kept = keep(&service, 1, "kept").await;
+    let asked = admin.start_job(&JobOrder::new(JobKind::Shred), &note).await.unwrap();
+    let approved = second.approve_job(asked.id, &note).await.unwrap();
+    assert_eq!(approved.state, JobState::Running);
+    assert!(approved.not_before > approved.asked);
+    assert_eq!(second.pause_job(asked.id).await.unwrap().state, JobState::Paused);
+    // Who asked lets it go on: it is where it was before the approval.
+    let resumed = admin.resume_job(asked.id).await.unwrap();
+    assert_eq!((resumed.state, resumed.approved_by), (JobState::Asked, None));
+    assert_eq!(admin.approve_job(asked.id, &note).await.unwrap_err().reason(), Reason::SecondPerson);
+    assert_eq!(second.approve_job(asked.id, &note).await.unwrap().state, JobState::Running);
+    assert_eq!(client(&vault, "rotator").cancel_job(asked.id).await.unwrap().state, JobState::Cancelled);
+    let values = service.detokenize(&kept, Purpose::Treatment, &DetokenizeOptions::default()).await.unwrap();
+    assert!(values[0].is_ok());
     assert_eq!(vault.stop(), Some(0));
 }

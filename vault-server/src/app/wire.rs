@@ -497,6 +497,6 @@ fn millionths(price: f64) -> u64 {
 }
 
 fn job_options(config: &Config) -> jobs::Options {
-    let jobs = &config.jobs;
-    jobs::Options { poll: jobs.poll, lease: jobs.lease, at_once: jobs.at_once }
+    let Config { jobs, keys, .. } = config;
+    jobs::Options { poll: jobs.poll, lease: jobs.lease, at_once: jobs.at_once, waiting: keys.destroy_after }
 }

@@ -96,14 +96,19 @@ fn wire(problem: &Problem) -> Wire {
         Problem::KeyState => {
             (C::FailedPrecondition, R::KeyState, "the key's state or purpose is not one for that")
         }
+        Problem::TooManyVersions => {
+            (C::FailedPrecondition, R::KeyState, "the key has too many versions: destroy old ones first")
+        }
         Problem::KeyInUse => (C::FailedPrecondition, R::KeyInUse, "records refer to the key"),
         Problem::JobUnderWay => {
             (C::AlreadyExists, R::JobUnderWay, "another job of this kind is under way for the tenant")
         }
         Problem::JobState => (C::FailedPrecondition, R::JobState, "the job is not in a state for that"),
-        Problem::SecondPerson => {
-            (C::PermissionDenied, R::SecondPerson, "it needs another person than who asked")
-        }
+        Problem::SecondPerson => (
+            C::PermissionDenied,
+            R::SecondPerson,
+            "it needs two people: another than who asked, and no service",
+        ),
         Problem::Internal => (C::Internal, R::Internal, "a fault of the vault's own; its log has more"),
     };
     Wire { code, reason, text: text.to_owned() }

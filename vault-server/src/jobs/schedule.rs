@@ -58,8 +58,11 @@ impl Schedule {
             let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.id);
             for key in page.iter().filter(|key| key.state == KeyState::Active) {
-                if let Some(why) = self.due(key, store, clock).await? {
-                    vault.rotate_due(key, why).await?;
+                if let Some(why) = self.due(key, store, clock).await?
+                    && let Err(refused) = vault.rotate_due(key, why).await
+                {
+                    // One tenant's trouble is not another's.
+                    tracing::warn!(key = %key.id, problem = refused.problem.cause(), "a key is due, and was not rotated");
                 }
             }
         }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::pace::Pace;
 use super::worker::Parts;
 use crate::audit::{AuditAction, Item, LogError};
-use crate::domain::{Job, JobState};
+use crate::domain::{Job, JobState, KeyId};
 use crate::keyring::KeyringError;
 use crate::store::{Held, LeaseError, StoreError, Write};
 use crate::vault::job_draft;
@@ -156,6 +156,40 @@ impl Shift {
         self.put(state, Some(AuditAction::JobEnd), writes).await
     }
 
+    /// Writes what can't be taken back, with its entry and with the job's row in the same commit: if somebody paused or
+    /// cancelled the job before, nothing of it is written.
+    pub(super) async fn write_as_it_stands(
+        &mut self,
+        action: AuditAction,
+        details: Vec<(&'static str, String)>,
+        items: Vec<Item>,
+        writes: Vec<Write>,
+    ) -> Result<(), Stop> {
+        let job = self.next(self.job.state);
+        let mut draft = job_draft(&job, action);
+        draft.details.extend(details);
+        let writes = [self.fence(), Write::PutJob(job.clone())].into_iter().chain(writes).collect();
+        match self.parts.log.commit(draft, items, writes).await {
+            Ok(_) => {
+                self.job = job;
+                Ok(())
+            }
+            Err(LogError::Conflict { write: 0 }) => Err(Stop::Lost),
+            Err(LogError::Conflict { write: 1 }) => Err(Stop::Told),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn next(&self, state: JobState) -> Job {
+        let (changed, revision) = (self.parts.clock.now(), self.job.revision + 1);
+        Job { state, changed, revision, ..self.job.clone() }
+    }
+
+    /// Puts on record that a job of the vault's own begins.
+    pub(super) async fn put_begin(&mut self) -> Result<(), Stop> {
+        self.write_as_it_stands(AuditAction::JobBegin, Vec::new(), Vec::new(), Vec::new()).await
+    }
+
     /// Gives the lease back.
     pub(super) async fn release(self) {
         if let Err(error) = self.parts.leases.release(self.held).await {
@@ -171,12 +205,7 @@ impl Shift {
         more: Vec<Write>,
     ) -> Result<(), Stop> {
         loop {
-            let job = Job {
-                state,
-                changed: self.parts.clock.now(),
-                revision: self.job.revision + 1,
-                ..self.job.clone()
-            };
+            let job = self.next(state);
             let mut writes = vec![self.fence(), Write::PutJob(job.clone())];
             writes.extend(more.iter().cloned());
             let committed = match entry {
@@ -223,4 +252,9 @@ impl Shift {
             _ => Err(Stop::Told),
         }
     }
+}
+
+/// Whether any record is sealed under a key. Not how many: that takes a look at each.
+pub(super) async fn is_used(shift: &Shift, key: KeyId) -> Result<bool, Stop> {
+    Ok(!shift.parts.store.tokens_of_key(key, None, 1).await?.is_empty())
 }

@@ -5,6 +5,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use vault_proto::v1::AuditEntry;
 
+use super::ended;
 use super::shift::{Shift, Stop};
 use super::walk::{Pages, Task, walk};
 use super::worker::{Options, Parts, Workers};
@@ -123,7 +124,7 @@ impl Rig {
                 not_before: self.clock.now(),
             },
             state: JobState::Running,
-            approved_by: None,
+            approved_by: Some(PrincipalId::parse("second").unwrap()),
             begun: Timestamp(0),
             changed: self.clock.now(),
             progress: JobProgress::default(),
@@ -144,7 +145,12 @@ impl Rig {
             log: Arc::new(Log::new(Arc::clone(&store), Arc::clone(&self.clock), options)),
             clock: Arc::clone(&self.clock),
             leases: Leases::new(store, Arc::clone(&self.clock), InstanceId::random().unwrap()),
-            options: Options { poll: Duration::from_millis(5), lease: LEASE, at_once: 4 },
+            options: Options {
+                poll: Duration::from_millis(5),
+                lease: LEASE,
+                at_once: 4,
+                waiting: Duration::ZERO,
+            },
             stopping: stopping.clone(),
         }
     }
@@ -369,4 +375,113 @@ async fn a_pause_is_heard_in_the_middle_and_the_rest_is_done_later() {
     let job = rig.done(JobKind::Reencrypt).await;
     assert_eq!(job.state, JobState::Done);
     assert!(left <= 200 && rig.store.count_of_key(old).await.unwrap() == 0);
+}
+
+#[tokio::test]
+async fn a_destruction_that_was_cancelled_or_paused_destroys_nothing_however_late_its_worker_wakes() {
+    for state in [JobState::Cancelled, JobState::Paused] {
+        for kind in [JobKind::Destroy, JobKind::Shred] {
+            let rig = Rig::new(0).await;
+            let old = rig.keys(KeyPurpose::Data).await[1].id;
+            let key = (kind == JobKind::Destroy).then_some(old);
+            rig.order(kind, key, JobBudget::default()).await;
+            let stopping = CancellationToken::new();
+            let parts = Arc::new(rig.parts(&stopping));
+            let name = crate::domain::LeaseName::parse("job/st-mary/x").unwrap();
+            let held = parts.leases.take(&name, LEASE).await.unwrap().unwrap();
+            let job = rig.store.job(&rig.place(kind)).await.unwrap().unwrap();
+            let mut shift = Shift::new(Arc::clone(&parts), job.clone(), held);
+            rig.write(vec![Write::PutJob(Job { state, revision: job.revision + 1, ..job })]).await;
+            let ended = match kind {
+                JobKind::Destroy => ended::destroy(&mut shift, &rig.tenant).await,
+                _ => ended::shred(&mut shift, &rig.tenant).await,
+            };
+            assert!(matches!(ended, Err(Stop::Told)), "{ended:?}");
+            assert!(rig.keys(KeyPurpose::Data).await.iter().all(|key| key.state != KeyState::Destroyed));
+            assert!(rig.entries(AuditAction::KeyDestroy).await.is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_else_approved_or_is_not_due_destroys_nothing() {
+    let rig = Rig::new(0).await;
+    let old = rig.keys(KeyPurpose::Data).await[1].id;
+    type Change = fn(Job) -> Job;
+    let changes: [Change; 3] = [
+        |job| Job { approved_by: None, ..job },
+        |job| Job { approved_by: Some(job.order.asked_by.clone()), ..job },
+        |job| {
+            let order = JobOrder { not_before: Timestamp(u64::MAX), ..job.order.clone() };
+            Job { order, ..job }
+        },
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        rig.order(JobKind::Destroy, Some(old), JobBudget::default()).await;
+        let stopping = CancellationToken::new();
+        let parts = Arc::new(rig.parts(&stopping));
+        let name = crate::domain::LeaseName::parse(&format!("job/{number}")).unwrap();
+        let held = parts.leases.take(&name, LEASE).await.unwrap().unwrap();
+        let job = rig.store.job(&rig.place(JobKind::Destroy)).await.unwrap().unwrap();
+        let mut shift = Shift::new(parts, change(job), held);
+        let ended = ended::destroy(&mut shift, &rig.tenant).await.unwrap();
+        assert_eq!(ended, super::shift::End::Failed("not_approved"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_ahead_does_not_shorten_the_wait() {
+    let rig = Rig::new(0).await;
+    rig.order(JobKind::Shred, None, JobBudget::default()).await;
+    let stopping = CancellationToken::new();
+    let mut parts = rig.parts(&stopping);
+    parts.options.waiting = Duration::from_hours(24);
+    parts.options.poll = Duration::from_secs(1);
+    let worker = tokio::spawn(Workers::new(parts).run());
+    sleep(Duration::from_mins(59)).await;
+    let place = rig.place(JobKind::Shred);
+    assert_eq!(rig.store.job(&place).await.unwrap().unwrap().state, JobState::Running);
+    assert!(
+        rig.entries(AuditAction::KeyDestroy).await.is_empty(),
+        "due by the clock, but known for an hour only"
+    );
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(rig.store.job(&place).await.unwrap().unwrap().state, JobState::Done);
+    stopping.cancel();
+    worker.await.unwrap();
+}
+
+#[tokio::test]
+async fn one_version_that_can_not_be_opened_is_named_and_the_others_are_moved() {
+    let rig = Rig::new(5).await;
+    let [new, old] = rig.keys(KeyPurpose::Data).await.try_into().unwrap();
+    // Records under two more versions, of which one is lost.
+    rig.rotate(KeyPurpose::Data).await;
+    let mut record = rig.record(0).await;
+    let key = rig.data_key(new.id).await;
+    let place = Place {
+        identity: &identity(),
+        token: record.token,
+        tenant: &rig.tenant,
+        class: &ssn(),
+        subject: None,
+        index: record.index,
+        created: record.created,
+    };
+    let value = Plaintext::from_utf8(VALUE.as_bytes().to_vec()).unwrap();
+    let bytes = crypto::seal(&place, &key, &value, 64).unwrap();
+    record.body = Body::Sealed { key_id: new.id, key_version: new.version, bytes };
+    record.revision += 1;
+    rig.write(vec![Write::Replace(record)]).await;
+    let mut lost = new.clone();
+    lost.revision = 2;
+    lost.state = KeyState::Retired;
+    lost.wraps[0].ciphertext[0] = 200;
+    rig.write(vec![Write::ReplaceKey(lost)]).await;
+    rig.order(JobKind::Reencrypt, None, JobBudget::default()).await;
+    let job = rig.done(JobKind::Reencrypt).await;
+    assert_eq!((job.state, job.cause.as_str(), job.progress.done), (JobState::Failed, "records_left", 4));
+    assert_eq!(rig.store.count_of_key(old.id).await, Ok(0));
+    let entries = rig.entries(AuditAction::JobTrouble).await;
+    assert!(entries.iter().all(|entry| entry.items[0].key_id[..] == *new.id.as_bytes()));
 }

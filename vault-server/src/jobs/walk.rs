@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::stream::{FuturesOrdered, StreamExt as _};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::shift::{Shift, Stop};
 use super::worker::Parts;
@@ -64,25 +64,16 @@ impl Pages {
 #[derive(Default)]
 pub(super) struct Walked {
     pub(super) done: u64,
-    pub(super) bytes: u64,
-    pub(super) failed: Vec<Item>,
+    bytes: u64,
+    failed: Vec<Item>,
     /// A key was replaced: go on under the new one.
     pub(super) rotated: bool,
-}
-
-impl Walked {
-    fn add(&mut self, other: Self) {
-        self.done += other.done;
-        self.bytes += other.bytes;
-        self.failed.extend(other.failed);
-        self.rotated |= other.rotated;
-    }
 }
 
 /// Does the task with all tokens of the pages.
 pub(super) async fn walk(shift: &mut Shift, task: Task, mut pages: Pages) -> Result<Walked, Stop> {
     let task = Arc::new(task);
-    let mut under_way: FuturesOrdered<JoinHandle<Result<Walked, Stop>>> = FuturesOrdered::new();
+    let mut under_way: FuturesOrdered<AbortOnDropHandle<Result<Walked, Stop>>> = FuturesOrdered::new();
     let mut all = Walked::default();
     let mut more = true;
     while more || !under_way.is_empty() {
@@ -90,16 +81,18 @@ pub(super) async fn walk(shift: &mut Shift, task: Task, mut pages: Pages) -> Res
             let tokens = pages.next(&*shift.parts.store).await?;
             more = !tokens.is_empty() && !all.rotated;
             if more {
-                under_way.push_back(tokio::spawn(Arc::clone(&task).batch(tokens)));
+                under_way.push_back(AbortOnDropHandle::new(tokio::spawn(Arc::clone(&task).batch(tokens))));
             }
         }
         if let Some(ended) = under_way.next().await {
             let walked = ended.map_err(|_| Stop::Trouble("a batch was dropped".to_owned()))??;
             shift.job.progress.done += walked.done;
-            let bytes = walked.bytes;
-            all.add(walked);
+            shift.job.progress.failed += walked.failed.len() as u64;
+            all.done += walked.done;
+            all.rotated |= walked.rotated;
+            shift.trouble(walked.failed).await?;
             shift.tick().await?;
-            shift.spend_bytes(bytes).await?;
+            shift.spend_bytes(walked.bytes).await?;
         }
     }
     Ok(all)

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::shift::{End, Shift, Stop};
+use super::shift::{End, Shift, Stop, is_used};
 use super::walk::{Pages, Task, Walked, walk};
 use crate::audit::{Item, Outcome};
 use crate::crypto::{DataKey, Mandate};
@@ -12,39 +12,40 @@ use crate::keyring::KeyringError;
 
 /// Records stay that could not be changed; the log names them.
 const RECORDS_LEFT: End = End::Failed("records_left");
+/// There is none to seal under.
+const NO_ACTIVE_KEY: End = End::Failed("no_active_key");
 
 /// Seals records anew under the active key: those under one version, or under all others.
 pub(super) async fn reencrypt(shift: &mut Shift, mandate: &Arc<Mandate>) -> Result<End, Stop> {
     let tenant = mandate.tenant().clone();
     loop {
         let versions = list(shift, &tenant, KeyPurpose::Data).await?;
-        let Some(to) = active_data_key(shift, mandate, &versions).await? else {
-            return Ok(End::Failed("no_active_key"));
-        };
+        let Some(to) = active_data_key(shift, mandate, &versions).await? else { return Ok(NO_ACTIVE_KEY) };
         let chosen = shift.job.order.key;
         let sources = versions.iter().filter(|key| match chosen {
             Some(id) => key.id == id && is_old(key),
             None => is_old(key),
         });
-        let (mut round, mut left) = (Round::default(), 0);
+        let mut round = Round::default();
         for source in sources {
-            if shift.parts.store.count_of_key(source.id).await? == 0 {
+            if !is_used(shift, source.id).await? {
                 continue;
             }
-            let from = open(shift, mandate, source.id).await?;
-            let task = Task {
-                parts: Arc::clone(&shift.parts),
-                mandate: Arc::clone(mandate),
-                from: HashMap::from([(source.id, from)]),
-                to: Arc::clone(&to),
-                index: None,
-                fence: shift.fence(),
-            };
-            let walked = walk(shift, task, Pages::OfKey(source.id, None)).await?;
-            round.add(shift, walked).await?;
-            left += shift.parts.store.count_of_key(source.id).await?;
+            // One that can't be opened is no reason to leave the others.
+            if let Some(from) = open(shift, mandate, source.id).await? {
+                let task = Task {
+                    parts: Arc::clone(&shift.parts),
+                    mandate: Arc::clone(mandate),
+                    from: HashMap::from([(source.id, from)]),
+                    to: Arc::clone(&to),
+                    index: None,
+                    fence: shift.fence(),
+                };
+                round.add(&walk(shift, task, Pages::OfKey(source.id, None)).await?);
+            }
+            round.left |= is_used(shift, source.id).await?;
         }
-        if let Some(end) = round.end(left) {
+        if let Some(end) = round.end() {
             return Ok(end);
         }
     }
@@ -53,30 +54,28 @@ pub(super) async fn reencrypt(shift: &mut Shift, mandate: &Arc<Mandate>) -> Resu
 /// Makes indexes anew under the active index key, those that any other version made.
 pub(super) async fn reindex(shift: &mut Shift, mandate: &Arc<Mandate>) -> Result<End, Stop> {
     let tenant = mandate.tenant().clone();
-    let classes: Vec<ClassName> = shift
-        .parts
-        .classes
-        .iter()
-        .filter(|class| class.indexed())
-        .map(|class| class.name().clone())
-        .collect();
+    let indexed = shift.parts.classes.iter().filter(|class| class.indexed());
+    let classes: Vec<ClassName> = indexed.map(|class| class.name().clone()).collect();
     loop {
         let data = list(shift, &tenant, KeyPurpose::Data).await?;
         let versions = list(shift, &tenant, KeyPurpose::Index).await?;
-        let Some(to) = active_data_key(shift, mandate, &data).await? else {
-            return Ok(End::Failed("no_active_key"));
+        let Some(to) = active_data_key(shift, mandate, &data).await? else { return Ok(NO_ACTIVE_KEY) };
+        let index = match shift.parts.keyring.active_index_key(&tenant).await {
+            Ok(index) => index,
+            Err(error) if is_permanent(&error) => return Ok(NO_ACTIVE_KEY),
+            Err(error) => return Err(error.into()),
         };
-        let index = shift.parts.keyring.active_index_key(&tenant).await?;
         let mut from = HashMap::from([(to.id(), Arc::clone(&to))]);
         for key in data.iter().filter(|key| is_old(key)) {
-            if shift.parts.store.count_of_key(key.id).await? > 0 {
-                from.insert(key.id, open(shift, mandate, key.id).await?);
+            if is_used(shift, key.id).await?
+                && let Some(open) = open(shift, mandate, key.id).await?
+            {
+                from.insert(key.id, open);
             }
         }
-        let (mut round, mut left) = (Round::default(), 0);
-        for version in
-            versions.iter().filter(|key| key.id != index.id() && is_old(key)).map(|key| key.version)
-        {
+        let mut round = Round::default();
+        let old = versions.iter().filter(|key| key.id != index.id() && is_old(key));
+        for version in old.map(|key| key.version) {
             for class in &classes {
                 let task = Task {
                     parts: Arc::clone(&shift.parts),
@@ -88,12 +87,12 @@ pub(super) async fn reindex(shift: &mut Shift, mandate: &Arc<Mandate>) -> Result
                 };
                 let pages =
                     Pages::OfIndex { tenant: tenant.clone(), class: class.clone(), version, after: None };
-                let walked = walk(shift, task, pages).await?;
-                round.add(shift, walked).await?;
-                left += shift.parts.store.indexed_under(&tenant, class, version, None, 1).await?.len() as u64;
+                round.add(&walk(shift, task, pages).await?);
+                let left = shift.parts.store.indexed_under(&tenant, class, version, None, 1).await?;
+                round.left |= !left.is_empty();
             }
         }
-        if let Some(end) = round.end(left) {
+        if let Some(end) = round.end() {
             return Ok(end);
         }
     }
@@ -104,22 +103,22 @@ pub(super) async fn reindex(shift: &mut Shift, mandate: &Arc<Mandate>) -> Result
 struct Round {
     done: u64,
     rotated: bool,
+    left: bool,
 }
 
 impl Round {
-    async fn add(&mut self, shift: &mut Shift, walked: Walked) -> Result<(), Stop> {
+    fn add(&mut self, walked: &Walked) {
         self.done += walked.done;
         self.rotated |= walked.rotated;
-        shift.job.progress.failed += walked.failed.len() as u64;
-        shift.trouble(walked.failed).await
     }
 
     /// How the job ends, if another round is of no use.
-    fn end(&self, left: u64) -> Option<End> {
-        match left {
-            0 if !self.rotated => Some(End::Done),
-            _ if self.rotated || self.done > 0 => None,
-            _ => Some(RECORDS_LEFT),
+    fn end(&self) -> Option<End> {
+        match self {
+            Self { rotated: true, .. } => None,
+            Self { left: false, .. } => Some(End::Done),
+            Self { done: 0, .. } => Some(RECORDS_LEFT),
+            _ => None,
         }
     }
 }
@@ -134,21 +133,34 @@ async fn active_data_key(
     versions: &[KeyRecord],
 ) -> Result<Option<Arc<DataKey>>, Stop> {
     match versions.iter().find(|key| key.state == KeyState::Active) {
-        Some(active) => open(shift, mandate, active.id).await.map(Some),
+        Some(active) => open(shift, mandate, active.id).await,
         None => Ok(None),
     }
 }
 
-/// Opens a data key for this job. What can't ever be opened is on record.
-async fn open(shift: &mut Shift, mandate: &Mandate, id: KeyId) -> Result<Arc<DataKey>, Stop> {
+/// Opens a data key for this job. `None`: it can't be opened, now or later, and that is on record.
+async fn open(shift: &mut Shift, mandate: &Mandate, id: KeyId) -> Result<Option<Arc<DataKey>>, Stop> {
     shift.spend_kms_calls(1).await?;
-    let opened = shift.parts.keyring.data_key_for_job(mandate, id).await;
-    if let Err(KeyringError::Corrupt | KeyringError::KmsRefused) = &opened {
-        shift
-            .trouble(vec![Item { key_id: Some(id), outcome: Outcome::KeyUnusable, ..Item::invalid() }])
-            .await?;
+    match shift.parts.keyring.data_key_for_job(mandate, id).await {
+        Ok(key) => Ok(Some(Arc::new(key))),
+        Err(error) if is_permanent(&error) => {
+            let item = Item { key_id: Some(id), outcome: Outcome::KeyUnusable, ..Item::invalid() };
+            shift.trouble(vec![item]).await?;
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
     }
-    Ok(Arc::new(opened?))
+}
+
+/// Whether trying again is of no use until somebody has done something.
+fn is_permanent(error: &KeyringError) -> bool {
+    use KeyringError::{
+        Corrupt, Destroyed, KmsRefused, KmsUnavailable, LockedMemory, Random, Store, Unusable,
+    };
+    match error {
+        KmsRefused | Destroyed | Unusable | Corrupt => true,
+        KmsUnavailable | Store(_) | Random | LockedMemory => false,
+    }
 }
 
 /// Whether what is under the key is to be moved.

@@ -1,11 +1,11 @@
 //! Looks for jobs, takes them, and lays them down again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::shift::{End, Shift, Stop};
@@ -13,7 +13,9 @@ use super::{ended, mandate, rewrap, work};
 use crate::audit::{Log, LogError};
 use crate::crypto::Mandate;
 use crate::domain::class::Classes;
-use crate::domain::{Clock, Job, JobKind, JobPlace, JobState, LeaseName, TenantId, Timestamp, VaultIdentity};
+use crate::domain::{
+    Clock, Job, JobId, JobKind, JobPlace, JobState, LeaseName, TenantId, Timestamp, VaultIdentity,
+};
 use crate::keyring::Keyring;
 use crate::store::{Leases, Store, StoreError};
 
@@ -26,6 +28,8 @@ pub struct Options {
     pub lease: Duration,
     /// Jobs that this process works on at once.
     pub at_once: usize,
+    /// How long a destruction waits after its approval.
+    pub waiting: Duration,
 }
 
 /// What workers work with.
@@ -53,16 +57,34 @@ pub struct Parts {
 /// The workers of a process.
 pub struct Workers {
     parts: Arc<Parts>,
-    busy: Arc<Mutex<HashSet<JobPlace>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What this process works on.
+    busy: HashSet<JobPlace>,
+    /// What was in trouble: how often in a row, and until when it is left alone.
+    resting: HashMap<JobPlace, (u32, Instant)>,
+    /// Destructions that are approved, and since when this process knows.
+    known: HashMap<JobId, Instant>,
+    /// The place that was taken last: others have their turn before it.
+    last: Option<JobPlace>,
 }
 
 /// Rows that are looked at at once.
 const PAGE: usize = 256;
+/// A job in trouble is left alone for so long, and twice as long after each further one.
+const FIRST_REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_mins(2);
+/// However far a clock is off: a process has known of an approved destruction for so long, or for as long as it had to
+/// wait, before it carries it out.
+const KNOWN_FOR: Duration = Duration::from_hours(1);
 
 impl Workers {
     /// With these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts), busy: Arc::default() }
+        Self { parts: Arc::new(parts), state: Arc::default() }
     }
 
     /// Works until the process stops.
@@ -75,74 +97,139 @@ impl Workers {
                 () = self.parts.stopping.cancelled() => break,
                 _ = ticks.tick() => {}
             }
-            if let Err(error) = self.look().await {
-                tracing::debug!(%error, "jobs could not be looked for");
+            match self.due().await {
+                Ok(due) => self.take_all(due).await,
+                Err(error) => tracing::warn!(%error, "jobs could not be looked for"),
             }
         }
         // Shifts hear of it between their steps.
-        while !self.busy.lock().is_empty() {
+        while !self.state.lock().busy.is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Takes the jobs that wait for a worker.
-    async fn look(&self) -> Result<(), StoreError> {
+    /// The jobs that wait for a worker, those past the one that was taken last first.
+    async fn due(&self) -> Result<Vec<Job>, StoreError> {
+        let mut running: Vec<Job> = Vec::new();
         let mut after: Option<JobPlace> = None;
         loop {
             let page = self.parts.store.jobs(after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
+            let Some(last) = page.last() else { break };
             after = Some(last.place.clone());
-            for job in page {
-                self.take(job).await?;
+            running.extend(page.into_iter().filter(|job| job.state == JobState::Running));
+        }
+        let approved = running.iter().filter(|job| is_irreversible(job.place.kind)).map(|job| job.id);
+        let approved: Vec<JobId> = approved.collect();
+        let last = {
+            let mut state = self.state.lock();
+            state.known.retain(|id, _| approved.contains(id));
+            for id in approved {
+                state.known.entry(id).or_insert_with(Instant::now);
+            }
+            state.last.clone()
+        };
+        running.retain(|job| self.is_due(job));
+        running.sort_by_key(|job| (Some(&job.place) <= last.as_ref(), job.place.clone()));
+        Ok(running)
+    }
+
+    /// Whether it may be worked on now, by somebody.
+    fn is_due(&self, job: &Job) -> bool {
+        let parts = &self.parts;
+        if job.state != JobState::Running || job.order.not_before > parts.clock.now() {
+            return false;
+        }
+        // By the clock it is due; by the time that has passed here it may not be.
+        let long_known = |since: &Instant| since.elapsed() >= KNOWN_FOR.min(parts.options.waiting);
+        !is_irreversible(job.place.kind) || self.state.lock().known.get(&job.id).is_some_and(long_known)
+    }
+
+    async fn take_all(&self, due: Vec<Job>) {
+        for job in due {
+            let place = job.place.clone();
+            if let Err(error) = self.take(job).await {
+                // The others are not to wait for it.
+                tracing::warn!(tenant = ?place.tenant, kind = place.kind.as_str(), %error, "a job could not be taken up");
             }
         }
     }
 
     async fn take(&self, job: Job) -> Result<(), StoreError> {
-        let now = self.parts.clock.now();
-        let is_due = job.state == JobState::Running && job.order.not_before <= now;
-        {
-            let busy = self.busy.lock();
-            if !is_due || busy.contains(&job.place) || busy.len() >= self.parts.options.at_once {
-                return Ok(());
-            }
+        if !self.has_room(&job.place) {
+            return Ok(());
         }
         let Some(held) = self.parts.leases.take(&lease_name(&job.place), self.parts.options.lease).await?
         else {
             return Ok(());
         };
-        // As it stands under the lease.
-        let job = self.parts.store.job(&job.place).await?;
-        let Some(job) = job.filter(|job| job.state == JobState::Running) else {
-            // It ends by itself, and nobody waits for it.
+        // As it stands under the lease: it may be another by now.
+        let there = self.parts.store.job(&job.place).await?;
+        let Some(job) = there.filter(|there| there.id == job.id && self.is_due(there)) else {
+            // The lease ends by itself, and nobody waits for it.
             return Ok(());
         };
         tracing::info!(job = %job.id, kind = job.place.kind.as_str(), done = job.progress.done, "takes a job up");
         let place = job.place.clone();
-        let busy = Busy { all: Arc::clone(&self.busy), place: place.clone() };
-        self.busy.lock().insert(place);
+        let busy = Busy { state: Arc::clone(&self.state), place: place.clone() };
+        {
+            let mut state = self.state.lock();
+            state.busy.insert(place.clone());
+            state.last = Some(place.clone());
+        }
         let shift = Shift::new(Arc::clone(&self.parts), job, held);
         tokio::spawn(async move {
-            let _busy = busy;
-            serve(shift).await;
+            let is_well = serve(shift).await;
+            busy.state.lock().rest(place, is_well);
+            drop(busy);
         });
         Ok(())
     }
+
+    /// Whether this process may take it up: so many at once, and one of a tenant, so that no tenant's slow jobs are in the
+    /// way of others'. What is soon done is in nobody's way.
+    fn has_room(&self, place: &JobPlace) -> bool {
+        let state = self.state.lock();
+        let rests = state.resting.get(place).is_some_and(|(_, until)| Instant::now() < *until);
+        if rests || state.busy.contains(place) {
+            return false;
+        }
+        let long = || state.busy.iter().filter(|busy| !is_irreversible(busy.kind));
+        is_irreversible(place.kind)
+            || (long().count() < self.parts.options.at_once && long().all(|busy| busy.tenant != place.tenant))
+    }
+}
+
+impl State {
+    fn rest(&mut self, place: JobPlace, is_well: bool) {
+        if is_well {
+            self.resting.remove(&place);
+            return;
+        }
+        let (times, until) = self.resting.entry(place).or_insert((0, Instant::now()));
+        *until = Instant::now() + FIRST_REST.saturating_mul(1 << (*times).min(16)).min(LONGEST_REST);
+        *times = times.saturating_add(1);
+    }
+}
+
+/// What can't be taken back. It takes no time, either.
+fn is_irreversible(kind: JobKind) -> bool {
+    matches!(kind, JobKind::Destroy | JobKind::Shred)
 }
 
 /// Takes the place off the list of what this process works on, however the work ends.
 struct Busy {
-    all: Arc<Mutex<HashSet<JobPlace>>>,
+    state: Arc<Mutex<State>>,
     place: JobPlace,
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.all.lock().remove(&self.place);
+        self.state.lock().busy.remove(&self.place);
     }
 }
 
-async fn serve(mut shift: Shift) {
+/// Whether it went as it should.
+async fn serve(mut shift: Shift) -> bool {
     let (job, kind) = (shift.job.id, shift.job.place.kind.as_str());
     let outcome = match work(&mut shift).await {
         Ok(end) => shift.end(end, Vec::new()).await,
@@ -152,7 +239,7 @@ async fn serve(mut shift: Shift) {
         Ok(()) => tracing::info!(%job, kind, state = shift.job.state.as_str(), "a job ended"),
         Err(Stop::Lost) => {
             tracing::warn!(%job, kind, "a job was taken over by another worker");
-            return;
+            return true;
         }
         Err(Stop::Told | Stop::Stopping) => {
             tracing::info!(%job, kind, "a job was laid down");
@@ -161,9 +248,12 @@ async fn serve(mut shift: Shift) {
             tracing::warn!(%job, kind, why, "a job was laid down, to be taken up later");
             // How far it was is of use to who watches, and lost otherwise.
             let _ = shift.report().await;
+            shift.release().await;
+            return false;
         }
     }
     shift.release().await;
+    true
 }
 
 async fn work(shift: &mut Shift) -> Result<End, Stop> {
@@ -173,6 +263,7 @@ async fn work(shift: &mut Shift) -> Result<End, Stop> {
     }
     shift.job.changed = now;
     let Some(tenant) = shift.job.place.tenant.clone() else {
+        shift.put_begin().await?;
         return match shift.job.place.kind {
             JobKind::Rewrap => rewrap::rewrap(shift).await,
             _ => Ok(End::Failed("needs_a_tenant")),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::access::Action;
+use crate::access::{Action, PrincipalKind};
 use crate::audit::{Actor, AuditAction, Draft, LogError};
 use crate::domain::{
     Job, JobBudget, JobId, JobKind, JobOrder, JobPlace, JobProgress, JobState, KeyId, KeyPurpose, KeyRecord,
@@ -84,6 +84,8 @@ impl JobControl {
     }
 }
 
+/// The least a job may be held to, in bytes a second.
+const LEAST_BYTES: u64 = 64 << 10;
 /// How often a change is tried against others who change the same job.
 const ATTEMPTS: usize = 16;
 /// Records that a preview looks at to tell the size of all.
@@ -119,6 +121,9 @@ impl Vault {
         };
         let (tenant, mut draft, asked) = self.asked_of_job(cx, AuditAction::JobStart, tenant, asked).await?;
         note.into_draft(&mut draft);
+        if needs_approval(asked.kind) && cx.caller.principal.kind != PrincipalKind::Human {
+            return Err(self.log_refusal(draft, Vec::new(), Problem::SecondPerson.whole()).await);
+        }
         let preview = self.preview(tenant.as_ref(), &asked).await?;
         if let Some(problem) = preview.refused {
             return Err(self.log_refusal(draft, Vec::new(), problem.whole()).await);
@@ -186,6 +191,8 @@ impl Vault {
                 }
                 Some(job) if job.state != JobState::Asked => Problem::JobState.whole(),
                 Some(job) if job.order.asked_by == cx.caller.principal.id => Problem::SecondPerson.whole(),
+                // Two people, not a person and a program of theirs.
+                Some(_) if cx.caller.principal.kind != PrincipalKind::Human => Problem::SecondPerson.whole(),
                 Some(mut job) => {
                     let now = self.parts.clock.now();
                     job.state = JobState::Running;
@@ -229,6 +236,11 @@ impl Vault {
                 return Ok(job);
             }
             job.state = state;
+            if control == JobControl::Resume && needs_approval(job.place.kind) {
+                // Who held it back may have had a reason: it is approved, and waits, anew.
+                job.state = JobState::Asked;
+                job.approved_by = None;
+            }
             if let Some(job) = self.put_job(draft.clone(), next(job, self.parts.clock.now())).await? {
                 return Ok(job);
             }
@@ -310,7 +322,7 @@ impl Vault {
     }
 
     /// As [`Vault::asked`], where `*` is the vault as a whole.
-    async fn asked_of_place<T>(
+    pub(super) async fn asked_of_place<T>(
         &self,
         cx: &Context,
         audit: AuditAction,
@@ -514,6 +526,10 @@ fn needs_approval(kind: JobKind) -> bool {
 fn fitting(asked: JobAsked) -> Result<JobAsked, Refused> {
     match (asked.kind, asked.key) {
         (JobKind::Destroy, None) => Err(Problem::Field("the key to destroy").at("key_id")),
+        _ if (1..LEAST_BYTES).contains(&asked.budget.bytes) => {
+            // A job that takes for ever is in the way of others.
+            Err(Problem::Field("at least 65536").at("bytes_per_second"))
+        }
         (JobKind::Reindex | JobKind::Rewrap | JobKind::Shred, Some(_)) => {
             Err(Problem::Field("empty for this kind of job").at("key_id"))
         }

@@ -22,11 +22,13 @@ impl From<KeyRecord> for KnownKey {
     }
 }
 
+/// Versions of a key that are not destroyed: every find looks under each of an index key's, and an audit query, too.
+const MOST_VERSIONS: usize = 64;
 /// How often a change is tried against others who change the same key.
 const ATTEMPTS: usize = 4;
 
 impl Vault {
-    /// All versions of a tenant's keys, newest first.
+    /// All versions of a tenant's keys, newest first; those of the vault itself for `*`.
     pub async fn list_keys(&self, cx: &Context, tenant: &str, count: bool) -> Result<Vec<KnownKey>, Refused> {
         let (tenant, draft, ()) =
             self.asked(cx, AuditAction::KeyList, Action::KeyList, tenant, Ok(())).await?;
@@ -79,41 +81,49 @@ impl Vault {
         let mut replace = version;
         for _ in 0..ATTEMPTS {
             let versions = self.parts.keyring.list(Some(tenant), purpose).await?;
-            let Some(active) = versions.iter().find(|key| key.state == KeyState::Active) else {
-                let problem = if versions.is_empty() {
-                    Problem::NotFound.at("tenant")
-                } else {
-                    Problem::KeyDestroyed.whole()
-                };
-                return Err(self.log_refusal(draft, Vec::new(), problem).await);
+            let Some(newest) = versions.first().map(|key| key.version) else {
+                return Err(self.log_refusal(draft, Vec::new(), Problem::NotFound.at("tenant")).await);
             };
-            let newest = versions.first().map_or(active.version, |key| key.version);
-            match replace {
-                Some(asked) if asked > newest => {
+            let usable = versions.iter().filter(|key| key.state != KeyState::Destroyed).count();
+            let active = versions.iter().find(|key| key.state == KeyState::Active);
+            match (replace, active) {
+                (Some(asked), _) if asked > newest => {
                     let refused = Problem::Field("a version that there is").at("version");
                     return Err(self.log_refusal(draft, Vec::new(), refused).await);
                 }
-                Some(asked) if asked != active.version => {
+                (Some(asked), Some(active)) if asked != active.version => {
                     draft.details.push(("rotated", "false".to_owned()));
                     self.parts.log.record(draft, vec![item(active)]).await?;
                     return Ok((active.clone().into(), false));
                 }
                 _ => {}
             }
+            let problem = match usable {
+                0 => Some(Problem::KeyDestroyed),
+                MOST_VERSIONS.. => Some(Problem::TooManyVersions),
+                _ => None,
+            };
+            if let Some(problem) = problem {
+                return Err(self.log_refusal(draft, Vec::new(), problem.whole()).await);
+            }
             let new = self.next_version(tenant, purpose, newest).await?;
-            let retired = changed(active, KeyState::Retired);
             let mut draft = draft.clone();
             draft.details.extend(describe(&new));
-            draft.details.push(("replaces", active.version.0.to_string()));
-            let items = vec![item(&new), item(&retired)];
-            let writes = vec![Write::InsertKey(new.clone()), Write::ReplaceKey(retired)];
+            let mut items = vec![item(&new)];
+            let mut writes = vec![Write::InsertKey(new.clone())];
+            // There is none after a compromise that no KMS was there to mend.
+            if let Some(active) = active {
+                draft.details.push(("replaces", active.version.0.to_string()));
+                items.push(item(active));
+                writes.push(Write::ReplaceKey(changed(active, KeyState::Retired)));
+            }
             match self.parts.log.commit(draft, items, writes).await {
                 Ok(_) => {
                     self.parts.keyring.forget(tenant, purpose);
                     return Ok((new.into(), true));
                 }
                 // Somebody else was faster. What was to be replaced is replaced then.
-                Err(LogError::Conflict { .. }) => replace = Some(active.version),
+                Err(LogError::Conflict { .. }) => replace = active.map(|active| active.version),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -153,10 +163,21 @@ impl Vault {
             if key.state == KeyState::Active {
                 let versions = self.parts.keyring.list(Some(&tenant), key.purpose).await?;
                 let newest = versions.first().map_or(key.version, |newest| newest.version);
-                let new = self.next_version(&tenant, key.purpose, newest).await?;
-                draft.details.push(("replaced_by", new.version.0.to_string()));
-                items.push(item(&new));
-                writes.push(Write::InsertKey(new));
+                match self.next_version(&tenant, key.purpose, newest).await {
+                    Ok(new) => {
+                        draft.details.push(("replaced_by", new.version.0.to_string()));
+                        items.push(item(&new));
+                        writes.push(Write::InsertKey(new));
+                    }
+                    // That nobody reads under it can't wait for a KMS. Nothing is written until it is rotated.
+                    Err(refused) => {
+                        tracing::error!(
+                            problem = refused.problem.cause(),
+                            "a compromised key was not replaced"
+                        );
+                        draft.details.push(("replaced_by", "none".to_owned()));
+                    }
+                }
             }
             match self.parts.log.commit(draft, items, writes).await {
                 Ok(_) => {

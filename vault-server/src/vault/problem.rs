@@ -71,6 +71,8 @@ pub enum Problem {
     KeyState,
     /// Records refer to the key.
     KeyInUse,
+    /// The key has so many versions that no more are made.
+    TooManyVersions,
     /// Another job of the kind is under way for the tenant.
     JobUnderWay,
     /// The job is over, or not in a state for that.
@@ -140,6 +142,7 @@ impl Problem {
             Self::KeyActive => "key_active",
             Self::KeyState => "key_state",
             Self::KeyInUse => "key_in_use",
+            Self::TooManyVersions => "too_many_versions",
             Self::JobUnderWay => "job_under_way",
             Self::JobState => "job_state",
             Self::SecondPerson => "second_person",
