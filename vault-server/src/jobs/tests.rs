@@ -407,8 +407,8 @@ async fn a_destruction_that_was_cancelled_or_paused_destroys_nothing_however_lat
 async fn what_nobody_else_approved_or_is_not_due_destroys_nothing() {
     let rig = Rig::new(0).await;
     let old = rig.keys(KeyPurpose::Data).await[1].id;
-    type Change = fn(Job) -> Job;
-    let changes: [Change; 3] = [
+
+    let changes: [fn(Job) -> Job; 3] = [
         |job| Job { approved_by: None, ..job },
         |job| Job { approved_by: Some(job.order.asked_by.clone()), ..job },
         |job| {
