@@ -513,3 +513,31 @@ async fn a_rotation_that_its_kms_does_not_carry_out_changes_nothing() {
     let value = vault.ctl("service", &["detokenize", token.line(), "--purpose", "TREAT"]).ok();
     assert_eq!(value.line(), "999-31-4101");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compromise_is_marked_though_no_kms_is_there_to_make_a_new_key() {
+    let dir = TempDir::new().unwrap();
+    let (site, kms) = site_with(&dir, &["us-east-1"]).await;
+    site.provision("approver", "\"demo\" = [\"admin\"]");
+    let vault = site.serve();
+    let token = vault.ctl("service", &["tokenize", "--class", "ssn"]).stdin("999-31-4101").ok();
+    let open = ["detokenize", token.line(), "--purpose", "TREAT"];
+    vault.ctl("service", &open).ok();
+    let listed = vault.ctl("approver", &["--json", "keys", "list"]).ok();
+    let active = listed.stdout.lines().find(|line| line.contains("\"data\"")).unwrap();
+    let id = active.split("\"key\":\"").nth(1).unwrap()[..32].to_owned();
+    kms[0].set_down(Some(Fault::Reset));
+    vault.ctl("approver", &["keys", "revoke", &id, "--yes"]).ok();
+    std::thread::sleep(Duration::from_secs(1));
+    let ran = vault.ctl("service", &open).ends(1);
+    assert!(ran.stdout.is_empty(), "{}", ran.stdout);
+    vault.ctl("service", &["tokenize", "--class", "ssn"]).stdin("999-31-4102").ends(1);
+    kms[0].set_down(None);
+    let until = Instant::now() + SOON;
+    while vault.ctl("rotator", &["keys", "rotate"]).run().code != Some(0) {
+        assert!(Instant::now() < until, "it does not recover");
+    }
+    vault.ctl("service", &["tokenize", "--class", "ssn"]).stdin("999-31-4102").ok();
+    vault.ctl("rotator", &["keys", "reencrypt", "--watch"]).ok();
+    assert_eq!(vault.ctl("service", &open).ok().line(), "999-31-4101");
+}
