@@ -74,6 +74,8 @@ macro_rules! conformance_tests {
             a_condition_is_about_the_key_before_the_change
             no_record_lands_under_a_key_that_was_retired
             a_retired_key_refuses_its_own_writes_only
+            a_key_that_must_be_unused_has_no_record
+            no_record_is_under_a_key_that_was_destroyed
             records_of_a_key_are_counted
             records_are_found_by_the_version_of_their_index
             a_job_is_changed_from_the_revision_before

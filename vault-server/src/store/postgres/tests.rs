@@ -5,9 +5,12 @@ use std::sync::LazyLock;
 use std::sync::atomic::AtomicU32;
 
 use super::*;
-use crate::domain::{Environment, VaultId};
+use crate::domain::{Body, Environment, KeyRecord, KeyState, VaultId};
 use crate::store::Write;
-use crate::store::conformance::{Backend, change, conformance_tests, record, retire_under_writers, token};
+use crate::store::conformance::{
+    Backend, change, conformance_tests, destroy_under_writers, key, key_id, record, retire_under_writers,
+    token,
+};
 
 /// What outlives a test's own runtime: committers of stores that were dropped still have to give their log back.
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
@@ -339,4 +342,55 @@ async fn a_key_is_retired_while_several_instances_write_under_it() {
     let (ann, bob) = (database.instance("ann").await, database.instance("bob").await);
     let cat = database.instance("cat").await;
     retire_under_writers(&ann, &[Arc::clone(&ann), bob, cat], 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_record_is_under_a_key_that_another_instance_destroyed() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let (ann, bob) = (database.instance("ann").await, database.instance("bob").await);
+    let cat = database.instance("cat").await;
+    destroy_under_writers(&ann, &[bob, Arc::clone(&ann), cat], 60).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_needs_a_key_unused_waits_for_who_writes_under_it() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let name = database.options().database;
+    // Whatever the database's own default is.
+    for level in ["repeatable read", "serializable", "read committed"] {
+        database.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await;
+        let set = format!("ALTER DATABASE {name} SET default_transaction_isolation = '{level}'");
+        database.sql(&set).await;
+        let store = database.instance("ann").await;
+        store.commit(change([Write::InsertKey(key(1)), Write::Insert(record(1))], &[])).await.unwrap();
+        let other = Connector::new(database.options()).connect().await.unwrap();
+        // As another instance writes, but slowly.
+        let begin = "BEGIN; SELECT id FROM keys FOR SHARE";
+        other.client().batch_execute("CREATE TABLE kept AS SELECT * FROM records").await.unwrap();
+        let body = Body::Erased { at: Timestamp(7) };
+        let erased = Record { index: None, body, revision: 1, ..record(1) };
+        store.commit(change([Write::Replace(erased)], &[])).await.unwrap();
+        other.client().batch_execute(begin).await.unwrap();
+        let insert = "INSERT INTO records SELECT '\\x77777777777777777777777777777777', tenant, class, subject, \
+                      blind_index, created, key_id, key_version, sealed, erased, revision, checksum FROM kept";
+        other.client().batch_execute(insert).await.unwrap();
+        let destroyed = KeyRecord { state: KeyState::Destroyed, revision: 1, ..key(1) };
+        let writes = [Write::Unused(key_id(1)), Write::ReplaceKey(destroyed)];
+        let asked = {
+            let (store, writes) = (Arc::clone(&store), writes.clone());
+            tokio::spawn(async move { store.commit(change(writes, &[])).await })
+        };
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!asked.is_finished(), "{level}");
+        other.client().batch_execute("COMMIT").await.unwrap();
+        assert_eq!(asked.await.unwrap(), Err(StoreError::Conflict { write: 0 }), "{level}");
+        other.client().batch_execute("DELETE FROM records WHERE key_id IS NOT NULL").await.unwrap();
+        store.commit(change(writes, &[])).await.unwrap();
+    }
 }
