@@ -219,11 +219,32 @@ async fn a_database_of_another_vault_or_for_newer_software_is_refused() {
     assert_eq!(database.sql("SELECT * FROM logs").await.len(), 3, "no log was taken for it");
 
     // One step ahead, and this software may go on beside it; and one with which it may not.
-    database.sql("INSERT INTO vault_schema VALUES (3, 1)").await;
+    database.sql("INSERT INTO vault_schema VALUES (3, 2)").await;
     assert!(open(database.options(), Some(&identity(1))).await.is_ok());
     database.sql("INSERT INTO vault_schema VALUES (4, 4)").await;
     let newer = open(database.options(), Some(&identity(1))).await;
     assert!(matches!(newer.err(), Some(StoreError::Foreign { why }) if why.contains("newer software")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_the_schema_before_is_brought_forward_and_closed_to_its_software() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    store.commit(insert(1)).await.unwrap();
+    store.close().await.unwrap();
+    database.sql("DROP TABLE jobs; DELETE FROM vault_schema WHERE number = 2").await;
+    let store = database.instance("ann").await;
+    assert!(matches!(&store.records(&[token(1)]).await.unwrap()[..], [Lookup::Found(_)]));
+    assert_eq!(store.jobs(None, 9).await, Ok(vec![]));
+    let newest = database.sql("SELECT max(oldest) FROM vault_schema").await;
+    let newest = newest.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
+        _ => None,
+    });
+    assert_eq!(newest.as_deref(), Some("2"), "software that knows less is refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
