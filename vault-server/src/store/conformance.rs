@@ -609,6 +609,7 @@ pub(crate) async fn long_rows_are_replaced_removed_and_scanned_as_short_ones_are
 pub(crate) async fn derived_rows_come_back_and_never_go_back(backend: &impl Backend) {
     let store = backend.open();
     assert_eq!(store.derived(LOG).await, Ok(DerivedState { upto: 0, checkpoint: None }));
+    store.commit(change([], &["e"; 6])).await.unwrap();
     let tile = |n| (TileId { level: 0, index: n }, Bytes::from(vec![n as u8; 8192]));
     let derived = |upto, checkpoint: Option<(u64, &str)>| Derived {
         upto,
@@ -629,6 +630,7 @@ pub(crate) async fn derived_rows_come_back_and_never_go_back(backend: &impl Back
 
 pub(crate) async fn postings_are_ordered_within_their_key_and_range(backend: &impl Backend) {
     let store = backend.open();
+    store.commit(change([], &["e"; 300])).await.unwrap();
     let posting = |key: &[u8], sequence| Posting { key: key.to_vec(), sequence };
     let longest = [9; 255];
     let mut postings: Vec<_> = [256, 2, 255, 1].map(|sequence| posting(b"k", sequence)).into();

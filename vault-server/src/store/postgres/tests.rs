@@ -329,6 +329,38 @@ async fn a_database_that_went_back_is_told_from_a_log_that_was_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_derived_from_entries_that_the_database_lost() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    store.commit(insert(1)).await.unwrap();
+    store.commit(insert(2)).await.unwrap();
+    let derived = |upto: u64, signed: u64| Derived {
+        upto,
+        tiles: Vec::new(),
+        postings: vec![crate::store::Posting { key: b"k".to_vec(), sequence: upto - 1 }],
+        checkpoint: Some((signed, signed.to_string())),
+    };
+    // As after a failover to a server that lacks the last commit.
+    database.sql("UPDATE logs SET size = 1, commits = 1").await;
+    for lost in [derived(2, 2), derived(1, 2)] {
+        let refused = store.derive(lost).await;
+        let Err(StoreError::Unavailable { why }) = refused else { panic!("{refused:?}") };
+        assert_eq!(
+            why,
+            "log 0 has 1 entries in the database, fewer than the 2 that were read or acknowledged"
+        );
+    }
+    assert_eq!(store.derived(LogId(0)).await, Ok(DerivedState::default()));
+    assert_eq!(store.postings(LogId(0), b"k", 0, 9, false, 9).await, Ok(vec![]));
+    store.derive(derived(1, 1)).await.unwrap();
+    let checkpoint = Some((1, "1".to_owned()));
+    assert_eq!(store.derived(LogId(0)).await, Ok(DerivedState { upto: 1, checkpoint }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_hides_its_warnings_is_refused() {
     let database = Database::new();
     if !database.is_there() {
