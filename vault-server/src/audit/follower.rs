@@ -189,8 +189,7 @@ impl Follower {
         if !kept.is_empty() {
             return Ok(kept);
         }
-        let missing = self.recent.first().map_or(u64::MAX, |first| first - next);
-        let most = most.min(usize::try_from(missing).unwrap_or(usize::MAX));
+        let most = most_before(self.recent.first(), next, most);
         self.store.entries(self.store.log(), next, most, STEP_BYTES).await
     }
 
@@ -200,6 +199,13 @@ impl Follower {
         // A signer's name has no character that a checkpoint may not have.
         checkpoint.sign(&self.signer).map_err(|error| StoreError::Unavailable { why: error.to_string() })
     }
+}
+
+/// How many entries from `next` on to read from the store, if `first` is the first that was kept. One that is not behind
+/// `next` was kept after those from `next` on were asked for: it bounds nothing.
+fn most_before(first: Option<u64>, next: u64, most: usize) -> usize {
+    let missing = first.and_then(|first| first.checked_sub(next)).filter(|missing| *missing > 0);
+    missing.and_then(|missing| usize::try_from(missing).ok()).map_or(most, |missing| most.min(missing))
 }
 
 impl FollowerHandle {

@@ -225,3 +225,20 @@ async fn a_checkpoint_that_was_not_signed_by_the_logs_key_is_found_at_the_start(
     let error = refused(|inner| inner.checkpoint = None).await;
     assert_eq!(error, FollowerError::Uneven { upto: 600, checkpoint: None });
 }
+
+#[test]
+fn entries_that_were_kept_late_bound_nothing() {
+    for (first, most) in [
+        (None, 9),
+        (Some(u64::MAX), 9),
+        (Some(30), 9),
+        (Some(29), 9),
+        (Some(28), 8),
+        (Some(21), 1),
+        (Some(20), 9),
+        (Some(19), 9),
+        (Some(0), 9),
+    ] {
+        assert_eq!(most_before(first, 20, 9), most, "{first:?}");
+    }
+}

@@ -74,6 +74,8 @@ macro_rules! conformance_tests {
             a_condition_is_about_the_key_before_the_change
             no_record_lands_under_a_key_that_was_retired
             a_retired_key_refuses_its_own_writes_only
+            a_key_that_must_be_unused_has_no_record
+            no_record_is_under_a_key_that_was_destroyed
             records_of_a_key_are_counted
             records_are_found_by_the_version_of_their_index
             a_job_is_changed_from_the_revision_before
@@ -607,6 +609,7 @@ pub(crate) async fn long_rows_are_replaced_removed_and_scanned_as_short_ones_are
 pub(crate) async fn derived_rows_come_back_and_never_go_back(backend: &impl Backend) {
     let store = backend.open();
     assert_eq!(store.derived(LOG).await, Ok(DerivedState { upto: 0, checkpoint: None }));
+    store.commit(change([], &["e"; 6])).await.unwrap();
     let tile = |n| (TileId { level: 0, index: n }, Bytes::from(vec![n as u8; 8192]));
     let derived = |upto, checkpoint: Option<(u64, &str)>| Derived {
         upto,
@@ -627,6 +630,7 @@ pub(crate) async fn derived_rows_come_back_and_never_go_back(backend: &impl Back
 
 pub(crate) async fn postings_are_ordered_within_their_key_and_range(backend: &impl Backend) {
     let store = backend.open();
+    store.commit(change([], &["e"; 300])).await.unwrap();
     let posting = |key: &[u8], sequence| Posting { key: key.to_vec(), sequence };
     let longest = [9; 255];
     let mut postings: Vec<_> = [256, 2, 255, 1].map(|sequence| posting(b"k", sequence)).into();

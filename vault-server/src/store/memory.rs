@@ -123,6 +123,7 @@ impl Rows {
                 self.leases.get(lease).is_some_and(|there| there.fence == *fence)
             }
             Write::Active(id) => self.keys.values().any(|key| key.id == *id && key.state == KeyState::Active),
+            Write::Unused(id) => !self.records.values().any(|record| is_under(record, *id)),
             Write::PutJob(job) => {
                 let there = self.jobs.get(&job.place).map(|there| there.revision);
                 there == job.revision.checked_sub(1)
@@ -147,7 +148,7 @@ impl Rows {
             Write::PutJob(job) => {
                 self.jobs.insert(job.place.clone(), job);
             }
-            Write::Fence { .. } | Write::Active(_) => {}
+            Write::Fence { .. } | Write::Active(_) | Write::Unused(_) => {}
         }
     }
 
@@ -177,6 +178,10 @@ impl Rows {
 
 fn name(key: &KeyRecord) -> KeyName {
     (key.tenant.clone(), key.purpose, key.version)
+}
+
+fn is_under(record: &Record, key: KeyId) -> bool {
+    matches!(record.body, Body::Sealed { key_id, .. } if key_id == key)
 }
 
 fn same_row(a: &Write, b: &Write) -> bool {

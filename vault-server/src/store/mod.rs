@@ -57,6 +57,9 @@ pub enum Write {
     /// Writes nothing: the key must be there and active. Every write that seals under a key, or makes an index with it,
     /// comes with one: so nothing lands under a key from the moment that another one took its place.
     Active(KeyId),
+    /// Writes nothing: no record may be sealed under the key. A key is destroyed under it. Like every condition it is
+    /// about what is there before the change; writes that come with [`Write::Active`] are held back until it is durable.
+    Unused(KeyId),
     /// A job that is begun or changed; the row at its place must have revision `job.revision - 1`, and none may be there
     /// if that is 0.
     PutJob(Job),

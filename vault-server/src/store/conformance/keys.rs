@@ -111,6 +111,114 @@ pub(crate) async fn no_record_lands_under_a_key_that_was_retired(backend: &impl 
     retire_under_writers(&store, &[Arc::clone(&store)], 20).await;
 }
 
+fn destroyed(version: u8, revision: u32) -> Write {
+    Write::ReplaceKey(KeyRecord { state: KeyState::Destroyed, revision, ..key(version) })
+}
+
+pub(crate) async fn a_key_that_must_be_unused_has_no_record(backend: &impl Backend) {
+    let store = backend.open();
+    let unused = |version| Write::Unused(key_id(version));
+    write(&store, [unused(1)]).await.unwrap();
+    write(&store, [1, 2].map(|version| Write::InsertKey(key(version)))).await.unwrap();
+    write(&store, [Write::Insert(under(1, 1)), unused(1), Write::Insert(under(2, 1))]).await.unwrap();
+    // Neighbours, in the order of their ids.
+    write(&store, [Write::Insert(under(3, 0)), Write::Insert(under(4, 3))]).await.unwrap();
+    for (writes, wrong) in [
+        (vec![unused(1)], 0),
+        (vec![unused(2), unused(1), destroyed(1, 1)], 1),
+        (vec![Write::Active(key_id(1)), destroyed(2, 1), unused(2), unused(1)], 3),
+        (vec![unused(1), Write::Active(key_id(3))], 0),
+        (vec![Write::Active(key_id(3)), unused(1)], 0),
+        // The condition is about what is there before the change.
+        (vec![Write::Replace(Record { revision: 1, ..under(1, 2) }), destroyed(1, 1), unused(1)], 2),
+    ] {
+        assert_eq!(write(&store, writes.clone()).await, refused(wrong), "{writes:?}");
+    }
+    assert_eq!(store.key(key_id(2)).await, Ok(Some(key(2))), "a refused change left nothing");
+    drop(store);
+    let store = backend.open();
+    write(&store, [Write::Replace(Record { revision: 1, ..under(1, 2) })]).await.unwrap();
+    assert_eq!(write(&store, [unused(1), destroyed(1, 1)]).await, refused(0));
+    let erased = Record { index: None, body: Body::Erased { at: Timestamp(7) }, revision: 1, ..under(2, 1) };
+    write(&store, [Write::Replace(erased)]).await.unwrap();
+    assert_eq!(write(&store, [Write::Active(key_id(1)), unused(2)]).await, refused(1));
+    let done = store.commit(change([unused(1), destroyed(1, 1)], &["destroyed"])).await.unwrap();
+    assert_eq!(done.first_sequence, 0);
+    assert_eq!(store.key(key_id(1)).await.unwrap().map(|key| key.state), Some(KeyState::Destroyed));
+    // The highest id has no end.
+    let highest = KeyId::from_bytes([0xff; 16]);
+    let body = Body::Sealed { key_id: highest, key_version: KeyVersion(9), bytes: Sealed(vec![1]) };
+    write(&store, [Write::Unused(highest), Write::Insert(Record { body, ..record(400) })]).await.unwrap();
+    assert_eq!(write(&store, [Write::Unused(highest)]).await, CONFLICT);
+}
+
+/// Keys are destroyed while others write under them: what landed before keeps its key, and nothing lands behind.
+pub(crate) async fn destroy_under_writers(
+    destroyer: &Arc<dyn Store>,
+    writers: &[Arc<dyn Store>],
+    rounds: u8,
+) {
+    const WRITERS: u64 = 6;
+    let (mut early, mut late) = (0, 0);
+    for version in 1..=rounds {
+        write(destroyer, [Write::InsertKey(key(version))]).await.unwrap();
+        // With and without retiring it first; both at different moments of the writers.
+        let retire = version % 2 == 0;
+        let wait = u32::from(version / 2 % 5);
+        let numbers = u64::from(version) * 1000..u64::from(version) * 1000 + WRITERS;
+        let tasks = numbers.map(|number| {
+            let store = Arc::clone(&writers[number as usize % writers.len()]);
+            tokio::spawn(async move {
+                let writes = [Write::Insert(under(number, version)), Write::Active(key_id(version))];
+                let landed = store.commit(change(writes, &["e"])).await.map(|_| ());
+                assert!(landed.is_ok() || landed == refused(1), "version {version}: {landed:?}");
+                // It goes again after a while, so that a key which was retired can be destroyed.
+                if landed.is_ok() && retire {
+                    tokio::task::yield_now().await;
+                    let body = Body::Erased { at: Timestamp(7) };
+                    let erased = Record { index: None, body, revision: 1, ..under(number, version) };
+                    write(&store, [Write::Replace(erased)]).await.unwrap();
+                }
+                landed.is_ok()
+            })
+        });
+        let tasks: Vec<_> = tasks.collect();
+        tokio::time::sleep(std::time::Duration::from_micros(300) * wait).await;
+        let mut revision = 1;
+        if retire {
+            write(destroyer, [Write::ReplaceKey(retired(version))]).await.unwrap();
+            revision = 2;
+        }
+        let outcome = loop {
+            let writes = [Write::Unused(key_id(version)), destroyed(version, revision)];
+            let outcome = write(destroyer, writes).await;
+            assert!(outcome.is_ok() || outcome == refused(0), "version {version}: {outcome:?}");
+            if outcome.is_ok() || !retire {
+                break outcome;
+            }
+        };
+        let mut landed = 0;
+        for task in tasks {
+            landed += u64::from(task.await.unwrap());
+        }
+        let there = destroyer.count_of_key(key_id(version)).await.unwrap();
+        assert_eq!(there, if retire { 0 } else { landed }, "version {version}");
+        if outcome.is_ok() {
+            assert_eq!(there, 0, "version {version}");
+            early += 1;
+        } else {
+            assert!(there > 0, "version {version}");
+            late += 1;
+        }
+    }
+    println!("{early} keys were destroyed, {late} were in use");
+}
+
+pub(crate) async fn no_record_is_under_a_key_that_was_destroyed(backend: &impl Backend) {
+    let store = backend.open();
+    destroy_under_writers(&store, &[Arc::clone(&store)], 60).await;
+}
+
 pub(crate) async fn a_retired_key_refuses_its_own_writes_only(backend: &impl Backend) {
     let store = backend.open();
     write(&store, [1, 3].map(|version| Write::InsertKey(key(version)))).await.unwrap();

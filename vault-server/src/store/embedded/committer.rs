@@ -194,7 +194,7 @@ impl<E: Engine> Committer<E> {
                     if changed.is_some_and(|by| *by != number) {
                         return Err(NotNow::Later);
                     }
-                    self.check_condition(condition, write, &mut effects)?;
+                    self.check_condition(condition, (number, write), &mut effects)?;
                 }
             }
             Task::Forget(answers) => {
@@ -228,7 +228,7 @@ impl<E: Engine> Committer<E> {
     fn check_condition(
         &mut self,
         condition: &Condition,
-        write: usize,
+        (number, write): (usize, usize),
         effects: &mut Effects,
     ) -> Result<(), NotNow> {
         match condition {
@@ -246,6 +246,14 @@ impl<E: Engine> Committer<E> {
                 } else {
                     Err(conflict(write))
                 }
+            }
+            Condition::Unused(id) => {
+                // Records that the batch at hand writes are not there to be seen yet.
+                let of_record = |row: &RowId| matches!(row, RowId::Record(_));
+                if self.batch.touched.iter().any(|(row, by)| *by != number && of_record(row)) {
+                    return Err(NotNow::Later);
+                }
+                if self.read(|engine| read::is_used(engine, *id))? { Err(conflict(write)) } else { Ok(()) }
             }
             Condition::NextJob { place, revision } => {
                 let there = self.read(|engine| read::job(engine, place))?.map(|job| job.revision);

@@ -39,6 +39,8 @@ pub(crate) enum Condition {
     Fence { name: LeaseName, fence: u64 },
     /// The key is there and active.
     Active(KeyId),
+    /// No record is sealed under the key.
+    Unused(KeyId),
     /// The job there has the revision before this one; there is none if this is 0.
     NextJob { place: JobPlace, revision: u64 },
 }
@@ -55,7 +57,7 @@ impl Condition {
             Self::NewAnswer { key, .. } => [Some(RowId::Remembered(*key)), None],
             Self::NextLease { name, .. } => [Some(RowId::Lease(name.clone())), None],
             Self::NextJob { place, .. } => [Some(RowId::Job(keys::job(place).into())), None],
-            Self::Fence { .. } | Self::Active(_) => [None, None],
+            Self::Fence { .. } | Self::Active(_) | Self::Unused(_) => [None, None],
         }
     }
 
@@ -63,7 +65,7 @@ impl Condition {
     pub(crate) fn watched(&self) -> Option<RowId> {
         match self {
             Self::Fence { name, .. } => Some(RowId::Lease(name.clone())),
-            Self::Active(id) => Some(RowId::KeyId(*id.as_bytes())),
+            Self::Active(id) | Self::Unused(id) => Some(RowId::KeyId(*id.as_bytes())),
             Self::NewRecord(_)
             | Self::NextRecord(_)
             | Self::NewKey { .. }
@@ -135,6 +137,7 @@ fn prepare(write: Write, rows: &mut Rows) -> Condition {
         }
         Write::Fence { lease, fence } => Condition::Fence { name: lease, fence },
         Write::Active(id) => Condition::Active(id),
+        Write::Unused(id) => Condition::Unused(id),
         Write::PutJob(job) => {
             rows.put_with(Space::Jobs, &keys::job(&job.place), |out| row::write_job(&job, out));
             Condition::NextJob { place: job.place, revision: job.revision }

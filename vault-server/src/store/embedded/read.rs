@@ -76,6 +76,18 @@ pub(crate) fn count_of_key(engine: &impl Engine, key: KeyId) -> Result<u64, Stor
     Ok(count)
 }
 
+/// Whether any record is sealed under a key. A row that is not what was written counts: it was one once.
+pub(crate) fn is_used(engine: &impl Engine, key: KeyId) -> Result<bool, StoreError> {
+    let prefix = keys::sealed_under(key);
+    let end = keys::past_prefix(&prefix);
+    let mut used = false;
+    engine.scan(Space::SealedUnder, (&prefix, end.as_deref()), Direction::Forward, &mut |_, _| {
+        used = true;
+        ControlFlow::Break(())
+    })?;
+    Ok(used)
+}
+
 pub(crate) fn indexed_under(
     engine: &impl Engine,
     (tenant, class): (&TenantId, &ClassName),

@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::format::FORMAT;
 use super::simulated::{Fault, SimulatedEngine};
 use super::*;
-use crate::domain::{JobKind, JobPlace, KeyRecord, KeyState, Record};
+use crate::domain::{Body, JobKind, JobPlace, KeyRecord, KeyState, Record};
 use crate::store::Write;
 use crate::store::conformance::{
     Backend, LOG, change, conformance_tests, job, key, key_id, record, subject, tenant, token,
@@ -304,6 +304,33 @@ mod durability {
         assert!(first.is_ok() && before.is_ok() && changed.is_ok());
         assert_eq!(behind, Err(StoreError::Conflict { write: 0 }));
         assert_eq!(store.count_of_key(key_id(1)).await, Ok(2));
+    }
+
+    /// All wait for the same batch: whether a key is used is asked of what is before it, and of nothing behind.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_needs_a_key_unused_sees_what_waits_before_it() {
+        let engine = SimulatedEngine::default();
+        let store = start(&engine);
+        store.commit(change([Write::InsertKey(key(1))], &[])).await.unwrap();
+        engine.hold_syncs();
+        let mut first = Box::pin(store.commit(change([Write::InsertKey(key(2))], &[])));
+        assert!(futures::poll!(&mut first).is_pending());
+        tokio::task::block_in_place(|| engine.wait_until_syncing());
+        let unused = || change([Write::Unused(key_id(1))], &[]);
+        let erased =
+            Record { index: None, body: Body::Erased { at: Timestamp(7) }, revision: 1, ..record(1) };
+        let mut none = Box::pin(store.commit(unused()));
+        let mut made = Box::pin(store.commit(change([Write::Insert(record(1))], &[])));
+        let mut one = Box::pin(store.commit(unused()));
+        let mut gone = Box::pin(store.commit(change([Write::Replace(erased)], &[])));
+        let mut again = Box::pin(store.commit(unused()));
+        for waiting in [&mut none, &mut made, &mut one, &mut gone, &mut again] {
+            assert!(futures::poll!(waiting).is_pending());
+        }
+        engine.release_syncs();
+        let (first, none, made, one, gone, again) = futures::join!(first, none, made, one, gone, again);
+        assert!([first, none, made, gone, again].iter().all(Result::is_ok));
+        assert_eq!(one, Err(StoreError::Conflict { write: 0 }));
     }
 
     #[tokio::test(flavor = "multi_thread")]

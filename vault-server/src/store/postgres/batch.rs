@@ -35,7 +35,7 @@ pub(super) fn rows_of(write: &Write) -> [Option<RowId>; 2] {
         Write::Remember(answer) => [Some(RowId::Remembered(answer.key)), None],
         Write::PutLease(lease) => [Some(RowId::Lease(lease.name.clone())), None],
         Write::PutJob(job) => [Some(RowId::Job(job.place.clone())), None],
-        Write::Fence { .. } | Write::Active(_) => [None, None],
+        Write::Fence { .. } | Write::Active(_) | Write::Unused(_) => [None, None],
     }
 }
 
@@ -43,7 +43,7 @@ pub(super) fn rows_of(write: &Write) -> [Option<RowId>; 2] {
 pub(super) fn watched(write: &Write) -> Option<RowId> {
     match write {
         Write::Fence { lease, .. } => Some(RowId::Lease(lease.clone())),
-        Write::Active(id) => Some(RowId::KeyId(*id.as_bytes())),
+        Write::Active(id) | Write::Unused(id) => Some(RowId::KeyId(*id.as_bytes())),
         Write::Insert(_)
         | Write::Replace(_)
         | Write::InsertKey(_)
@@ -58,6 +58,12 @@ pub(super) fn watched(write: &Write) -> Option<RowId> {
 pub(super) fn must_be_active<'a>(changes: impl IntoIterator<Item = &'a Change>) -> BTreeSet<KeyId> {
     let writes = changes.into_iter().flat_map(|change| &change.writes);
     writes.filter_map(|write| if let Write::Active(id) = write { Some(*id) } else { None }).collect()
+}
+
+/// The keys that no record may be sealed under, each once.
+pub(super) fn must_be_unused<'a>(changes: impl IntoIterator<Item = &'a Change>) -> BTreeSet<KeyId> {
+    let writes = changes.into_iter().flat_map(|change| &change.writes);
+    writes.filter_map(|write| if let Write::Unused(id) = write { Some(*id) } else { None }).collect()
 }
 
 /// Which of the rows that a batch is about are there, and what of them a condition asks.
@@ -75,6 +81,8 @@ pub(super) struct Present {
     pub(super) leases: BTreeMap<LeaseName, (u64, u64)>,
     /// Keys that are active.
     pub(super) active: BTreeSet<KeyId>,
+    /// Of the keys that must be unused: those that are used.
+    pub(super) used: BTreeSet<KeyId>,
     /// Revisions by place.
     pub(super) jobs: BTreeMap<JobPlace, u64>,
 }
@@ -112,6 +120,7 @@ impl Present {
             }
             Write::Fence { lease, fence } => self.leases.get(lease).is_some_and(|(_, there)| there == fence),
             Write::Active(id) => self.active.contains(id),
+            Write::Unused(id) => !self.used.contains(id),
             Write::PutJob(job) => self.jobs.get(&job.place).copied() == job.revision.checked_sub(1),
         }
     }
@@ -167,7 +176,7 @@ impl<'a> Batch<'a> {
                     Write::PutLease(lease) => batch.leases.push(lease),
                     Write::PutJob(job) if job.revision == 0 => batch.new_jobs.push(job),
                     Write::PutJob(job) => batch.jobs.push(job),
-                    Write::Fence { .. } | Write::Active(_) => {}
+                    Write::Fence { .. } | Write::Active(_) | Write::Unused(_) => {}
                 }
             }
         }

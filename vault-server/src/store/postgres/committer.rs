@@ -5,7 +5,7 @@
 //!   statement writes nothing if a key that must be active is not. Then, and for all other changes, the rows that the
 //!   conditions are about are locked and read first.
 //! * Changes that change the same row do not share a batch; nor does one whose condition is about a row with one before
-//!   it that changes that row.
+//!   it that changes that row. One that asks whether a key is used shares none with changes of records before it.
 //! * When the connection is lost, nothing is answered before the database has said what became of the commit
 //!   ([`super::log::resolve`]). If it was made, it is acknowledged; if not, it is made again under the new fence.
 //! * An instance whose log was taken by another writes nothing any more: that is fatal.
@@ -20,17 +20,17 @@ use futures::join;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Batch, Present, RowId, inserts_only, must_be_active, rows_of, watched};
+use super::batch::{Batch, Present, RowId, inserts_only, must_be_active, must_be_unused, rows_of, watched};
 use super::connect::{Connection, Connector};
 use super::error::Failure;
 use super::log::{Grip, Resolved, give_back, holds, int4, resolve, retire};
 use super::rows::{self, number};
 use super::statement::{Statement, int8};
-use crate::domain::{KeyRecord, KeyState, TenantId};
+use crate::domain::{KeyId, KeyRecord, KeyState, TenantId};
 use crate::store::keys;
 use crate::store::{Change, Committed, StoreError, Write};
 
@@ -77,7 +77,10 @@ const WRITE: Duration = Duration::from_micros(500);
 
 /// Begins a transaction. An instance that stands still within one, or is gone without a word, must not keep rows locked
 /// that others wait for: the database ends it.
-const BEGIN: &str = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '1s'";
+///
+/// Read committed, whatever the database's default: what is read once the rows are locked must be what is there by then.
+const BEGIN: &str =
+    "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '1s'";
 
 /// How often a batch is tried again because of others.
 const ATTEMPTS: u32 = 20;
@@ -372,7 +375,10 @@ fn gather(first: Job, queue: &mut mpsc::Receiver<Job>) -> (Vec<Job>, Option<Job>
     while let Some(job) = next {
         let rows: Vec<_> = job.change.writes.iter().flat_map(rows_of).flatten().collect();
         let watched = job.change.writes.iter().filter_map(watched);
-        if rows.iter().cloned().chain(watched).any(|row| touched.contains(&row)) {
+        let asks_of_records = job.change.writes.iter().any(|write| matches!(write, Write::Unused(_)));
+        if rows.iter().cloned().chain(watched).any(|row| touched.contains(&row))
+            || (asks_of_records && touched.iter().any(|row| matches!(row, RowId::Record(_))))
+        {
             return (jobs, Some(job));
         }
         touched.extend(rows);
@@ -392,7 +398,7 @@ pub(super) fn size(change: &Change) -> usize {
         Write::InsertKey(key) | Write::ReplaceKey(key) => {
             ROW + key.wraps.iter().map(|wrap| wrap.ciphertext.len() + ROW).sum::<usize>()
         }
-        Write::PutLease(_) | Write::Fence { .. } | Write::Active(_) => ROW,
+        Write::PutLease(_) | Write::Fence { .. } | Write::Active(_) | Write::Unused(_) => ROW,
         Write::PutJob(job) => ROW + job.cause.len(),
     };
     let entries: usize = change.entries.iter().map(bytes::Bytes::len).sum();
@@ -469,6 +475,7 @@ async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Prese
 
     let changed = changed_keys(changes);
     let keys = lock_keys(&changed, changes);
+    let unused = must_be_unused(changes.iter().copied());
 
     let of_answers = writes().filter_map(|write| match write {
         Write::Remember(answer) => Some(answer.key.as_slice()),
@@ -493,7 +500,7 @@ async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Prese
 
     let jobs = lock_jobs(changes);
 
-    let (begun, held, records, keys, answers, leases, jobs) = join!(
+    let (begun, held, records, keys, answers, leases, jobs, used) = join!(
         client.batch_execute(BEGIN),
         held.run(client),
         records.run(client),
@@ -501,6 +508,7 @@ async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Prese
         answers.run(client),
         leases.run(client),
         jobs.run(client),
+        used_keys(client, &unused),
     );
     begun.map_err(Failure::from)?;
     if held?.is_empty() {
@@ -528,6 +536,11 @@ async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Prese
         present.keys.insert(*key.id.as_bytes(), key.revision);
         present.key_places.insert(place, *key.id.as_bytes());
     }
+    for row in used? {
+        let id = row.try_get::<_, &[u8]>("id").ok().and_then(|id| id.try_into().ok());
+        let id = id.ok_or_else(|| Failure::Refused("corrupt key id".to_owned()))?;
+        present.used.insert(KeyId::from_bytes(id));
+    }
     for row in answers? {
         let key = row.try_get::<_, &[u8]>("key").ok().and_then(|key| key.try_into().ok());
         let key = key.ok_or_else(|| Failure::Refused("corrupt idempotency hash".to_owned()))?;
@@ -554,15 +567,17 @@ fn changed_keys<'a>(changes: &[&'a Change]) -> Vec<&'a KeyRecord> {
     of_keys.collect()
 }
 
-/// Those, and the keys that must be active: all of them in one order. Who changes none shares the lock with others who
-/// change none.
+/// Those, and the keys that must be active or unused: all of them in one order. Who changes none and needs none unused
+/// shares the lock with others of the kind: so what is written under a key is either seen by who needs it unused, or waits.
 fn lock_keys(changed: &[&KeyRecord], changes: &[&Change]) -> Statement<'static> {
     let active = must_be_active(changes.iter().copied());
-    let ids = changed.iter().map(|key| key.id).chain(active).map(|id| id.as_bytes().to_vec());
+    let unused = must_be_unused(changes.iter().copied());
+    let shared = changed.is_empty() && unused.is_empty();
+    let ids = changed.iter().map(|key| key.id).chain(active).chain(unused).map(|id| id.as_bytes().to_vec());
     let ids: Vec<_> = ids.collect();
     let mut keys = Statement::new(&format!("SELECT {} FROM keys WHERE id = ANY($1)", rows::KEY));
     keys.bind(ids, Type::BYTEA_ARRAY);
-    if changed.is_empty() {
+    if shared {
         keys.add(" ORDER BY id FOR SHARE");
         return keys;
     }
@@ -575,6 +590,22 @@ fn lock_keys(changed: &[&KeyRecord], changes: &[&Change]) -> Statement<'static> 
     keys.bind(changed.iter().map(|key| rows::purpose(key.purpose)).collect::<Vec<_>>(), Type::INT2_ARRAY);
     keys.bind(changed.iter().map(|key| i64::from(key.version.0)).collect::<Vec<_>>(), Type::INT8_ARRAY);
     keys
+}
+
+/// Which of these keys are used. To be asked once they are locked: each statement sees what was committed by then.
+///
+/// Two bounds and an order say what an equality would, so that only the index on keys fits, however many records the
+/// database believes to be under one.
+async fn used_keys(client: &Client, keys: &BTreeSet<KeyId>) -> Result<Vec<Row>, Failure> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut used = Statement::new(
+        "SELECT u.id FROM unnest($1::bytea[]) AS u (id) WHERE (SELECT r.key_id FROM records r \
+         WHERE r.key_id >= u.id AND r.key_id <= u.id ORDER BY r.key_id, r.token LIMIT 1) IS NOT NULL",
+    );
+    used.bind(keys.iter().map(|id| id.as_bytes().to_vec()).collect::<Vec<_>>(), Type::BYTEA_ARRAY);
+    used.run(client).await
 }
 
 fn lock_jobs(changes: &[&Change]) -> Statement<'static> {

@@ -512,7 +512,18 @@ impl Store for PostgresStore {
         }
         // A lost commit raises the fence: then it is another now.
         self.usable()?;
-        Err(StoreError::Unavailable { why: "the log's fence has changed".to_owned() })
+        let upto = derived.checkpoint.as_ref().map_or(0, |(size, _)| *size).max(derived.upto);
+        let log = self.grip.log;
+        let rows = self.query(&read::size_statement(log)).await?;
+        let size = rows.first().map_or(Ok(0), |row| rows::number(row, "size"))?;
+        // Not fatal: a server that was failed over from may answer still. The next commit finds out.
+        let why = if size < upto {
+            let known = format!("fewer than the {upto} that were read or acknowledged");
+            format!("log {log} has {size} entries in the database, {known}")
+        } else {
+            "the log's fence has changed".to_owned()
+        };
+        Err(StoreError::Unavailable { why })
     }
 
     async fn derived(&self, log: LogId) -> Result<DerivedState, StoreError> {

@@ -236,7 +236,8 @@ pub(super) fn entries_statement(log: LogId, start: u64, most: usize, bytes: usiz
     statement
 }
 
-/// One statement, under the condition that the fence is in force; it returns the log's number if it is.
+/// One statement, under the condition that the fence is in force and that all entries it is about are there; it returns
+/// the log's number if so.
 pub(super) fn derive_statement<'a>(
     grip: &'a Grip,
     fence: u64,
@@ -251,7 +252,8 @@ pub(super) fn derive_statement<'a>(
     statement.bind(int8(derived.upto), Type::INT8).bind(size, Type::INT8).bind(text, Type::TEXT);
     statement.bind(grip.holder.as_bytes().as_slice(), Type::BYTEA);
     statement.add(
-        "WITH held AS (SELECT log FROM logs WHERE log = $1 AND fence = $2 AND holder = $6), \
+        "WITH held AS (SELECT log FROM logs WHERE log = $1 AND fence = $2 AND holder = $6 \
+          AND size >= $3 AND size >= coalesce($4, 0)), \
          heads AS (INSERT INTO log_heads (log, upto, checkpoint_size, checkpoint) \
           SELECT log, $3, $4, $5 FROM held ON CONFLICT (log) DO UPDATE SET \
           upto = greatest(log_heads.upto, excluded.upto), \

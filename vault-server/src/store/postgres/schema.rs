@@ -113,10 +113,10 @@ const MIGRATIONS: &[Migration] = &[
              PRIMARY KEY (log, key, sequence))",
         ],
     },
-    // Software of before works on no jobs, and leaves them alone.
+    // Software of before would write under keys whose place others took: it does not look whether one is active.
     Migration {
         number: 2,
-        oldest: 1,
+        oldest: 2,
         statements: &["CREATE TABLE IF NOT EXISTS jobs (
              place bytea PRIMARY KEY,
              revision int8 NOT NULL,
@@ -158,6 +158,15 @@ pub(super) async fn is_there(connection: &Connection) -> Result<bool, Failure> {
     Ok(there.first().and_then(|row| row.try_get(0).ok()) == Some(true))
 }
 
+/// Whether software that knows the schema `known` may work on a database that has the step `number`.
+fn may_work_beside(known: i32, number: i32, oldest: i32) -> Result<(), StoreError> {
+    if oldest <= known {
+        return Ok(());
+    }
+    let why = format!("its schema {number} is for newer software: this one knows {known}");
+    Err(StoreError::Foreign { why })
+}
+
 /// The outer error is the database's, the inner one says that this software must not work on it.
 async fn migrate(connection: &Connection) -> Result<Result<(), StoreError>, Failure> {
     let client = connection.client();
@@ -170,9 +179,8 @@ async fn migrate(connection: &Connection) -> Result<Result<(), StoreError>, Fail
     let mut applied = Vec::new();
     for row in &rows {
         let (number, oldest): (i32, i32) = (row.try_get(0)?, row.try_get(1)?);
-        if oldest > known {
-            let why = format!("its schema {number} is for newer software: this one knows {known}");
-            return Ok(Err(StoreError::Foreign { why }));
+        if let Err(refused) = may_work_beside(known, number, oldest) {
+            return Ok(Err(refused));
         }
         applied.push(number);
     }
@@ -189,4 +197,25 @@ async fn migrate(connection: &Connection) -> Result<Result<(), StoreError>, Fail
         tracing::info!(number = migration.number, "the database's schema was brought forward");
     }
     Ok(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_numbered_without_a_gap_and_none_asks_for_less_than_one_before() {
+        let numbers: Vec<_> = MIGRATIONS.iter().map(|step| step.number).collect();
+        assert_eq!(numbers, (1..).take(numbers.len()).collect::<Vec<_>>());
+        assert!(MIGRATIONS.is_sorted_by_key(|step| step.oldest));
+        assert!(MIGRATIONS.iter().all(|step| step.oldest <= step.number));
+    }
+
+    #[test]
+    fn software_that_does_not_ask_whether_a_key_is_active_is_refused_beside_software_that_does() {
+        let refused =
+            |known| MIGRATIONS.iter().any(|step| may_work_beside(known, step.number, step.oldest).is_err());
+        assert!(refused(1));
+        assert!(!refused(2));
+    }
 }

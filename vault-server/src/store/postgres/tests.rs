@@ -5,9 +5,12 @@ use std::sync::LazyLock;
 use std::sync::atomic::AtomicU32;
 
 use super::*;
-use crate::domain::{Environment, VaultId};
+use crate::domain::{Body, Environment, KeyRecord, KeyState, VaultId};
 use crate::store::Write;
-use crate::store::conformance::{Backend, change, conformance_tests, record, retire_under_writers, token};
+use crate::store::conformance::{
+    Backend, change, conformance_tests, destroy_under_writers, key, key_id, record, retire_under_writers,
+    token,
+};
 
 /// What outlives a test's own runtime: committers of stores that were dropped still have to give their log back.
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
@@ -216,11 +219,32 @@ async fn a_database_of_another_vault_or_for_newer_software_is_refused() {
     assert_eq!(database.sql("SELECT * FROM logs").await.len(), 3, "no log was taken for it");
 
     // One step ahead, and this software may go on beside it; and one with which it may not.
-    database.sql("INSERT INTO vault_schema VALUES (3, 1)").await;
+    database.sql("INSERT INTO vault_schema VALUES (3, 2)").await;
     assert!(open(database.options(), Some(&identity(1))).await.is_ok());
     database.sql("INSERT INTO vault_schema VALUES (4, 4)").await;
     let newer = open(database.options(), Some(&identity(1))).await;
     assert!(matches!(newer.err(), Some(StoreError::Foreign { why }) if why.contains("newer software")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_the_schema_before_is_brought_forward_and_closed_to_its_software() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    store.commit(insert(1)).await.unwrap();
+    store.close().await.unwrap();
+    database.sql("DROP TABLE jobs; DELETE FROM vault_schema WHERE number = 2").await;
+    let store = database.instance("ann").await;
+    assert!(matches!(&store.records(&[token(1)]).await.unwrap()[..], [Lookup::Found(_)]));
+    assert_eq!(store.jobs(None, 9).await, Ok(vec![]));
+    let newest = database.sql("SELECT max(oldest) FROM vault_schema").await;
+    let newest = newest.iter().find_map(|message| match message {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
+        _ => None,
+    });
+    assert_eq!(newest.as_deref(), Some("2"), "software that knows less is refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -305,6 +329,38 @@ async fn a_database_that_went_back_is_told_from_a_log_that_was_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_derived_from_entries_that_the_database_lost() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    store.commit(insert(1)).await.unwrap();
+    store.commit(insert(2)).await.unwrap();
+    let derived = |upto: u64, signed: u64| Derived {
+        upto,
+        tiles: Vec::new(),
+        postings: vec![crate::store::Posting { key: b"k".to_vec(), sequence: upto - 1 }],
+        checkpoint: Some((signed, signed.to_string())),
+    };
+    // As after a failover to a server that lacks the last commit.
+    database.sql("UPDATE logs SET size = 1, commits = 1").await;
+    for lost in [derived(2, 2), derived(1, 2)] {
+        let refused = store.derive(lost).await;
+        let Err(StoreError::Unavailable { why }) = refused else { panic!("{refused:?}") };
+        assert_eq!(
+            why,
+            "log 0 has 1 entries in the database, fewer than the 2 that were read or acknowledged"
+        );
+    }
+    assert_eq!(store.derived(LogId(0)).await, Ok(DerivedState::default()));
+    assert_eq!(store.postings(LogId(0), b"k", 0, 9, false, 9).await, Ok(vec![]));
+    store.derive(derived(1, 1)).await.unwrap();
+    let checkpoint = Some((1, "1".to_owned()));
+    assert_eq!(store.derived(LogId(0)).await, Ok(DerivedState { upto: 1, checkpoint }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_hides_its_warnings_is_refused() {
     let database = Database::new();
     if !database.is_there() {
@@ -339,4 +395,55 @@ async fn a_key_is_retired_while_several_instances_write_under_it() {
     let (ann, bob) = (database.instance("ann").await, database.instance("bob").await);
     let cat = database.instance("cat").await;
     retire_under_writers(&ann, &[Arc::clone(&ann), bob, cat], 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_record_is_under_a_key_that_another_instance_destroyed() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let (ann, bob) = (database.instance("ann").await, database.instance("bob").await);
+    let cat = database.instance("cat").await;
+    destroy_under_writers(&ann, &[bob, Arc::clone(&ann), cat], 60).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_needs_a_key_unused_waits_for_who_writes_under_it() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let name = database.options().database;
+    // Whatever the database's own default is.
+    for level in ["repeatable read", "serializable", "read committed"] {
+        database.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await;
+        let set = format!("ALTER DATABASE {name} SET default_transaction_isolation = '{level}'");
+        database.sql(&set).await;
+        let store = database.instance("ann").await;
+        store.commit(change([Write::InsertKey(key(1)), Write::Insert(record(1))], &[])).await.unwrap();
+        let other = Connector::new(database.options()).connect().await.unwrap();
+        // As another instance writes, but slowly.
+        let begin = "BEGIN; SELECT id FROM keys FOR SHARE";
+        other.client().batch_execute("CREATE TABLE kept AS SELECT * FROM records").await.unwrap();
+        let body = Body::Erased { at: Timestamp(7) };
+        let erased = Record { index: None, body, revision: 1, ..record(1) };
+        store.commit(change([Write::Replace(erased)], &[])).await.unwrap();
+        other.client().batch_execute(begin).await.unwrap();
+        let insert = "INSERT INTO records SELECT '\\x77777777777777777777777777777777', tenant, class, subject, \
+                      blind_index, created, key_id, key_version, sealed, erased, revision, checksum FROM kept";
+        other.client().batch_execute(insert).await.unwrap();
+        let destroyed = KeyRecord { state: KeyState::Destroyed, revision: 1, ..key(1) };
+        let writes = [Write::Unused(key_id(1)), Write::ReplaceKey(destroyed)];
+        let asked = {
+            let (store, writes) = (Arc::clone(&store), writes.clone());
+            tokio::spawn(async move { store.commit(change(writes, &[])).await })
+        };
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!asked.is_finished(), "{level}");
+        other.client().batch_execute("COMMIT").await.unwrap();
+        assert_eq!(asked.await.unwrap(), Err(StoreError::Conflict { write: 0 }), "{level}");
+        other.client().batch_execute("DELETE FROM records WHERE key_id IS NOT NULL").await.unwrap();
+        store.commit(change(writes, &[])).await.unwrap();
+    }
 }
