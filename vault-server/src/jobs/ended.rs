@@ -73,7 +73,9 @@ async fn end_of(shift: &mut Shift, key: KeyRecord, unused: bool) -> Result<(), S
     let (id, revision) = (key.id, key.revision.wrapping_add(1));
     let gone = KeyRecord { state: KeyState::Destroyed, wraps: Vec::new(), revision, ..key };
     let mut writes = vec![Write::ReplaceKey(gone)];
-    let _ = (&mut writes, id);
+    if unused {
+        writes.push(Write::Unused(id));
+    }
     shift.job.progress.done += 1;
     shift.write_as_it_stands(AuditAction::KeyDestroy, details, vec![item], writes).await
 }

@@ -176,6 +176,7 @@ impl Shift {
             }
             Err(LogError::Conflict { write: 0 }) => Err(Stop::Lost),
             Err(LogError::Conflict { write: 1 }) => Err(Stop::Told),
+            Err(LogError::Conflict { .. }) => Err(Stop::Trouble("a key was changed meanwhile".to_owned())),
             Err(error) => Err(error.into()),
         }
     }
