@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::{Backend, CONFLICT, blind, change, class, get, key, key_id, record, tenant, token, write};
 use crate::domain::{
@@ -169,6 +170,8 @@ pub(crate) async fn destroy_under_writers(
         let tasks = numbers.map(|number| {
             let store = Arc::clone(&writers[number as usize % writers.len()]);
             tokio::spawn(async move {
+                // The destroyer comes before them, among them and behind them.
+                tokio::time::sleep(Duration::from_millis(2 + number % WRITERS / 2)).await;
                 let writes = [Write::Insert(under(number, version)), Write::Active(key_id(version))];
                 let landed = store.commit(change(writes, &["e"])).await.map(|_| ());
                 assert!(landed.is_ok() || landed == refused(1), "version {version}: {landed:?}");
@@ -183,7 +186,7 @@ pub(crate) async fn destroy_under_writers(
             })
         });
         let tasks: Vec<_> = tasks.collect();
-        tokio::time::sleep(std::time::Duration::from_micros(300) * wait).await;
+        tokio::time::sleep(Duration::from_millis(1) * wait).await;
         let mut revision = 1;
         if retire {
             write(destroyer, [Write::ReplaceKey(retired(version))]).await.unwrap();
