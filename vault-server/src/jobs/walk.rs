@@ -118,11 +118,11 @@ impl Task {
                     // Who erased or changed it meanwhile has won.
                     Lookup::Missing => {}
                     Lookup::Corrupt => walked.failed.push(Item::of_token(*token, Outcome::Corrupt)),
-                    Lookup::Found(record) => match self.anew(&record) {
+                    Lookup::Found(mut record) => match self.anew(&mut record) {
                         None => {}
-                        Some(Ok(record)) => {
+                        Some(Ok(())) => {
                             walked.bytes += record.sealed_len() as u64;
-                            writes.push(Write::Replace(record));
+                            writes.push(Write::Replace(*record));
                         }
                         Some(Err(error)) => {
                             walked.failed.push(Item::of_record(&record, outcome(error)));
@@ -151,7 +151,7 @@ impl Task {
     }
 
     /// `None`: there is nothing to do with it.
-    fn anew(&self, record: &Record) -> Option<Result<Record, ResealError>> {
+    fn anew(&self, record: &mut Record) -> Option<Result<(), ResealError>> {
         let from = self.from.get(&record.key_id()?)?;
         let (mandate, to) = (&*self.mandate, &*self.to);
         let resealing = Resealing { mandate, identity: &self.parts.identity, from, to };
