@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::pace::Pace;
 use super::worker::Parts;
 use crate::audit::{AuditAction, Item, LogError};
-use crate::domain::{Job, JobState};
+use crate::domain::{Job, JobState, KeyId};
 use crate::keyring::KeyringError;
 use crate::store::{Held, LeaseError, StoreError, Write};
 use crate::vault::job_draft;
@@ -116,6 +116,18 @@ impl Shift {
         self.job.progress.kms_calls += calls;
         self.kms_calls.spend(calls);
         self.wait().await
+    }
+
+    /// How many records are sealed under a key. That may take long, and the lease is kept meanwhile.
+    pub(super) async fn count_of_key(&mut self, id: KeyId) -> Result<u64, Stop> {
+        let parts = Arc::clone(&self.parts);
+        let mut counting = parts.store.count_of_key(id);
+        loop {
+            match tokio::time::timeout(REPORT, &mut counting).await {
+                Ok(counted) => return Ok(counted?),
+                Err(_) => self.tick().await?,
+            }
+        }
     }
 
     /// In short stretches: the lease is kept, and who pauses or stops it is heard.

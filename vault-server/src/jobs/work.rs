@@ -42,7 +42,7 @@ pub(super) async fn reencrypt(shift: &mut Shift, mandate: &Arc<Mandate>) -> Resu
             };
             let walked = walk(shift, task, Pages::OfKey(source.id, None)).await?;
             round.add(shift, walked).await?;
-            left += shift.parts.store.count_of_key(source.id).await?;
+            left += shift.count_of_key(source.id).await?;
         }
         if let Some(end) = round.end(left) {
             return Ok(end);
