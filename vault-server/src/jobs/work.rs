@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::shift::{End, Shift, Stop};
-use super::walk::{Pages, Task, Walked, walk};
+use super::walk::{PAGE, Pages, Task, Walked, walk};
 use crate::audit::{Item, Outcome};
 use crate::crypto::{DataKey, Mandate};
 use crate::domain::{ClassName, KeyId, KeyPurpose, KeyRecord, KeyState, TenantId};
@@ -28,7 +28,7 @@ pub(super) async fn reencrypt(shift: &mut Shift, mandate: &Arc<Mandate>) -> Resu
         });
         let (mut round, mut left) = (Round::default(), 0);
         for source in sources {
-            if shift.parts.store.count_of_key(source.id).await? == 0 {
+            if !is_used(shift, source.id).await? {
                 continue;
             }
             let from = open(shift, mandate, source.id).await?;
@@ -69,7 +69,7 @@ pub(super) async fn reindex(shift: &mut Shift, mandate: &Arc<Mandate>) -> Result
         let index = shift.parts.keyring.active_index_key(&tenant).await?;
         let mut from = HashMap::from([(to.id(), Arc::clone(&to))]);
         for key in data.iter().filter(|key| is_old(key)) {
-            if shift.parts.store.count_of_key(key.id).await? > 0 {
+            if is_used(shift, key.id).await? {
                 from.insert(key.id, open(shift, mandate, key.id).await?);
             }
         }
@@ -126,6 +126,11 @@ impl Round {
 
 async fn list(shift: &Shift, tenant: &TenantId, purpose: KeyPurpose) -> Result<Vec<KeyRecord>, Stop> {
     Ok(shift.parts.keyring.list(Some(tenant), purpose).await?)
+}
+
+/// Whether anything is sealed under a key. A page of it, not all: there may be millions.
+async fn is_used(shift: &Shift, key: KeyId) -> Result<bool, Stop> {
+    Ok(!shift.parts.store.tokens_of_key(key, None, PAGE).await?.is_empty())
 }
 
 async fn active_data_key(
