@@ -45,6 +45,7 @@ pub(super) struct Figures {
     pub(super) rate: f64,
     pub(super) p50: Duration,
     pub(super) p99: Duration,
+    pub(super) longest: Duration,
 }
 
 impl Load {
@@ -89,6 +90,7 @@ impl Told {
             rate: times.len() as f64 / (until - from).as_secs_f64(),
             p50: at(50),
             p99: at(99),
+            longest: times.last().copied().unwrap_or_default(),
         }
     }
 }
