@@ -7,6 +7,7 @@
 mod bare;
 mod cpu;
 mod echo;
+mod jobs;
 mod load;
 mod postgres;
 mod replay;
@@ -57,6 +58,8 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         instances: usize,
     },
+    /// Measures jobs on keys: what callers notice of them, how fast they are alone, and what the store allows.
+    Jobs(jobs::Options),
 }
 
 #[tokio::main]
@@ -67,6 +70,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if let Some(Command::Postgres { instances }) = arguments.command {
         return postgres::run(&arguments, instances).await;
+    }
+    if let Some(Command::Jobs(options)) = &arguments.command {
+        return jobs::run(options).await;
     }
     let seconds = Duration::from_secs(arguments.seconds);
     let servers = servers::Servers::start()?;

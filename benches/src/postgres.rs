@@ -155,7 +155,7 @@ async fn postmaster(url: &str) -> Option<u32> {
     file.try_get::<_, &str>(0).ok()?.lines().next()?.trim().parse().ok()
 }
 
-fn server(url: &str) -> anyhow::Result<(SocketAddr, String)> {
+pub(crate) fn server(url: &str) -> anyhow::Result<(SocketAddr, String)> {
     let config: tokio_postgres::Config = url.parse()?;
     let user = config.get_user().context("the URL names no user")?.to_owned();
     let [tokio_postgres::config::Host::Tcp(host)] = config.get_hosts() else {
@@ -165,7 +165,7 @@ fn server(url: &str) -> anyhow::Result<(SocketAddr, String)> {
     Ok((SocketAddr::new(host.parse()?, port), user))
 }
 
-async fn administer(url: &str, statement: &str) -> anyhow::Result<()> {
+pub(crate) async fn administer(url: &str, statement: &str) -> anyhow::Result<()> {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
     let driver = tokio::spawn(connection);
     client.batch_execute(statement).await?;

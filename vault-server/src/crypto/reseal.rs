@@ -9,7 +9,7 @@ use crate::crypto::random::Fresh;
 use crate::crypto::seal::{SealError, seal_plain};
 use crate::crypto::{DataKey, IndexKey};
 use crate::domain::class::DataClass;
-use crate::domain::{Body, JobId, Record, TenantId, Timestamp, VaultIdentity};
+use crate::domain::{BlindIndex, Body, JobId, Record, TenantId, Timestamp, VaultIdentity};
 
 /// That a job may seal a tenant's records anew: its beginning is in the log, durably. No `Clone`.
 pub struct Mandate {
@@ -64,20 +64,21 @@ pub struct Resealing<'a> {
 }
 
 impl Resealing<'_> {
-    /// The record as it is, sealed anew. Its revision is the next one.
-    pub fn record(&self, record: &Record) -> Result<Record, ResealError> {
+    /// Seals the record anew, as it is, and counts its revision on. It stays as it was if that fails.
+    pub fn record(&self, record: &mut Record) -> Result<(), ResealError> {
         let plain = self.open(record)?;
-        self.seal(record.clone(), &plain)
+        self.seal(record, record.index, &plain)
     }
 
-    /// The record with its index made under another index key, sealed anew. Its revision is the next one.
+    /// Makes the record's index under another index key and seals it anew, and counts its revision on. It stays as it was
+    /// if that fails.
     pub fn indexed(
         &self,
-        record: &Record,
+        record: &mut Record,
         class: &DataClass,
         index: &IndexKey,
         now: Timestamp,
-    ) -> Result<Record, ResealError> {
+    ) -> Result<(), ResealError> {
         if record.class != *class.name() || index.tenant() != &record.tenant {
             return Err(ResealError::NotMandated);
         }
@@ -85,7 +86,7 @@ impl Resealing<'_> {
         let value = unpad(plain.clone())?;
         let normalized = class.normalize(&value, now).map_err(|_| ResealError::Class)?;
         let index = Some(blind_index(index, class.name(), &normalized));
-        self.seal(Record { index, ..record.clone() }, &plain)
+        self.seal(record, index, &plain)
     }
 
     fn open(&self, record: &Record) -> Result<Zeroizing<Vec<u8>>, ResealError> {
@@ -95,14 +96,15 @@ impl Resealing<'_> {
         Ok(unseal_padded(record, self.identity, self.from)?)
     }
 
-    fn seal(&self, record: Record, plain: &[u8]) -> Result<Record, ResealError> {
+    fn seal(&self, record: &mut Record, index: Option<BlindIndex>, plain: &[u8]) -> Result<(), ResealError> {
         let fresh = Fresh::new().map_err(SealError::from)?;
-        let place = Place::of_record(&record, self.identity);
+        let place = Place { index, ..Place::of_record(record, self.identity) };
         let bytes =
             seal_plain(&place, self.to, plain.len(), &fresh, |sealed| sealed.extend_from_slice(plain))?;
-        let body = Body::Sealed { key_id: self.to.id(), key_version: self.to.version(), bytes };
+        record.body = Body::Sealed { key_id: self.to.id(), key_version: self.to.version(), bytes };
+        record.index = index;
         // A row that changed four billion times: compare-and-set refuses what does not count on.
-        let revision = record.revision.wrapping_add(1);
-        Ok(Record { body, revision, ..record })
+        record.revision = record.revision.wrapping_add(1);
+        Ok(())
     }
 }

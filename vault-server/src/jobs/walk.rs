@@ -1,6 +1,6 @@
 //! Goes over records and seals them anew, some batches at a time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use futures::stream::{FuturesOrdered, StreamExt as _};
@@ -13,8 +13,14 @@ use crate::crypto::{DataKey, IndexKey, Mandate, ResealError, Resealing};
 use crate::domain::{BlindIndex, ClassName, KeyId, KeyVersion, Record, TenantId, Token};
 use crate::store::{Lookup, Store, Write};
 
-/// Records of one commit.
-const BATCH: usize = 512;
+/// Tokens that are read at once.
+const PAGE: usize = 4096;
+/// Records of the first commits, until it is known how large records are.
+const FIRST_BATCH: usize = 64;
+/// The fewest records of one commit after that, under however small a budget, and the most.
+const BATCH: (usize, usize) = (8, 512);
+/// About the most bytes of one commit.
+const BATCH_BYTES: u64 = 1 << 20;
 /// Batches that are worked on at once: more than one, so that one is sealed while another is written.
 const AT_ONCE: usize = 3;
 /// Records that are sealed without a break for others.
@@ -47,12 +53,12 @@ impl Pages {
     async fn next(&mut self, store: &dyn Store) -> Result<Vec<Token>, Stop> {
         match self {
             Self::OfKey(key, after) => {
-                let tokens = store.tokens_of_key(*key, *after, BATCH).await?;
+                let tokens = store.tokens_of_key(*key, *after, PAGE).await?;
                 *after = tokens.last().copied();
                 Ok(tokens)
             }
             Self::OfIndex { tenant, class, version, after } => {
-                let page = store.indexed_under(tenant, class, *version, *after, BATCH).await?;
+                let page = store.indexed_under(tenant, class, *version, *after, PAGE).await?;
                 *after = page.last().copied();
                 Ok(page.into_iter().map(|(_, token)| token).collect())
             }
@@ -70,17 +76,30 @@ pub(super) struct Walked {
     pub(super) rotated: bool,
 }
 
+/// How many records the next commit has: under a bound, about a hundredth of a second's. Whoever else writes waits for
+/// what the store has begun, and who reads waits for an entry in the log.
+fn batch_of(bytes_a_second: u64, walked: &Walked) -> usize {
+    let Some(usual) = walked.bytes.checked_div(walked.done) else { return FIRST_BATCH };
+    let bytes = if bytes_a_second == 0 { BATCH_BYTES } else { BATCH_BYTES.min(bytes_a_second / 100) };
+    usize::try_from(bytes / usual.max(1)).unwrap_or(BATCH.1).clamp(BATCH.0, BATCH.1)
+}
+
 /// Does the task with all tokens of the pages.
 pub(super) async fn walk(shift: &mut Shift, task: Task, mut pages: Pages) -> Result<Walked, Stop> {
     let task = Arc::new(task);
     let mut under_way: FuturesOrdered<AbortOnDropHandle<Result<Walked, Stop>>> = FuturesOrdered::new();
     let mut all = Walked::default();
+    let mut ahead = VecDeque::new();
     let mut more = true;
     while more || !under_way.is_empty() {
         while more && under_way.len() < AT_ONCE {
-            let tokens = pages.next(&*shift.parts.store).await?;
-            more = !tokens.is_empty() && !all.rotated;
+            if ahead.is_empty() {
+                ahead.extend(pages.next(&*shift.parts.store).await?);
+            }
+            more = !ahead.is_empty() && !all.rotated;
             if more {
+                let batch = batch_of(shift.job.order.budget.bytes, &all).min(ahead.len());
+                let tokens = ahead.drain(..batch).collect();
                 under_way.push_back(AbortOnDropHandle::new(tokio::spawn(Arc::clone(&task).batch(tokens))));
             }
         }
@@ -89,6 +108,7 @@ pub(super) async fn walk(shift: &mut Shift, task: Task, mut pages: Pages) -> Res
             shift.job.progress.done += walked.done;
             shift.job.progress.failed += walked.failed.len() as u64;
             all.done += walked.done;
+            all.bytes += walked.bytes;
             all.rotated |= walked.rotated;
             shift.trouble(walked.failed).await?;
             shift.tick().await?;
@@ -105,17 +125,18 @@ impl Task {
             let mut writes = vec![self.fence.clone(), Write::Active(self.to.id())];
             writes.extend(self.index.iter().map(|(_, key)| Write::Active(key.id())));
             let conditions = writes.len();
+            writes.reserve_exact(tokens.len());
             let lookups = self.parts.store.records(&tokens).await?;
             for (place, (token, lookup)) in tokens.iter().zip(lookups).enumerate() {
                 match lookup {
                     // Who erased or changed it meanwhile has won.
                     Lookup::Missing => {}
                     Lookup::Corrupt => walked.failed.push(Item::of_token(*token, Outcome::Corrupt)),
-                    Lookup::Found(record) => match self.anew(&record) {
+                    Lookup::Found(mut record) => match self.anew(&mut record) {
                         None => {}
-                        Some(Ok(record)) => {
+                        Some(Ok(())) => {
                             walked.bytes += record.sealed_len() as u64;
-                            writes.push(Write::Replace(record));
+                            writes.push(Write::Replace(*record));
                         }
                         Some(Err(error)) => {
                             walked.failed.push(Item::of_record(&record, outcome(error)));
@@ -144,7 +165,7 @@ impl Task {
     }
 
     /// `None`: there is nothing to do with it.
-    fn anew(&self, record: &Record) -> Option<Result<Record, ResealError>> {
+    fn anew(&self, record: &mut Record) -> Option<Result<(), ResealError>> {
         let from = self.from.get(&record.key_id()?)?;
         let (mandate, to) = (&*self.mandate, &*self.to);
         let resealing = Resealing { mandate, identity: &self.parts.identity, from, to };
@@ -163,5 +184,19 @@ fn outcome(error: ResealError) -> Outcome {
         ResealError::Open(_) | ResealError::NotMandated => Outcome::Corrupt,
         ResealError::Class => Outcome::Invalid,
         ResealError::Seal(_) => Outcome::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_as_large_as_the_budget_and_the_records_let_it_be() {
+        let walked = |usual: u64| Walked { done: 10, bytes: 10 * usual, ..Walked::default() };
+        assert_eq!(batch_of(0, &Walked::default()), FIRST_BATCH);
+        assert_eq!((batch_of(0, &walked(175)), batch_of(u64::MAX, &walked(175))), (512, 512));
+        assert_eq!((batch_of(1 << 20, &walked(175)), batch_of(1, &walked(175))), (59, 8));
+        assert_eq!((batch_of(0, &walked(65_536)), batch_of(1 << 20, &walked(65_536))), (16, 8));
     }
 }

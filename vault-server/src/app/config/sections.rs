@@ -392,7 +392,7 @@ impl Default for Jobs {
     fn default() -> Self {
         Self {
             at_once: 2,
-            bytes_per_second: 4 << 20,
+            bytes_per_second: 1 << 20,
             kms_calls_per_second: 10,
             poll: Duration::from_secs(1),
             lease: Duration::from_secs(15),

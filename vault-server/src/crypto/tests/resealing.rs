@@ -19,7 +19,8 @@ fn a_record_sealed_anew_opens_under_the_new_key_alone_and_is_otherwise_the_same(
     let before = record(&from);
     let mandate = mandate("st-mary");
     let resealing = Resealing { mandate: &mandate, identity: &identity, from: &from, to: &to };
-    let after = resealing.record(&before).unwrap();
+    let mut after = before.clone();
+    resealing.record(&mut after).unwrap();
     assert_eq!(try_open(&after, &identity, &to), Ok(VALUE.to_owned()));
     assert_eq!(try_open(&after, &identity, &from), Err(OpenError::WrongKey));
     assert_eq!(after.key_id(), Some(to.id()));
@@ -32,10 +33,12 @@ fn a_record_sealed_anew_opens_under_the_new_key_alone_and_is_otherwise_the_same(
 #[test]
 fn a_mandate_is_for_one_tenant() {
     let (from, to, identity) = (key(), other_key(), identity());
-    let record = record(&from);
+    let before = record(&from);
+    let mut record = before.clone();
     let mandate = mandate("st-john");
     let resealing = Resealing { mandate: &mandate, identity: &identity, from: &from, to: &to };
-    assert_eq!(resealing.record(&record), Err(ResealError::NotMandated));
+    assert_eq!(resealing.record(&mut record), Err(ResealError::NotMandated));
+    assert_eq!(record, before);
 }
 
 #[test]
@@ -45,7 +48,9 @@ fn what_does_not_open_is_not_sealed_anew() {
     *sealed_bytes(&mut record).last_mut().unwrap() ^= 1;
     let mandate = mandate("st-mary");
     let resealing = Resealing { mandate: &mandate, identity: &identity, from: &from, to: &to };
-    assert_eq!(resealing.record(&record), Err(ResealError::Open(OpenError::Authentication)));
+    let before = record.clone();
+    assert_eq!(resealing.record(&mut record), Err(ResealError::Open(OpenError::Authentication)));
+    assert_eq!(record, before);
 }
 
 #[test]
@@ -57,7 +62,8 @@ fn an_index_is_made_anew_from_the_value_and_bound_again() {
     let (old, new) = (record.index, index_key([8; 32], "st-mary"));
     let mandate = mandate("st-mary");
     let resealing = Resealing { mandate: &mandate, identity: &identity, from: &from, to: &to };
-    let after = resealing.indexed(&record, class, &new, Timestamp(u64::MAX)).unwrap();
+    let mut after = record;
+    resealing.indexed(&mut after, class, &new, Timestamp(u64::MAX)).unwrap();
     let normalized = class.normalize(&plain(VALUE), Timestamp(u64::MAX)).unwrap();
     assert_eq!(after.index, Some(blind_index(&new, class.name(), &normalized)));
     assert_ne!(after.index, old);
