@@ -413,7 +413,7 @@ async fn a_kms_that_throttles_costs_open_keys_nothing_and_cold_ones_a_bounded_wa
                         Ok(_) => return longest,
                         Err(error) => assert_eq!(error.reason(), v1::Reason::KmsUnavailable),
                     }
-                    assert!(begin.elapsed() < SOON, "a cold key is never opened");
+                    assert!(begin.elapsed() < SOON * 4, "a cold key is never opened");
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             })

@@ -246,8 +246,11 @@ async fn serve(mut shift: Shift) -> bool {
         }
         Err(Stop::Trouble(why)) => {
             tracing::warn!(%job, kind, why, "a job was laid down, to be taken up later");
-            // How far it was is of use to who watches, and lost otherwise.
-            let _ = shift.report().await;
+            // How far it was is of use to who watches. The trouble may have been that it stood still for too long.
+            if matches!(shift.report().await, Err(Stop::Lost)) {
+                tracing::warn!(%job, kind, "a job was taken over by another worker");
+                return true;
+            }
             shift.release().await;
             return false;
         }
