@@ -123,7 +123,9 @@ impl Vault {
                     return Ok((new.into(), true));
                 }
                 // Somebody else was faster. What was to be replaced is replaced then.
-                Err(LogError::Conflict { .. }) => replace = active.map(|active| active.version),
+                Err(LogError::Conflict { .. }) => {
+                    replace = Some(active.map_or(newest, |active| active.version));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
