@@ -5,7 +5,17 @@ use std::path::PathBuf;
 use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["vault/v1/vault.proto", "vault/v1/audit.proto", "vault/v1/keys.proto"];
+    let files = [
+        "vault/v1/vault.proto",
+        "vault/v1/audit.proto",
+        "vault/v1/keys.proto",
+        "vault/v1/second_factor.proto",
+        "vault/v1/principals.proto",
+        "vault/v1/break_glass.proto",
+        "vault/v1/sessions.proto",
+        "vault/v1/policy.proto",
+        "vault/v1/honeytokens.proto",
+    ];
     for file in files {
         println!("cargo::rerun-if-changed={file}");
     }
@@ -22,6 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ".vault.v1.SubjectId",
             ".vault.v1.AuditQueryRequest",
             ".vault.v1.MaskResult",
+            ".vault.v1.OpenSessionResponse",
         ])
         .compile_fds(descriptors)?;
     Ok(())

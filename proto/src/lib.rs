@@ -1,7 +1,6 @@
 //! The wire API of phi-vault, generated from the `.proto` files beside this crate, and nothing else.
 //!
-//! The `.proto` files are the documentation of the API: `vault/v1/vault.proto`, `vault/v1/audit.proto`
-//! and `vault/v1/keys.proto`.
+//! The `.proto` files in `vault/v1` are the documentation of the API.
 #![forbid(unsafe_code)]
 #![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
 
@@ -20,7 +19,7 @@ pub mod v1 {
         };
     }
 
-    silent_debug!(Value, SubjectId, AuditQueryRequest, MaskResult, mask_result::Outcome);
+    silent_debug!(Value, SubjectId, AuditQueryRequest, MaskResult, mask_result::Outcome, OpenSessionResponse);
 }
 
 /// The file descriptors, encoded, for gRPC reflection.

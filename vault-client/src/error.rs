@@ -82,6 +82,16 @@ reasons! {
         JobUnderWay "JOB_UNDER_WAY" "another job of this kind is under way for the tenant";
         JobState "JOB_STATE" "the job is not in a state for that";
         SecondPerson "SECOND_PERSON" "it needs another person than who asked";
+        SecondFactor "SECOND_FACTOR" "it needs a fresh second factor";
+        GrantState "GRANT_STATE" "the grant is not in a state for that";
+        GrantScope "GRANT_SCOPE" "the grant is not about that";
+        GrantChanged "GRANT_CHANGED" "the grant's terms are not those that were seen";
+        ReviewOverdue "REVIEW_OVERDUE" "an earlier grant was not reviewed in time";
+        LimitReached "LIMIT_REACHED" "over a limit of this identity's";
+        ChangedMeanwhile "CHANGED_MEANWHILE" "somebody else changed it meanwhile";
+        Taken "TAKEN" "the id or the identity is another's";
+        Configured "CONFIGURED" "it comes from the configuration's file";
+        SessionInvalid "SESSION_INVALID" "the access token or the session is not good, or is over";
     }
     own {
         Connection "CONNECTION" "the vault can't be reached";

@@ -52,6 +52,7 @@ mod tests {
             action: Action::Mask,
             class: Some(ClassName::parse(&format!("c{class}")).unwrap()),
             purpose: None,
+            grant: None,
         }
     }
 

@@ -8,8 +8,8 @@ use arc_swap::ArcSwap;
 use crate::access::decisions::Decisions;
 use crate::access::question::Asked;
 use crate::access::{
-    Action, Caller, Credential, Directory, OpenAction, Permit, Policies, Principal, Question, TenantScope,
-    Verdict,
+    Action, Caller, Credential, Directory, GrantSeen, OpenAction, Permit, Policies, Principal, Question,
+    TenantScope, Verdict,
 };
 use crate::domain::class::MaskView;
 use crate::domain::{ClassName, Purpose, Record, RequestId, TenantId, Timestamp};
@@ -140,7 +140,7 @@ impl Access {
     /// Whether the caller may do it with the vault as a whole: read the log of all tenants, and of none. Only roles
     /// that are held everywhere count.
     pub fn decide_for_vault(&self, caller: &Caller, action: Action) -> Verdict {
-        let question = Question { action, class: None, purpose: None };
+        let question = Question { action, class: None, purpose: None, grant: None };
         self.state.load().decide(caller, &TenantScope::All, question)
     }
 
@@ -152,6 +152,17 @@ impl Access {
         request: RequestId,
         tenant: &TenantId,
         purpose: Option<Purpose>,
+        records: Vec<Record>,
+    ) -> (Permit<A>, Vec<Verdict>) {
+        self.sort_out(caller, request, tenant, (purpose, None), records)
+    }
+
+    fn sort_out<A: OpenAction>(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+        tenant: &TenantId,
+        (purpose, grant): (Option<Purpose>, Option<GrantSeen>),
         records: Vec<Record>,
     ) -> (Permit<A>, Vec<Verdict>) {
         let state = self.state.load();
@@ -166,7 +177,7 @@ impl Access {
             } else if let Some((_, verdict)) = by_class.iter().find(|(class, _)| *class == record.class) {
                 verdict.clone()
             } else {
-                let question = Question { action: A::ACTION, class: Some(&record.class), purpose };
+                let question = Question { action: A::ACTION, class: Some(&record.class), purpose, grant };
                 let verdict = state.decide(caller, &place, question);
                 by_class.push((record.class.clone(), verdict.clone()));
                 verdict
@@ -183,7 +194,7 @@ impl Access {
 
     /// How much of a value the caller's masks show.
     pub fn mask_view(&self, caller: &Caller, tenant: &TenantId) -> MaskView {
-        let question = Question { action: Action::MaskYear, class: None, purpose: None };
+        let question = Question { action: Action::MaskYear, class: None, purpose: None, grant: None };
         if self.decide(caller, tenant, question).allowed { MaskView::Year } else { MaskView::Standard }
     }
 }
@@ -232,6 +243,7 @@ impl State {
             action: question.action,
             class: question.class.cloned(),
             purpose: question.purpose,
+            grant: question.grant,
         };
         self.decisions.get_or_decide(asked, |asked| self.policies.evaluate(asked))
     }

@@ -42,7 +42,7 @@ fn record(number: u8, tenant: &str, of: &str) -> Record {
 }
 
 fn ask(action: Action) -> Question<'static> {
-    Question { action, class: None, purpose: Some(Purpose::Treatment) }
+    Question { action, class: None, purpose: Some(Purpose::Treatment), grant: None }
 }
 
 fn request() -> RequestId {
@@ -148,7 +148,7 @@ fn a_verdict_is_kept_for_the_whole_question_only() {
     let (demo, other) = (test_tenant(), TenantId::parse("other").unwrap());
     let (ssn, dob) = (class("ssn"), class("dob"));
     let allowed = |caller: &Caller, tenant, action, class, purpose| {
-        access.decide(caller, tenant, Question { action, class: Some(class), purpose }).allowed
+        access.decide(caller, tenant, Question { action, class: Some(class), purpose, grant: None }).allowed
     };
     let console = test_caller(Role::Console);
     let treatment = Some(Purpose::Treatment);
@@ -279,8 +279,12 @@ fn masks_show_the_year_to_services_only() {
 fn a_kept_verdict_costs_next_to_nothing() {
     let access = test_access();
     let (caller, tenant, ssn) = (test_caller(Role::Service), test_tenant(), class("ssn"));
-    let question =
-        Question { action: Action::Detokenize, class: Some(&ssn), purpose: Some(Purpose::Treatment) };
+    let question = Question {
+        action: Action::Detokenize,
+        class: Some(&ssn),
+        purpose: Some(Purpose::Treatment),
+        grant: None,
+    };
     access.decide(&caller, &tenant, question);
     let rounds = 100_000;
     let start = Instant::now();

@@ -8,17 +8,19 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::access::testing::{
-    test_caller, test_caller_everywhere, test_directory, test_policies, test_tenant,
+    test_caller, test_caller_everywhere, test_directory, test_person, test_person_everywhere, test_policies,
+    test_tenant,
 };
-use crate::access::{Access, Action, Caller, Policies, Question, Role};
+use crate::access::{Access, Action, Caller, GrantSeen, Policies, Question, Role};
 use crate::domain::{ClassName, Environment, JobKind, Purpose, TenantId};
 
 const HEAD: &str = "\
 # What the default policies (default.cedar) allow, by role and action. What is not listed is denied.
 #
 # A test asks for every combination of role, action, class of data (npi, which is public; ssn; none: may it be
-# done at all), purpose of use (each, and none), relation to the tenant, and environment (prod, dev), merges
-# what is the same, and compares. `UPDATE_MATRIX=1 cargo test -p vault-server --lib access::matrix` writes this
+# done at all), purpose of use (each, and none; BTG and TREAT also under a grant of break-glass that covers the value),
+# relation to the tenant, environment (prod, dev), and kind of principal (person, program), merges what is the same, and
+# compares. `UPDATE_MATRIX=1 cargo test -p vault-server --lib access::matrix` writes this
 # file anew: review the difference.
 #
 #   own           a tenant at which the role is held
@@ -30,6 +32,8 @@ const HEAD: &str = "\
 
 /// What a question is about, in relation to where the role is held.
 const RELATIONS: &[&str] = &["own", "other", "everywhere", "vault", "vault (at *)"];
+/// Purposes that are asked for under a grant, too: the one that grants are for, and one that they are not.
+const GRANTED: &[Purpose] = &[Purpose::BreakTheGlass, Purpose::Treatment];
 const CLASSES: &[&str] = &["class npi", "class ssn", "at all"];
 const ENVIRONMENTS: &[&str] = &["in prod", "in dev"];
 
@@ -43,22 +47,33 @@ fn matrix(policies: impl Fn(&str) -> Policies) -> String {
         .collect();
     let mut text = HEAD.to_owned();
     for &role in Role::ALL {
-        let callers = [test_caller(role), test_caller_everywhere(role)];
-        let _ = writeln!(text, "\n{role}");
-        let mut never = Vec::new();
-        for &action in Action::ALL {
-            let lines = merged(|environment, class, relation| {
-                cell(&access[environment], &callers, action, class, relation)
-            });
-            if lines.is_empty() {
-                never.push(action.as_str());
-            }
-            for (place, cell) in lines {
-                write_wrapped(&mut text, &format!("{:<17} {place}: ", action.as_str()), &cell);
-            }
+        let program = block(&access, &[test_caller(role), test_caller_everywhere(role)]);
+        let person = block(&access, &[test_person(role), test_person_everywhere(role)]);
+        if program == person {
+            let _ = write!(text, "\n{role}\n{program}");
+        } else {
+            let _ = write!(text, "\n{role} (a person)\n{person}\n{role} (a program)\n{program}");
         }
-        write_wrapped(&mut text, &format!("{:<17} ", "never"), &never.join(" "));
     }
+    text
+}
+
+/// What callers that hold a role may do, at one tenant and everywhere.
+fn block(access: &[Access], callers: &[Caller; 2]) -> String {
+    let mut text = String::new();
+    let mut never = Vec::new();
+    for &action in Action::ALL {
+        let lines = merged(|environment, class, relation| {
+            cell(&access[environment], callers, action, class, relation)
+        });
+        if lines.is_empty() {
+            never.push(action.as_str());
+        }
+        for (place, cell) in lines {
+            write_wrapped(&mut text, &format!("{:<17} {place}: ", action.as_str()), &cell);
+        }
+    }
+    write_wrapped(&mut text, &format!("{:<17} ", "never"), &never.join(" "));
     text
 }
 
@@ -68,8 +83,10 @@ fn cell(access: &Access, callers: &[Caller; 2], action: Action, class: usize, re
     let class = CLASSES[class].strip_prefix("class ").filter(|_| action.of_class());
     let class = class.map(|name| ClassName::parse(name).unwrap());
     let purposes: Vec<_> = [None].into_iter().chain(Purpose::ALL.iter().copied().map(Some)).collect();
-    let allowed = purposes.iter().filter(|purpose| {
-        let question = Question { action, class: class.as_ref(), purpose: **purpose };
+    let mut asked: Vec<_> = purposes.iter().map(|purpose| (*purpose, None)).collect();
+    asked.extend(GRANTED.iter().map(|purpose| (Some(*purpose), Some(GrantSeen { approvals: 1 }))));
+    let allowed = asked.iter().filter(|(purpose, grant)| {
+        let question = Question { action, class: class.as_ref(), purpose: *purpose, grant: *grant };
         let verdict = match RELATIONS[relation] {
             "own" => access.decide(here, &test_tenant(), question),
             "other" => access.decide(here, &other, question),
@@ -79,10 +96,14 @@ fn cell(access: &Access, callers: &[Caller; 2], action: Action, class: usize, re
         };
         verdict.allowed
     });
-    let allowed: Vec<_> = allowed.map(|purpose| purpose.map_or("(none)", Purpose::code)).collect();
+    let name = |(purpose, grant): &(Option<Purpose>, Option<GrantSeen>)| {
+        let purpose = purpose.map_or("(none)", Purpose::code);
+        if grant.is_some() { format!("{purpose}+grant") } else { purpose.to_owned() }
+    };
+    let allowed: Vec<_> = allowed.map(name).collect();
     match allowed.len() {
         0 => "no".to_owned(),
-        n if n == purposes.len() => "yes".to_owned(),
+        n if n == asked.len() => "yes".to_owned(),
         _ => allowed.join(" "),
     }
 }
@@ -224,13 +245,15 @@ fn without_policies_the_matrix_is_empty() {
 fn every_action_is_in_the_matrix_of_every_role() {
     let text = matrix(test_policies);
     let roles: Vec<_> = text.strip_prefix(HEAD).unwrap().trim().split("\n\n").collect();
-    assert_eq!(roles.len(), Role::ALL.len());
-    for (block, role) in roles.iter().zip(Role::ALL) {
-        assert_eq!(block.lines().next(), Some(role.as_str()));
+    for block in &roles {
         for action in Action::ALL {
-            assert!(block.split_whitespace().any(|word| word == action.as_str()), "{role} {action}");
+            assert!(block.split_whitespace().any(|word| word == action.as_str()), "{block} {action}");
         }
     }
+    let mut heads: Vec<_> =
+        roles.iter().filter_map(|block| block.lines().next()?.split(' ').next()).collect();
+    heads.dedup();
+    assert_eq!(heads, Role::ALL.iter().map(|role| role.as_str()).collect::<Vec<_>>());
 }
 
 /// What policy is asked for at each call of the API; for jobs it depends on their kind.
@@ -266,7 +289,29 @@ const CALLS: &[(&str, Action)] = &[
     ("CancelJob", Action::JobControl),
     ("ListJobs", Action::JobRead),
     ("WatchJob", Action::JobRead),
+    ("ListPrincipals", Action::PrincipalRead),
+    ("PutPrincipal", Action::PrincipalChange),
+    ("SetPrincipalState", Action::PrincipalChange),
+    ("EnrollSecurityKey", Action::PrincipalChange),
+    ("RevokeSecurityKey", Action::PrincipalChange),
+    ("RequestGrant", Action::GrantRequest),
+    ("ApproveGrant", Action::GrantApprove),
+    ("DenyGrant", Action::GrantApprove),
+    ("Reveal", Action::Detokenize),
+    ("CloseGrant", Action::GrantEnd),
+    ("ReviewGrant", Action::GrantReview),
+    ("ListGrants", Action::GrantRead),
+    ("GetGrant", Action::GrantRead),
+    ("CheckPolicies", Action::PolicyRead),
+    ("GetMatrix", Action::PolicyRead),
+    ("ExplainAccess", Action::PolicyRead),
+    ("PlantHoneytoken", Action::HoneytokenChange),
+    ("ListHoneytokens", Action::HoneytokenRead),
+    ("RemoveHoneytoken", Action::HoneytokenChange),
 ];
+
+/// Calls for which policy is not asked: whoever is known may make them, about itself and nobody else.
+const ABOUT_ONESELF: &[&str] = &["WhoAmI", "BeginSecondFactor", "OpenSession", "CloseSession"];
 
 #[test]
 fn every_call_of_the_api_has_its_action() {
@@ -278,7 +323,8 @@ fn every_call_of_the_api_has_its_action() {
         calls.extend(names.map(|name| name.trim().to_owned()));
     }
     calls.sort();
-    let mut known: Vec<_> = CALLS.iter().map(|(call, _)| (*call).to_owned()).collect();
+    let of_policy = CALLS.iter().map(|(call, _)| *call);
+    let mut known: Vec<_> = of_policy.chain(ABOUT_ONESELF.iter().copied()).map(str::to_owned).collect();
     known.sort();
     known.dedup();
     assert_eq!(calls, known);

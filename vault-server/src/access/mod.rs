@@ -37,5 +37,5 @@ pub use identity::InvalidIdentity;
 pub use permit::{OpenAction, Permit};
 pub use policy::{InvalidPolicy, Policies, PolicyError};
 pub use principal::{Caller, Principal, PrincipalKind, TenantScope};
-pub use question::{Action, Question, Reason, Verdict};
+pub use question::{Action, GrantSeen, Question, Reason, Verdict};
 pub use role::{Role, RoleSet};

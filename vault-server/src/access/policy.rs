@@ -153,6 +153,11 @@ impl Policies {
             let purpose = types.uid(&types.purpose, purpose.code());
             context.push(("purpose".to_owned(), RestrictedExpression::new_entity_uid(purpose)));
         }
+        if let Some(grant) = asked.grant {
+            let approvals = RestrictedExpression::new_long(grant.approvals.into());
+            let grant = RestrictedExpression::new_record([("approvals".to_owned(), approvals)]);
+            context.push(("grant".to_owned(), grant.map_err(BadQuestion::new)?));
+        }
         let context = Context::from_pairs(context).map_err(BadQuestion::new)?;
         let request = Request::new(principal.clone(), action, resource.clone(), context, Some(&self.schema))
             .map_err(BadQuestion::new)?;

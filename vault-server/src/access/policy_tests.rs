@@ -15,6 +15,7 @@ fn asked(action: Action, class: Option<&str>) -> Asked {
         action,
         class: class.map(|class| ClassName::parse(class).unwrap()),
         purpose: None,
+        grant: None,
     }
 }
 

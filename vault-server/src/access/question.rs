@@ -69,6 +69,26 @@ actions! {
     JobApprove "job_approve";
     /// Pause, resume and cancel jobs.
     JobControl "job_control";
+    /// See principals.
+    PrincipalRead "principal_read";
+    /// Provision, change, disable principals; enroll and revoke their security keys.
+    PrincipalChange "principal_change";
+    /// Ask for a grant of break-glass.
+    GrantRequest "grant_request";
+    /// Approve or deny one.
+    GrantApprove "grant_approve";
+    /// End one.
+    GrantEnd "grant_end";
+    /// Review one.
+    GrantReview "grant_review";
+    /// See grants of others.
+    GrantRead "grant_read";
+    /// Check, see and explain policies.
+    PolicyRead "policy_read";
+    /// See honeytokens.
+    HoneytokenRead "honeytoken_read";
+    /// Plant and remove honeytokens.
+    HoneytokenChange "honeytoken_change";
 }
 
 impl Action {
@@ -92,7 +112,17 @@ impl Action {
             | Self::KeyShred
             | Self::JobRead
             | Self::JobApprove
-            | Self::JobControl => false,
+            | Self::JobControl
+            | Self::PrincipalRead
+            | Self::PrincipalChange
+            | Self::GrantRequest
+            | Self::GrantApprove
+            | Self::GrantEnd
+            | Self::GrantReview
+            | Self::GrantRead
+            | Self::PolicyRead
+            | Self::HoneytokenRead
+            | Self::HoneytokenChange => false,
         }
     }
 
@@ -123,6 +153,16 @@ pub struct Question<'a> {
     pub class: Option<&'a ClassName>,
     /// What for.
     pub purpose: Option<Purpose>,
+    /// Under which grant of break-glass.
+    pub grant: Option<GrantSeen>,
+}
+
+/// What policies see of a grant of break-glass. Whether it is the caller's own, is in force and covers what is asked for was
+/// found before they are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GrantSeen {
+    /// How many people approved it.
+    pub approvals: u32,
 }
 
 /// The answer.
@@ -173,4 +213,5 @@ pub(super) struct Asked {
     pub(super) action: Action,
     pub(super) class: Option<ClassName>,
     pub(super) purpose: Option<Purpose>,
+    pub(super) grant: Option<GrantSeen>,
 }

@@ -11,8 +11,8 @@ pub(crate) fn test_tenant() -> TenantId {
     TenantId::parse("demo").unwrap()
 }
 
-/// The default policies, in environment `dev`, and for each role two principals: `<role>`, who holds it at
-/// [`test_tenant`], and `<role>@all`, who holds it everywhere.
+/// The default policies, in environment `dev`, and for each role four principals: programs `<role>`, which
+/// holds it at [`test_tenant`], and `<role>@all`, which holds it everywhere; persons `<role>@person` and `<role>@person-all`.
 pub(crate) fn test_access() -> Access {
     Access::new(test_directory(), test_policies("dev"))
 }
@@ -26,13 +26,17 @@ pub(crate) fn test_policies(environment: &str) -> Policies {
 pub(crate) fn test_directory() -> Directory {
     let mut text = String::new();
     for role in Role::ALL {
-        for (id, scope) in
-            [(role.to_string(), test_tenant().to_string()), (format!("{role}@all"), "*".into())]
-        {
+        let (here, everywhere) = (test_tenant().to_string(), "*".to_owned());
+        for (id, kind, scope) in [
+            (role.to_string(), "service", &here),
+            (format!("{role}@all"), "service", &everywhere),
+            (format!("{role}@person"), "human", &here),
+            (format!("{role}@person-all"), "human", &everywhere),
+        ] {
             let path = id.replace('@', "/");
             write!(
                 text,
-                "[[principal]]\nid = '{id}'\nkind = 'service'\nidentities = ['spiffe://test.local/{path}']\n\
+                "[[principal]]\nid = '{id}'\nkind = '{kind}'\nidentities = ['spiffe://test.local/{path}']\n\
                  [principal.roles]\n'{scope}' = ['{role}']\n"
             )
             .unwrap();
@@ -60,4 +64,14 @@ pub(crate) fn test_caller(role: Role) -> Caller {
 /// A caller who holds `role` everywhere.
 pub(crate) fn test_caller_everywhere(role: Role) -> Caller {
     test_access().authenticate(&test_credential(&format!("{role}/all")), Timestamp(1)).unwrap()
+}
+
+/// A person who holds `role` at [`test_tenant`].
+pub(crate) fn test_person(role: Role) -> Caller {
+    test_access().authenticate(&test_credential(&format!("{role}/person")), Timestamp(1)).unwrap()
+}
+
+/// A person who holds `role` everywhere.
+pub(crate) fn test_person_everywhere(role: Role) -> Caller {
+    test_access().authenticate(&test_credential(&format!("{role}/person-all")), Timestamp(1)).unwrap()
 }

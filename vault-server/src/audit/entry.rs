@@ -19,7 +19,7 @@ use vault_proto::v1::{self as wire, AuditEntry};
 
 use super::text::printable;
 use crate::access::{Caller, Credential, PrincipalKind, TenantScope};
-use crate::domain::{ClassName, KeyId, Purpose, Record, RequestId, SubjectRef, TenantId, Timestamp, Token};
+use crate::domain::{ClassName, GrantId, KeyId, Purpose, Record, RequestId, SubjectRef, TenantId, Timestamp, Token};
 use crate::store::MAX_ENTRY;
 
 pub use vault_proto::v1::audit_entry::Action as AuditAction;
@@ -49,6 +49,8 @@ pub struct Draft {
     pub reason: String,
     /// The caller's ticket; encoded, and cut after 128 characters.
     pub ticket: String,
+    /// The grant of break-glass that it is about, or was done under.
+    pub grant: Option<GrantId>,
     /// Ids of the policies that decided.
     pub policies: BTreeSet<String>,
     /// What was decided.
@@ -107,6 +109,7 @@ impl Draft {
             purpose: None,
             reason: String::new(),
             ticket: String::new(),
+            grant: None,
             policies: BTreeSet::new(),
             decision: Decision::Allow,
             cause: "",
@@ -267,6 +270,7 @@ impl Draft {
             purpose: self.purpose.map(|purpose| purpose.code().to_owned()).unwrap_or_default(),
             reason: printable(&self.reason, MAX_REASON),
             ticket: printable(&self.ticket, MAX_TICKET),
+            grant: self.grant.map(|grant| grant.to_string()).unwrap_or_default(),
             ..AuditEntry::default()
         }
     }

@@ -77,6 +77,18 @@ random_id! {
     JobId
 }
 random_id! {
+    /// A grant of break-glass.
+    GrantId
+}
+random_id! {
+    /// Something to sign with a security key, once.
+    ChallengeId
+}
+random_id! {
+    /// An alert, wherever it is delivered.
+    AlertId
+}
+random_id! {
     /// One request; in the log, in the answer's RequestInfo, in traces.
     RequestId
 }

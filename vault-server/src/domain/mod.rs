@@ -10,7 +10,7 @@ pub mod secret;
 pub mod time;
 
 pub use id::{
-    ClassName, IdempotencyKey, InstanceId, JobId, KeyId, KeyVersion, LeaseName, PrincipalId, RequestId,
+    AlertId, ChallengeId, ClassName, GrantId, IdempotencyKey, InstanceId, JobId, KeyId, KeyVersion, LeaseName, PrincipalId, RequestId,
     TenantId, VaultId,
 };
 pub use index::{BlindIndex, SubjectRef};

@@ -109,6 +109,42 @@ fn wire(problem: &Problem) -> Wire {
             R::SecondPerson,
             "it needs two people: another than who asked, and no service",
         ),
+        Problem::SecondFactor(_) => (
+            C::PermissionDenied,
+            R::SecondFactor,
+            "it needs a fresh touch of a security key, for this very request",
+        ),
+        Problem::GrantState => (
+            C::FailedPrecondition,
+            R::GrantState,
+            "the grant is not in a state for that, is over, or is used up",
+        ),
+        Problem::GrantScope => (C::FailedPrecondition, R::GrantScope, "the grant is not about that"),
+        Problem::GrantChanged => {
+            (C::FailedPrecondition, R::GrantChanged, "the grant's terms are not those that were seen")
+        }
+        Problem::ReviewOverdue => (
+            C::FailedPrecondition,
+            R::ReviewOverdue,
+            "an earlier grant of the caller's was not reviewed in time: have it reviewed first",
+        ),
+        Problem::LimitReached { .. } => {
+            (C::ResourceExhausted, R::LimitReached, "over a limit of the caller's")
+        }
+        Problem::ChangedMeanwhile => {
+            (C::Aborted, R::ChangedMeanwhile, "somebody else changed it meanwhile: look again")
+        }
+        Problem::Taken => (C::AlreadyExists, R::Taken, "the id or an identity is another's"),
+        Problem::Configured => (
+            C::FailedPrecondition,
+            R::Configured,
+            "it comes from the configuration's file, and is changed there",
+        ),
+        Problem::SessionInvalid(_) => (
+            C::Unauthenticated,
+            R::SessionInvalid,
+            "the access token or the session is not good, or is over: log in again",
+        ),
         Problem::Internal => (C::Internal, R::Internal, "a fault of the vault's own; its log has more"),
     };
     Wire { code, reason, text: text.to_owned() }

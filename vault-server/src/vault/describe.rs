@@ -79,7 +79,11 @@ impl Vault {
         if record.tenant != *tenant {
             return Err((Problem::NotFound, Outcome::ForeignTenant));
         }
-        let verdict = self.decide(cx, tenant, Question { action, class: Some(&record.class), purpose: None });
+        let verdict = self.decide(
+            cx,
+            tenant,
+            Question { action, class: Some(&record.class), purpose: None, grant: None },
+        );
         add_policies(policies, &verdict);
         if verdict.allowed { Ok(record) } else { Err((Problem::NotFound, Outcome::Denied)) }
     }

@@ -45,7 +45,8 @@ impl Vault {
         let count = values.len();
         let refused = || std::iter::repeat_with(denied).take(count).collect();
         self.allow(cx, &mut draft, &tenant, whole(Action::Find, None), refused).await?;
-        let question = Question { action: Action::Find, class: Some(class.name()), purpose: None };
+        let question =
+            Question { action: Action::Find, class: Some(class.name()), purpose: None, grant: None };
         self.allow(cx, &mut draft, &tenant, question, refused).await?;
         let keys = self.parts.keyring.index_keys(&tenant).await?;
         let limit = if limit == 0 { Self::USUAL_MATCHES } else { limit };

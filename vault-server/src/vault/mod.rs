@@ -242,7 +242,7 @@ fn denied_tokens(tokens: &[ParsedToken]) -> Vec<Item> {
 
 /// A question about an action as a whole.
 fn whole(action: Action, purpose: Option<Purpose>) -> Question<'static> {
-    Question { action, class: None, purpose }
+    Question { action, class: None, purpose, grant: None }
 }
 
 /// What the items of a request say about it.

@@ -137,7 +137,8 @@ impl Vault {
         if record.tenant != *tenant {
             return Err((Problem::NotFound, Outcome::ForeignTenant, None));
         }
-        let question = Question { action: A::ACTION, class: Some(&record.class), purpose: draft.purpose };
+        let question =
+            Question { action: A::ACTION, class: Some(&record.class), purpose: draft.purpose, grant: None };
         let verdict = self.decide(cx, tenant, question);
         add_policies(&mut draft.policies, &verdict);
         if !verdict.allowed {

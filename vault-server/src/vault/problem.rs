@@ -79,6 +79,31 @@ pub enum Problem {
     JobState,
     /// It needs another person than who asked.
     SecondPerson,
+    /// It needs a fresh second factor; why the one that came is none, for the log.
+    SecondFactor(&'static str),
+    /// The grant waits, is over, or is used up.
+    GrantState,
+    /// The grant is not about that.
+    GrantScope,
+    /// The grant's terms are not those that were seen.
+    GrantChanged,
+    /// A grant of the caller's was not reviewed in time.
+    ReviewOverdue,
+    /// Over a limit of the principal's: which, for the log, and when it ends.
+    LimitReached {
+        /// Its name.
+        limit: &'static str,
+        /// From when on there is room again.
+        again: Duration,
+    },
+    /// Somebody else changed it meanwhile.
+    ChangedMeanwhile,
+    /// The id or an identity is another's.
+    Taken,
+    /// It comes from the configuration's file.
+    Configured,
+    /// The access token or the session is not good, or is over; why, for the log.
+    SessionInvalid(&'static str),
     /// A fault of the vault's own.
     Internal,
 }
@@ -146,6 +171,15 @@ impl Problem {
             Self::JobUnderWay => "job_under_way",
             Self::JobState => "job_state",
             Self::SecondPerson => "second_person",
+            Self::SecondFactor(cause) | Self::SessionInvalid(cause) => cause,
+            Self::GrantState => "grant_state",
+            Self::GrantScope => "grant_scope",
+            Self::GrantChanged => "grant_changed",
+            Self::ReviewOverdue => "review_overdue",
+            Self::LimitReached { limit, .. } => limit,
+            Self::ChangedMeanwhile => "changed_meanwhile",
+            Self::Taken => "taken",
+            Self::Configured => "configured",
             Self::Internal => "internal",
         }
     }
@@ -157,6 +191,7 @@ impl Problem {
                 Some(Duration::from_millis(200))
             }
             Self::KmsUnavailable | Self::ShuttingDown => Some(Duration::from_secs(1)),
+            Self::LimitReached { again, .. } => Some(*again),
             _ => None,
         }
     }

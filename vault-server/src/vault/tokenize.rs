@@ -90,8 +90,12 @@ impl Vault {
             .map(|item| {
                 let new = item.map_err(|refused| refused.problem)?;
                 let class = self.parts.classes.get(&new.class).ok_or(Problem::ClassUnknown)?;
-                let question =
-                    Question { action: Action::Tokenize, class: Some(class.name()), purpose: None };
+                let question = Question {
+                    action: Action::Tokenize,
+                    class: Some(class.name()),
+                    purpose: None,
+                    grant: None,
+                };
                 let verdict = self.decide(cx, tenant, question);
                 add_policies(&mut draft.policies, &verdict);
                 if !verdict.allowed {
