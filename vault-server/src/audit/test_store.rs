@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::domain::{
-    BlindIndex, ClassName, Job, JobPlace, KeyId, KeyPurpose, KeyRecord, KeyVersion, LeaseName, Record,
-    SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
+    BlindIndex, ClassName, Entity, EntityPlace, EntityScope, Job, JobPlace, KeyId, KeyPurpose, KeyRecord,
+    KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
     Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
@@ -226,6 +226,17 @@ impl Store for TestStore {
         unreachable!()
     }
     async fn jobs(&self, _: Option<&JobPlace>, _: usize) -> Result<Vec<Job>, StoreError> {
+        unreachable!()
+    }
+    async fn entity(&self, _: &EntityPlace) -> Result<Option<Entity>, StoreError> {
+        unreachable!()
+    }
+    async fn entities(
+        &self,
+        _: &EntityScope,
+        _: Option<&EntityPlace>,
+        _: usize,
+    ) -> Result<Vec<Entity>, StoreError> {
         unreachable!()
     }
     async fn keys(&self, _: Option<&TenantId>, _: KeyPurpose) -> Result<Vec<KeyRecord>, StoreError> {

@@ -1,6 +1,7 @@
 //! The words of the vault as types. No I/O, no async, no serialization of secrets.
 
 pub mod class;
+pub mod entity;
 pub mod id;
 pub mod index;
 pub mod job;
@@ -9,6 +10,7 @@ pub mod record;
 pub mod secret;
 pub mod time;
 
+pub use entity::{Entity, EntityKind, EntityName, EntityPlace, EntityScope, MAX_ENTITY};
 pub use id::{
     AlertId, ChallengeId, ClassName, GrantId, IdempotencyKey, InstanceId, JobId, KeyId, KeyVersion, LeaseName, PrincipalId, RequestId,
     TenantId, VaultId,

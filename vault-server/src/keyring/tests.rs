@@ -8,8 +8,8 @@ use super::flight::LINGER;
 use super::versions::FRESH;
 use super::*;
 use crate::domain::{
-    BlindIndex, Body, ClassName, Environment, Job, JobPlace, KeyState, KeyVersion, LeaseName, Record, Sealed,
-    SubjectRef, Timestamp, Token, VaultId,
+    BlindIndex, Body, ClassName, Entity, EntityPlace, EntityScope, Environment, Job, JobPlace, KeyState,
+    KeyVersion, LeaseName, Record, Sealed, SubjectRef, Timestamp, Token, VaultId,
 };
 use crate::kms::KeyContext;
 use crate::kms::testing::{Mood, TestKms};
@@ -116,6 +116,17 @@ impl Store for KeyStore {
         no()
     }
     async fn jobs(&self, _: Option<&JobPlace>, _: usize) -> Result<Vec<Job>, StoreError> {
+        no()
+    }
+    async fn entity(&self, _: &EntityPlace) -> Result<Option<Entity>, StoreError> {
+        no()
+    }
+    async fn entities(
+        &self,
+        _: &EntityScope,
+        _: Option<&EntityPlace>,
+        _: usize,
+    ) -> Result<Vec<Entity>, StoreError> {
         no()
     }
     async fn keys(

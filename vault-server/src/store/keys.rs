@@ -16,9 +16,11 @@
 //! | `Postings`   | index key (length 1, bytes), sequence(8)          | empty                              |
 //! | `Leases`     | name                                              | the lease                          |
 //! | `Jobs`       | tenant (bytes, or none), 0(1), kind(1)            | the job                            |
+//! | `Entities`   | kind(1), tenant (bytes, or none), 0(1), name      | the entity                         |
 //! | `Meta`       | `format`, `identity`, `records`, `derived`, `checkpoint` | see [`super::row`]          |
 //!
-//! A tenant's name has no byte below `-`: with a 0 behind it, jobs sort as their tenants do, the vault's own first.
+//! A tenant's name has no byte below `-`: with a 0 behind it, jobs and entities sort as their tenants do, the vault's own
+//! first. An entity's name may have any bytes: the first 0 behind the kind ends the tenant.
 //!
 //! Every row, an empty one too, ends with the checksum of [`super::row`].
 //!
@@ -26,8 +28,8 @@
 //! index: an erased one is found by its token only.
 
 use crate::domain::{
-    BlindIndex, Body, ClassName, JobKind, JobPlace, KeyId, KeyPurpose, KeyVersion, Record, SubjectRef,
-    TenantId, Timestamp, Token,
+    BlindIndex, Body, ClassName, EntityKind, EntityName, EntityPlace, EntityScope, JobKind, JobPlace, KeyId,
+    KeyPurpose, KeyVersion, Record, SubjectRef, TenantId, Timestamp, Token,
 };
 use crate::store::TileId;
 
@@ -49,11 +51,12 @@ pub(crate) enum Space {
     Meta = 12,
     Leases = 13,
     Jobs = 14,
+    Entities = 15,
 }
 
 impl Space {
     /// All of them, in the order of their numbers, which count from 1 without a gap.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Records,
         Self::Subjects,
         Self::Indexes,
@@ -68,6 +71,7 @@ impl Space {
         Self::Meta,
         Self::Leases,
         Self::Jobs,
+        Self::Entities,
     ];
 
     /// Name of a row of this space in errors, and of the space in engines that name theirs.
@@ -87,6 +91,7 @@ impl Space {
             Self::Meta => "meta",
             Self::Leases => "lease",
             Self::Jobs => "job",
+            Self::Entities => "entity",
         }
     }
 
@@ -167,11 +172,50 @@ pub(crate) fn job(place: &JobPlace) -> Vec<u8> {
 /// What [`job`] was made of.
 pub(crate) fn parse_job(key: &[u8]) -> Option<JobPlace> {
     let [name @ .., 0, kind] = key else { return None };
-    let tenant = match std::str::from_utf8(name).ok()? {
-        "" => None,
-        name => Some(TenantId::parse(name).ok()?),
-    };
-    Some(JobPlace { tenant, kind: JobKind::from_number(*kind)? })
+    Some(JobPlace { tenant: parse_tenant(name)?, kind: JobKind::from_number(*kind)? })
+}
+
+/// An entity.
+pub(crate) fn entity(place: &EntityPlace) -> Vec<u8> {
+    let mut key = entities_of(place.kind, place.tenant.as_ref());
+    key.extend_from_slice(place.name.as_bytes());
+    key
+}
+
+/// What [`entity`] was made of.
+pub(crate) fn parse_entity(key: &[u8]) -> Option<EntityPlace> {
+    let (kind, rest) = key.split_first()?;
+    let end = rest.iter().position(|byte| *byte == 0)?;
+    Some(EntityPlace {
+        kind: EntityKind::from_number(*kind)?,
+        tenant: parse_tenant(&rest[..end])?,
+        name: EntityName::new(&rest[end + 1..])?,
+    })
+}
+
+/// The beginning of the rows of entities that are read together; each goes on.
+pub(crate) fn entities(of: &EntityScope) -> Vec<u8> {
+    match of {
+        EntityScope::Kind(kind) => vec![kind.number()],
+        EntityScope::Tenant(kind, tenant) => entities_of(*kind, tenant.as_ref()),
+    }
+}
+
+fn entities_of(kind: EntityKind, tenant: Option<&TenantId>) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + 63 + 1 + EntityName::MAX_LEN);
+    key.push(kind.number());
+    key.extend_from_slice(tenant.map_or("", TenantId::as_str).as_bytes());
+    key.push(0);
+    key
+}
+
+/// The tenant of a key in which a 0 ends it. The inner `None`: the vault's own.
+#[expect(clippy::option_option, reason = "no tenant is not a malformed one")]
+fn parse_tenant(name: &[u8]) -> Option<Option<TenantId>> {
+    match std::str::from_utf8(name).ok()? {
+        "" => Some(None),
+        name => TenantId::parse(name).ok().map(Some),
+    }
 }
 
 /// When an answer may be forgotten.
@@ -312,6 +356,36 @@ mod tests {
         for bad in [&b""[..], b"\x01", b"\0", b"\0\0", b"\0\x06", b"a\x01", b"A\0\x01", b"a\0\0\x01"] {
             assert_eq!(parse_job(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn entities_sort_as_their_places_do_and_come_back() {
+        let tenants = [None, Some("-"), Some("0"), Some("a"), Some("a-b"), Some("a0"), Some("ab"), Some("b")];
+        let tenants = tenants.map(|name| name.and_then(|name| TenantId::parse(name).ok()));
+        let names = [&b"\0"[..], b"\0\0", b"\0a", b"a", b"a\0", b"ab", b"b\0\0", &[u8::MAX; 64]];
+        let mut places = Vec::new();
+        for (kind, tenant) in EntityKind::ALL.iter().flat_map(|kind| tenants.iter().map(move |t| (kind, t))) {
+            let place = |name| EntityPlace {
+                kind: *kind,
+                tenant: tenant.clone(),
+                name: EntityName::new(name).unwrap(),
+            };
+            places.extend(names.map(place));
+        }
+        places.sort();
+        places.dedup();
+        assert!(places.iter().is_sorted_by_key(entity));
+        for place in &places {
+            let key = entity(place);
+            assert_eq!(parse_entity(&key).as_ref(), Some(place));
+            for scope in places.iter().map(|other| EntityScope::Tenant(other.kind, other.tenant.clone())) {
+                assert_eq!(key.starts_with(&entities(&scope)), scope.contains(place), "{place:?} {scope:?}");
+            }
+        }
+        for bad in [&b""[..], b"\x01", b"\x01\0", b"\0\0a", b"\x0a\0a", b"\x01A\0a", b"\x01ab"] {
+            assert_eq!(parse_entity(bad), None, "{bad:?}");
+        }
+        assert_eq!(parse_entity(&[&b"\x01\0"[..], &[b'a'; 65]].concat()), None);
     }
 
     #[test]

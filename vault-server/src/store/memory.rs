@@ -12,12 +12,13 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::domain::{
-    BlindIndex, Body, ClassName, Job, JobPlace, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion,
-    LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
+    BlindIndex, Body, ClassName, Entity, EntityPlace, EntityScope, Job, JobPlace, KeyId, KeyPurpose,
+    KeyRecord, KeyState, KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token,
+    VaultIdentity,
 };
 use crate::store::{
-    Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, MAX_ENTRY, Remembered, Stats, Store,
-    StoreError, TileId, Write,
+    Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
+    TileId, Write, check_lengths,
 };
 
 /// A store in memory. Clones are the same store.
@@ -38,6 +39,7 @@ struct Rows {
     remembered: BTreeMap<[u8; 32], Remembered>,
     leases: BTreeMap<LeaseName, Lease>,
     jobs: BTreeMap<JobPlace, Job>,
+    entities: BTreeMap<EntityPlace, Entity>,
     logs: BTreeMap<LogId, LogRows>,
     /// What the next commit fails with.
     next_failure: Option<StoreError>,
@@ -128,7 +130,14 @@ impl Rows {
                 let there = self.jobs.get(&job.place).map(|there| there.revision);
                 there == job.revision.checked_sub(1)
             }
+            Write::PutEntity(entity) => self.entity_revision(&entity.place) == entity.revision.checked_sub(1),
+            Write::DropEntity { place, revision } => self.entity_revision(place) == Some(*revision),
+            Write::Stands { place, revision } => self.entity_revision(place) == *revision,
         }
+    }
+
+    fn entity_revision(&self, place: &EntityPlace) -> Option<u64> {
+        self.entities.get(place).map(|entity| entity.revision)
     }
 
     fn write(&mut self, write: Write) {
@@ -148,14 +157,18 @@ impl Rows {
             Write::PutJob(job) => {
                 self.jobs.insert(job.place.clone(), job);
             }
-            Write::Fence { .. } | Write::Active(_) | Write::Unused(_) => {}
+            Write::PutEntity(entity) => {
+                self.entities.insert(entity.place.clone(), entity);
+            }
+            Write::DropEntity { place, .. } => {
+                self.entities.remove(&place);
+            }
+            Write::Fence { .. } | Write::Active(_) | Write::Unused(_) | Write::Stands { .. } => {}
         }
     }
 
     fn commit(&mut self, log: LogId, change: Change) -> Result<Committed, StoreError> {
-        if change.entries.iter().any(|entry| entry.len() > MAX_ENTRY) {
-            return Err(StoreError::Unavailable { why: "a log entry is too long".to_owned() });
-        }
+        check_lengths(&change)?;
         for (number, write) in change.writes.iter().enumerate() {
             let twice = change.writes[..number].iter().any(|before| same_row(before, write));
             if twice || !self.check(write) {
@@ -184,8 +197,19 @@ fn is_under(record: &Record, key: KeyId) -> bool {
     matches!(record.body, Body::Sealed { key_id, .. } if key_id == key)
 }
 
+fn changed_entity(write: &Write) -> Option<&EntityPlace> {
+    match write {
+        Write::PutEntity(entity) => Some(&entity.place),
+        Write::DropEntity { place, .. } => Some(place),
+        _ => None,
+    }
+}
+
 fn same_row(a: &Write, b: &Write) -> bool {
     use Write::{Insert, InsertKey, PutJob, PutLease, Remember, Replace, ReplaceKey};
+    if let (Some(a), Some(b)) = (changed_entity(a), changed_entity(b)) {
+        return a == b;
+    }
     match (a, b) {
         (Insert(a) | Replace(a), Insert(b) | Replace(b)) => a.token == b.token,
         (InsertKey(a) | ReplaceKey(a), InsertKey(b) | ReplaceKey(b)) => name(a) == name(b) || a.id == b.id,
@@ -331,6 +355,24 @@ impl Store for MemoryStore {
         self.read(|rows| {
             let past = rows.jobs.values().filter(|job| after.is_none_or(|after| job.place > *after));
             past.take(limit).cloned().collect()
+        })
+    }
+
+    async fn entity(&self, place: &EntityPlace) -> Result<Option<Entity>, StoreError> {
+        self.read(|rows| rows.entities.get(place).cloned())
+    }
+
+    async fn entities(
+        &self,
+        of: &EntityScope,
+        after: Option<&EntityPlace>,
+        limit: usize,
+    ) -> Result<Vec<Entity>, StoreError> {
+        let is_past = |place: &EntityPlace| after.is_none_or(|after| place > after);
+        self.read(|rows| {
+            let found = rows.entities.values();
+            let found = found.filter(|entity| of.contains(&entity.place) && is_past(&entity.place));
+            found.take(limit).cloned().collect()
         })
     }
 

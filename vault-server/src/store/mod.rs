@@ -26,8 +26,8 @@ use bytes::Bytes;
 
 pub use self::lease::{Held, Lease, LeaseError, Leases};
 use crate::domain::{
-    BlindIndex, ClassName, Job, JobPlace, KeyId, KeyPurpose, KeyRecord, KeyVersion, LeaseName, Record,
-    SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
+    BlindIndex, ClassName, Entity, EntityPlace, EntityScope, Job, JobPlace, KeyId, KeyPurpose, KeyRecord,
+    KeyVersion, LeaseName, MAX_ENTITY, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 
 /// Something to write; each is conditional, and a condition that does not hold is a conflict.
@@ -63,6 +63,24 @@ pub enum Write {
     /// A job that is begun or changed; the row at its place must have revision `job.revision - 1`, and none may be there
     /// if that is 0.
     PutJob(Job),
+    /// An entity that is begun or changed; the row at its place must have revision `entity.revision - 1`, and none may be
+    /// there if that is 0. Its content is at most [`MAX_ENTITY`] bytes.
+    PutEntity(Entity),
+    /// An entity that goes; the row there must have this revision.
+    DropEntity {
+        /// Where it stands.
+        place: EntityPlace,
+        /// The revision it has.
+        revision: u64,
+    },
+    /// Writes nothing: an entity must be as it was when it was read. Like every condition it is about what is there before
+    /// the change, and it holds until the change is durable.
+    Stands {
+        /// Where it stands.
+        place: EntityPlace,
+        /// The revision it has; `None`: none may be there.
+        revision: Option<u64>,
+    },
 }
 
 /// The number of a log within its vault. Each process that writes has a log of its own; an embedded store has one
@@ -102,6 +120,19 @@ pub struct Change {
 
 /// The most an entry may have, so that it fits a C2SP entry bundle.
 pub const MAX_ENTRY: usize = 65_535;
+
+/// Refuses a change with something longer than any engine takes.
+fn check_lengths(change: &Change) -> Result<(), StoreError> {
+    let too_long = |why: &str| Err(StoreError::Unavailable { why: why.to_owned() });
+    if change.entries.iter().any(|entry| entry.len() > MAX_ENTRY) {
+        return too_long("a log entry is too long");
+    }
+    let long = |write: &Write| matches!(write, Write::PutEntity(entity) if entity.content.len() > MAX_ENTITY);
+    if change.writes.iter().any(long) {
+        return too_long("the content of an entity is too long");
+    }
+    Ok(())
+}
 
 /// A durable change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -285,6 +316,17 @@ pub trait Store: Send + Sync + 'static {
     /// Jobs in order of their places (the vault's own first, tenants by name, kinds by number), past `after`, at most
     /// `limit`.
     async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<Job>, StoreError>;
+
+    /// The entity at a place.
+    async fn entity(&self, place: &EntityPlace) -> Result<Option<Entity>, StoreError>;
+
+    /// Entities in order of their places, past `after`, at most `limit`.
+    async fn entities(
+        &self,
+        of: &EntityScope,
+        after: Option<&EntityPlace>,
+        limit: usize,
+    ) -> Result<Vec<Entity>, StoreError>;
 
     /// The log that this store writes.
     fn log(&self) -> LogId;

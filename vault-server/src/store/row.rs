@@ -15,6 +15,7 @@
 //! job        version(1)=1 | revision(8) | id(16) | state(1) | flags(1) | 1:asked by | asked(8) | not before(8)
 //!            | budget: bytes(8) | KMS calls(4) | key id(16), if flags & 1 | 1:approved by, if flags & 2
 //!            | begun(8) | changed(8) | progress: total(8) | done(8) | failed(8) | bytes(8) | KMS calls(8) | 4:cause
+//! entity     version(1)=1 | revision(8) | 4:content
 //! identity   version(1)=1 | vault(16) | 1:environment
 //! ```
 //!
@@ -28,9 +29,9 @@
 use sha2::{Digest, Sha256};
 
 use crate::domain::{
-    BlindIndex, Body, ClassName, Environment, InstanceId, Job, JobBudget, JobId, JobOrder, JobPlace,
-    JobProgress, JobState, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, LeaseName, PrincipalId,
-    Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
+    BlindIndex, Body, ClassName, Entity, EntityPlace, Environment, InstanceId, Job, JobBudget, JobId,
+    JobOrder, JobPlace, JobProgress, JobState, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, LeaseName,
+    PrincipalId, Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
 };
 use crate::store::keys::{self, Space, purpose_byte};
 use crate::store::{Lease, Remembered};
@@ -311,6 +312,28 @@ pub(crate) fn read_job_content(place: &JobPlace, content: &[u8]) -> Result<Job, 
     let order = JobOrder { key, budget, asked_by, asked, not_before };
     let place = place.clone();
     Ok(Job { id, place, order, state, approved_by, begun, changed, progress, cause, revision })
+}
+
+/// Content of an entity's row; its place is the row's key.
+pub(crate) fn write_entity(entity: &Entity, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    out.extend_from_slice(&entity.revision.to_be_bytes());
+    push_bytes(out, &entity.content);
+}
+
+/// The entity of a row.
+pub(crate) fn read_entity(place: &EntityPlace, row: &[u8]) -> Result<Entity, CorruptRow> {
+    read_entity_content(place, content(Space::Entities, &keys::entity(place), row)?)
+}
+
+/// The entity of a row's content, after its checksum was compared.
+pub(crate) fn read_entity_content(place: &EntityPlace, content: &[u8]) -> Result<Entity, CorruptRow> {
+    let mut reader = Reader(content);
+    reader.version()?;
+    let revision = reader.u64()?;
+    let content = reader.bytes()?.to_vec();
+    reader.end()?;
+    Ok(Entity { place: place.clone(), revision, content })
 }
 
 /// Content of the identity's row.

@@ -97,9 +97,9 @@ async fn work(
 }
 
 fn in_words(counts: &Counts) -> String {
-    let Counts { keys, records, answers, jobs, entries } = counts;
+    let Counts { keys, records, answers, jobs, entities, entries } = counts;
     format!(
-        "{keys} keys, {records} records, {answers} remembered answers, {jobs} jobs, {entries} log entries"
+        "{keys} keys, {records} records, {answers} remembered answers, {jobs} jobs, {entities} entities, {entries} log entries"
     )
 }
 

@@ -10,7 +10,7 @@ use super::open::Opened;
 use super::progress::Progress;
 use super::rows::Row;
 use crate::audit::{self, AuditAction, Draft, Log, LogOptions};
-use crate::domain::{Clock, Job, KeyRecord, Record, RequestId, VaultIdentity};
+use crate::domain::{Clock, Entity, Job, KeyRecord, Record, RequestId, VaultIdentity};
 use crate::store::{Change, Lease, LogId, Remembered, Store};
 
 /// How much is in memory at once.
@@ -41,6 +41,8 @@ pub(super) struct Counts {
     pub(super) answers: u64,
     /// Jobs on keys, under way or over.
     pub(super) jobs: u64,
+    /// What the access layer keeps.
+    pub(super) entities: u64,
     /// Log entries, that of the move not among them.
     pub(super) entries: u64,
 }
@@ -95,6 +97,7 @@ impl Move<'_> {
         self.rows::<Record>(old, new, Missing::Insert).await?;
         self.rows::<Remembered>(old, new, Missing::Insert).await?;
         self.rows::<Job>(old, new, Missing::Insert).await?;
+        self.rows::<Entity>(old, new, Missing::Insert).await?;
         self.copy_log(old, new).await?;
         self.derive(old, new).await?;
         let counts = self.compare(old, new, LogEnd::Same).await?;
@@ -139,6 +142,7 @@ impl Move<'_> {
             records: self.rows::<Record>(old, new, Missing::Refuse).await?,
             answers: self.rows::<Remembered>(old, new, Missing::Refuse).await?,
             jobs: self.rows::<Job>(old, new, Missing::Refuse).await?,
+            entities: self.rows::<Entity>(old, new, Missing::Refuse).await?,
             entries: old.log_size(LogId::default()).await.of(Side::Old)?,
         })
     }
@@ -222,6 +226,7 @@ impl Move<'_> {
             ("records", counts.records.to_string()),
             ("answers", counts.answers.to_string()),
             ("jobs", counts.jobs.to_string()),
+            ("entities", counts.entities.to_string()),
             ("entries", counts.entries.to_string()),
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ];

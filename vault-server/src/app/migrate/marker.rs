@@ -1,7 +1,8 @@
 //! The marker of a store that is being moved: a lease by the name of `migration`, held until all is there.
 
 use super::error::{MoveError, Of as _, Side};
-use crate::domain::{InstanceId, LeaseName, Timestamp, VaultIdentity};
+use super::rows::Row as _;
+use crate::domain::{Entity, InstanceId, LeaseName, Timestamp, VaultIdentity};
 use crate::store::{Change, Lease, Store, StoreError, Write};
 
 const NAME: &str = "migration";
@@ -56,6 +57,9 @@ async fn empty(store: &dyn Store) -> Result<Target, MoveError> {
     }
     if !store.jobs(None, 1).await.of(side)?.is_empty() {
         return has("jobs".to_owned());
+    }
+    if !Entity::page(store, None, 1).await.of(side)?.is_empty() {
+        return has("entities".to_owned());
     }
     for log in store.logs().await.of(side)? {
         let size = store.log_size(log).await.of(side)?;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! marker          from the first row on the new store says that it is half moved: `serve` refuses it
-//! rows            keys, records, remembered answers and jobs, page by page, in the order of their names
+//! rows            keys, records, remembered answers, jobs and entities, page by page, in the order of their names
 //! log             entries with their sequences; tiles and index rows made anew of them; the newest checkpoint
 //! verification    both stores are read from end to end and compared; the tree's root is that of the checkpoint
 //! identity        the new store becomes the vault's
@@ -13,7 +13,7 @@
 //! * Of the old store nothing is changed, and nobody else may have either store open meanwhile.
 //! * No value is opened: rows are moved as they are, under no key.
 //! * A job moves as it stands: one that is under way goes on in the new store. Only its count of changes, by which nobody
-//!   but its writers goes, begins anew.
+//!   but its writers goes, begins anew; so does an entity's.
 //! * Leases of workers stay behind. A fence is there to stop a late writer of the same store, and none can write to
 //!   the new one.
 

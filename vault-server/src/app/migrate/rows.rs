@@ -2,7 +2,10 @@
 
 use async_trait::async_trait;
 
-use crate::domain::{Job, JobPlace, KeyId, KeyRecord, Record, TenantId, Timestamp, Token};
+use crate::domain::{
+    Entity, EntityKind, EntityPlace, EntityScope, Job, JobPlace, KeyId, KeyRecord, Record, TenantId,
+    Timestamp, Token,
+};
 use crate::store::{Remembered, Store, StoreError, Write};
 
 /// A kind of row.
@@ -172,5 +175,50 @@ impl Row for Job {
 
     fn insert(self) -> Write {
         Write::PutJob(self)
+    }
+}
+
+/// All but its revision, as with jobs.
+#[async_trait]
+impl Row for Entity {
+    type Name = EntityPlace;
+
+    const ONE: &'static str = "entity";
+    const MANY: &'static str = "entities";
+
+    /// Kind by kind: that is the order of their places.
+    async fn page(
+        store: &dyn Store,
+        after: Option<&EntityPlace>,
+        limit: usize,
+    ) -> Result<Vec<Self>, StoreError> {
+        // One has at most 32 KiB.
+        let limit = limit.min(128);
+        let mut page = Vec::new();
+        for kind in EntityKind::ALL.iter().filter(|kind| after.is_none_or(|after| **kind >= after.kind)) {
+            let of_kind = store.entities(&EntityScope::Kind(*kind), after, limit - page.len()).await?;
+            page.extend(of_kind.into_iter().map(|entity| Entity { revision: 0, ..entity }));
+            if page.len() == limit {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    fn name(&self) -> EntityPlace {
+        self.place.clone()
+    }
+
+    fn named(name: &EntityPlace) -> String {
+        let tenant = name.tenant.as_ref().map_or("the vault", TenantId::as_str);
+        format!("{} {:?} of {tenant}", name.kind.as_str(), name.name)
+    }
+
+    fn bytes(&self) -> usize {
+        256 + self.content.len()
+    }
+
+    fn insert(self) -> Write {
+        Write::PutEntity(self)
     }
 }

@@ -259,6 +259,10 @@ impl<E: Engine> Committer<E> {
                 let there = self.read(|engine| read::job(engine, place))?.map(|job| job.revision);
                 if there == revision.checked_sub(1) { Ok(()) } else { Err(conflict(write)) }
             }
+            Condition::NextEntity { place, there } | Condition::Stands { place, there } => {
+                let found = self.read(|engine| read::entity(engine, place))?.map(|entity| entity.revision);
+                if found == *there { Ok(()) } else { Err(conflict(write)) }
+            }
             Condition::NewRecord(token) => {
                 effects.new_records += 1;
                 if self.contains(Space::Records, token)? { Err(conflict(write)) } else { Ok(()) }

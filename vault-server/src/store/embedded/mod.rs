@@ -43,8 +43,8 @@ use self::engine::{Direction, Engine, Rows};
 pub use self::options::{EngineKind, StoreOptions};
 use self::prepare::Prepared;
 use crate::domain::{
-    self, BlindIndex, ClassName, JobPlace, KeyId, KeyPurpose, KeyRecord, KeyVersion, LeaseName, Record,
-    SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
+    self, BlindIndex, ClassName, Entity, EntityPlace, EntityScope, JobPlace, KeyId, KeyPurpose, KeyRecord,
+    KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::keys::{Space, meta};
 use crate::store::{
@@ -331,6 +331,21 @@ impl<E: Engine> Store for EmbeddedStore<E> {
     async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<domain::Job>, StoreError> {
         let after = after.cloned();
         self.read(limit, move |engine| read::jobs(engine, after.as_ref(), limit)).await
+    }
+
+    async fn entity(&self, place: &EntityPlace) -> Result<Option<Entity>, StoreError> {
+        let place = place.clone();
+        self.read(1, move |engine| read::entity(engine, &place)).await
+    }
+
+    async fn entities(
+        &self,
+        of: &EntityScope,
+        after: Option<&EntityPlace>,
+        limit: usize,
+    ) -> Result<Vec<Entity>, StoreError> {
+        let (of, after) = (of.clone(), after.cloned());
+        self.read(limit, move |engine| read::entities(engine, &of, after.as_ref(), limit)).await
     }
 
     fn log(&self) -> LogId {

@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 
-use crate::domain::{JobPlace, KeyId, LeaseName, Record, Timestamp};
+use crate::domain::{EntityPlace, JobPlace, KeyId, LeaseName, Record, Timestamp};
 use crate::store::embedded::engine::Rows;
 use crate::store::keys::{self, Space};
-use crate::store::{Change, MAX_ENTRY, StoreError, Write, row};
+use crate::store::{Change, StoreError, Write, check_lengths, row};
 
 /// A row that a condition is about. Two changes that name the same one do not share a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -17,6 +17,7 @@ pub(crate) enum RowId {
     Remembered([u8; 32]),
     Lease(LeaseName),
     Job(Box<[u8]>),
+    Entity(EntityPlace),
     Identity,
 }
 
@@ -43,6 +44,10 @@ pub(crate) enum Condition {
     Unused(KeyId),
     /// The job there has the revision before this one; there is none if this is 0.
     NextJob { place: JobPlace, revision: u64 },
+    /// The entity there, which is changed, has this revision; `None`: there is none.
+    NextEntity { place: EntityPlace, there: Option<u64> },
+    /// The same of an entity that is not changed.
+    Stands { place: EntityPlace, there: Option<u64> },
 }
 
 impl Condition {
@@ -57,7 +62,8 @@ impl Condition {
             Self::NewAnswer { key, .. } => [Some(RowId::Remembered(*key)), None],
             Self::NextLease { name, .. } => [Some(RowId::Lease(name.clone())), None],
             Self::NextJob { place, .. } => [Some(RowId::Job(keys::job(place).into())), None],
-            Self::Fence { .. } | Self::Active(_) | Self::Unused(_) => [None, None],
+            Self::NextEntity { place, .. } => [Some(RowId::Entity(place.clone())), None],
+            Self::Fence { .. } | Self::Active(_) | Self::Unused(_) | Self::Stands { .. } => [None, None],
         }
     }
 
@@ -66,13 +72,15 @@ impl Condition {
         match self {
             Self::Fence { name, .. } => Some(RowId::Lease(name.clone())),
             Self::Active(id) | Self::Unused(id) => Some(RowId::KeyId(*id.as_bytes())),
+            Self::Stands { place, .. } => Some(RowId::Entity(place.clone())),
             Self::NewRecord(_)
             | Self::NextRecord(_)
             | Self::NewKey { .. }
             | Self::NextKey { .. }
             | Self::NewAnswer { .. }
             | Self::NextLease { .. }
-            | Self::NextJob { .. } => None,
+            | Self::NextJob { .. }
+            | Self::NextEntity { .. } => None,
         }
     }
 }
@@ -89,11 +97,9 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    /// Refuses entries that are too long.
+    /// Refuses what is too long.
     pub(crate) fn new(change: Change) -> Result<Self, StoreError> {
-        if change.entries.iter().any(|entry| entry.len() > MAX_ENTRY) {
-            return Err(StoreError::Unavailable { why: "a log entry is too long".to_owned() });
-        }
+        check_lengths(&change)?;
         let mut rows = Rows::default();
         let conditions = change.writes.into_iter().map(|write| prepare(write, &mut rows)).collect();
         Ok(Self { conditions, rows, entries: change.entries })
@@ -142,6 +148,17 @@ fn prepare(write: Write, rows: &mut Rows) -> Condition {
             rows.put_with(Space::Jobs, &keys::job(&job.place), |out| row::write_job(&job, out));
             Condition::NextJob { place: job.place, revision: job.revision }
         }
+        Write::PutEntity(entity) => {
+            rows.put_with(Space::Entities, &keys::entity(&entity.place), |out| {
+                row::write_entity(&entity, out);
+            });
+            Condition::NextEntity { place: entity.place, there: entity.revision.checked_sub(1) }
+        }
+        Write::DropEntity { place, revision } => {
+            rows.remove(Space::Entities, &keys::entity(&place));
+            Condition::NextEntity { place, there: Some(revision) }
+        }
+        Write::Stands { place, revision } => Condition::Stands { place, there: revision },
     }
 }
 

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 
 use crate::domain::{
-    BlindIndex, ClassName, Job, JobPlace, KeyId, KeyPurpose, KeyRecord, KeyVersion, LeaseName, Record,
-    SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
+    BlindIndex, ClassName, Entity, EntityPlace, EntityScope, Job, JobPlace, KeyId, KeyPurpose, KeyRecord,
+    KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::embedded::engine::{Direction, Engine};
 use crate::store::keys::{self, Space, meta};
@@ -180,6 +180,33 @@ pub(crate) fn jobs(
     page(engine, Space::Jobs, from.as_deref(), limit, |key, row| {
         row::read_job(&keys::parse_job(key)?, row).ok()
     })
+}
+
+pub(crate) fn entity(engine: &impl Engine, place: &EntityPlace) -> Result<Option<Entity>, StoreError> {
+    let key = keys::entity(place);
+    let read = |row: &[u8]| row::read_entity(place, row).map_err(|_| corrupt(Space::Entities, &key));
+    engine.get(Space::Entities, &key)?.map(|row| read(row.as_ref())).transpose()
+}
+
+pub(crate) fn entities(
+    engine: &impl Engine,
+    of: &EntityScope,
+    after: Option<&EntityPlace>,
+    limit: usize,
+) -> Result<Vec<Entity>, StoreError> {
+    let mut found = Vec::new();
+    let prefix = keys::entities(of);
+    let from = after.map_or_else(Vec::new, |place| [&keys::entity(place)[..], &[0]].concat());
+    let from = from.max(prefix.clone());
+    if limit == 0 || !from.starts_with(&prefix) {
+        return Ok(found);
+    }
+    scan(engine, Space::Entities, &prefix, &from, Direction::Forward, &mut |key, row| {
+        let read = keys::parse_entity(key).and_then(|place| row::read_entity(&place, row).ok());
+        found.push(read.ok_or_else(|| corrupt(Space::Entities, key))?);
+        Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    Ok(found)
 }
 
 pub(crate) fn scan_records(

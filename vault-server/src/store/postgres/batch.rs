@@ -7,7 +7,9 @@ use tokio_postgres::types::Type;
 use super::log::{Grip, int4, micros};
 use super::rows::{self, entry_checksum};
 use super::statement::{Statement, int8};
-use crate::domain::{Body, Job, JobPlace, KeyId, KeyRecord, KeyState, LeaseName, Record, TenantId};
+use crate::domain::{
+    Body, Entity, EntityPlace, Job, JobPlace, KeyId, KeyRecord, KeyState, LeaseName, Record, TenantId,
+};
 use crate::store::keys;
 use crate::store::{Change, Lease, Remembered, Write};
 
@@ -20,6 +22,7 @@ pub(super) enum RowId {
     Remembered([u8; 32]),
     Lease(LeaseName),
     Job(JobPlace),
+    Entity(EntityPlace),
 }
 
 /// The rows that a write changes.
@@ -35,7 +38,9 @@ pub(super) fn rows_of(write: &Write) -> [Option<RowId>; 2] {
         Write::Remember(answer) => [Some(RowId::Remembered(answer.key)), None],
         Write::PutLease(lease) => [Some(RowId::Lease(lease.name.clone())), None],
         Write::PutJob(job) => [Some(RowId::Job(job.place.clone())), None],
-        Write::Fence { .. } | Write::Active(_) | Write::Unused(_) => [None, None],
+        Write::PutEntity(entity) => [Some(RowId::Entity(entity.place.clone())), None],
+        Write::DropEntity { place, .. } => [Some(RowId::Entity(place.clone())), None],
+        Write::Fence { .. } | Write::Active(_) | Write::Unused(_) | Write::Stands { .. } => [None, None],
     }
 }
 
@@ -44,13 +49,16 @@ pub(super) fn watched(write: &Write) -> Option<RowId> {
     match write {
         Write::Fence { lease, .. } => Some(RowId::Lease(lease.clone())),
         Write::Active(id) | Write::Unused(id) => Some(RowId::KeyId(*id.as_bytes())),
+        Write::Stands { place, .. } => Some(RowId::Entity(place.clone())),
         Write::Insert(_)
         | Write::Replace(_)
         | Write::InsertKey(_)
         | Write::ReplaceKey(_)
         | Write::Remember(_)
         | Write::PutLease(_)
-        | Write::PutJob(_) => None,
+        | Write::PutJob(_)
+        | Write::PutEntity(_)
+        | Write::DropEntity { .. } => None,
     }
 }
 
@@ -85,6 +93,8 @@ pub(super) struct Present {
     pub(super) used: BTreeSet<KeyId>,
     /// Revisions by place.
     pub(super) jobs: BTreeMap<JobPlace, u64>,
+    /// Revisions by place.
+    pub(super) entities: BTreeMap<EntityPlace, u64>,
 }
 
 impl Present {
@@ -122,7 +132,19 @@ impl Present {
             Write::Active(id) => self.active.contains(id),
             Write::Unused(id) => !self.used.contains(id),
             Write::PutJob(job) => self.jobs.get(&job.place).copied() == job.revision.checked_sub(1),
+            Write::PutEntity(_) | Write::DropEntity { .. } | Write::Stands { .. } => entity_condition(write)
+                .is_none_or(|(place, there)| self.entities.get(place).copied() == there),
         }
+    }
+}
+
+/// The entity that a write's condition is about, and the revision that it must have; the inner `None`: none may be there.
+pub(super) fn entity_condition(write: &Write) -> Option<(&EntityPlace, Option<u64>)> {
+    match write {
+        Write::PutEntity(entity) => Some((&entity.place, entity.revision.checked_sub(1))),
+        Write::DropEntity { place, revision } => Some((place, Some(*revision))),
+        Write::Stands { place, revision } => Some((place, *revision)),
+        _ => None,
     }
 }
 
@@ -153,6 +175,9 @@ pub(super) struct Batch<'a> {
     leases: Vec<&'a Lease>,
     new_jobs: Vec<&'a Job>,
     jobs: Vec<&'a Job>,
+    new_entities: Vec<&'a Entity>,
+    entities: Vec<&'a Entity>,
+    gone_entities: Vec<&'a EntityPlace>,
     entries: Vec<&'a [u8]>,
 }
 
@@ -176,7 +201,10 @@ impl<'a> Batch<'a> {
                     Write::PutLease(lease) => batch.leases.push(lease),
                     Write::PutJob(job) if job.revision == 0 => batch.new_jobs.push(job),
                     Write::PutJob(job) => batch.jobs.push(job),
-                    Write::Fence { .. } | Write::Active(_) | Write::Unused(_) => {}
+                    Write::PutEntity(entity) if entity.revision == 0 => batch.new_entities.push(entity),
+                    Write::PutEntity(entity) => batch.entities.push(entity),
+                    Write::DropEntity { place, .. } => batch.gone_entities.push(place),
+                    Write::Fence { .. } | Write::Active(_) | Write::Unused(_) | Write::Stands { .. } => {}
                 }
             }
         }
@@ -233,8 +261,27 @@ impl<'a> Batch<'a> {
             let arrays = job_arrays(&mut statement, &self.jobs);
             update(&mut statement, "old_jobs", "jobs", rows::JOB, "place", &arrays);
         }
+        self.write_entities(&mut statement);
         statement.add(" SELECT log FROM held");
         statement
+    }
+
+    fn write_entities(&self, statement: &mut Statement<'a>) {
+        if !self.new_entities.is_empty() {
+            let arrays = entity_arrays(statement, &self.new_entities);
+            insert(statement, "new_entities", "entities", rows::ENTITY, &arrays);
+        }
+        if !self.entities.is_empty() {
+            let arrays = entity_arrays(statement, &self.entities);
+            update(statement, "old_entities", "entities", rows::ENTITY, "place", &arrays);
+        }
+        if !self.gone_entities.is_empty() {
+            let places: Vec<_> = self.gone_entities.iter().map(|place| keys::entity(place)).collect();
+            let places = statement.array(places, Type::BYTEA_ARRAY);
+            statement.add(&format!(
+                ", gone_entities AS (DELETE FROM entities t USING held WHERE t.place = ANY({places}))"
+            ));
+        }
     }
 
     fn append_entries(&self, statement: &mut Statement<'a>, grip: &Grip) {
@@ -415,6 +462,22 @@ fn lease_arrays<'a>(statement: &mut Statement<'a>, leases: &[&'a Lease]) -> [Str
         statement.array(each(leases, |l| int8(l.expires.0)), Type::INT8_ARRAY),
         statement.array(each(leases, |l| int8(l.revision)), Type::INT8_ARRAY),
         statement.array(each(leases, |l| rows::lease_checksum(l).to_vec()), Type::BYTEA_ARRAY),
+    ]
+}
+
+/// In the order of [`rows::ENTITY`].
+fn entity_arrays<'a>(statement: &mut Statement<'a>, entities: &[&'a Entity]) -> [String; 4] {
+    let (mut places, mut contents, mut checksums) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, content, checksum) in entities.iter().map(|entity| rows::write_entity(entity)) {
+        places.push(place);
+        contents.push(content);
+        checksums.push(checksum.to_vec());
+    }
+    [
+        statement.array(places, Type::BYTEA_ARRAY),
+        statement.array(each(entities, |entity| int8(entity.revision)), Type::INT8_ARRAY),
+        statement.array(contents, Type::BYTEA_ARRAY),
+        statement.array(checksums, Type::BYTEA_ARRAY),
     ]
 }
 

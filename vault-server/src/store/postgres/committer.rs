@@ -24,7 +24,9 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Batch, Present, RowId, inserts_only, must_be_active, must_be_unused, rows_of, watched};
+use super::batch::{
+    Batch, Present, RowId, entity_condition, inserts_only, must_be_active, must_be_unused, rows_of, watched,
+};
 use super::connect::{Connection, Connector};
 use super::error::Failure;
 use super::log::{Grip, Resolved, give_back, holds, int4, resolve, retire};
@@ -399,6 +401,8 @@ pub(super) fn size(change: &Change) -> usize {
             ROW + key.wraps.iter().map(|wrap| wrap.ciphertext.len() + ROW).sum::<usize>()
         }
         Write::PutLease(_) | Write::Fence { .. } | Write::Active(_) | Write::Unused(_) => ROW,
+        Write::DropEntity { .. } | Write::Stands { .. } => ROW,
+        Write::PutEntity(entity) => ROW + entity.content.len(),
         Write::PutJob(job) => ROW + job.cause.len(),
     };
     let entries: usize = change.entries.iter().map(bytes::Bytes::len).sum();
@@ -500,7 +504,7 @@ async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Prese
 
     let jobs = lock_jobs(changes);
 
-    let (begun, held, records, keys, answers, leases, jobs, used) = join!(
+    let (begun, held, records, keys, answers, leases, jobs, entities, used) = join!(
         client.batch_execute(BEGIN),
         held.run(client),
         records.run(client),
@@ -508,6 +512,7 @@ async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Prese
         answers.run(client),
         leases.run(client),
         jobs.run(client),
+        lock_entities(client, changes),
         used_keys(client, &unused),
     );
     begun.map_err(Failure::from)?;
@@ -553,6 +558,10 @@ async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Prese
     for row in jobs? {
         let job = rows::job(&row).map_err(altered)?;
         present.jobs.insert(job.place, job.revision);
+    }
+    for row in entities? {
+        let entity = rows::entity(&row).map_err(altered)?;
+        present.entities.insert(entity.place, entity.revision);
     }
     Ok(present)
 }
@@ -620,4 +629,40 @@ fn lock_jobs(changes: &[&Change]) -> Statement<'static> {
     ));
     jobs.bind(places.collect::<Vec<_>>(), Type::BYTEA_ARRAY);
     jobs
+}
+
+/// The entities that conditions are about, all of them in one order. A batch that changes none shares the locks with others
+/// of the kind. What is not there can't be locked: if a condition is that it stays so, its place is taken by a row that
+/// goes again, which whoever would put one there waits for.
+async fn lock_entities(client: &Client, changes: &[&Change]) -> Result<Vec<Row>, Failure> {
+    let writes = || changes.iter().flat_map(|change| &change.writes);
+    let conditions = || writes().filter_map(entity_condition);
+    let places: Vec<_> = conditions().map(|(place, _)| keys::entity(place)).collect();
+    if places.is_empty() {
+        return Ok(Vec::new());
+    }
+    let shared = writes().all(|write| !matches!(write, Write::PutEntity(_) | Write::DropEntity { .. }));
+    let mode = if shared { "SHARE" } else { "UPDATE" };
+    let mut entities = Statement::new(&format!(
+        "SELECT {} FROM entities WHERE place = ANY($1) ORDER BY place FOR {mode}",
+        rows::ENTITY
+    ));
+    entities.bind(places, Type::BYTEA_ARRAY);
+    if !writes().any(|write| matches!(write, Write::Stands { revision: None, .. })) {
+        return entities.run(client).await;
+    }
+    let absent = conditions().filter(|(_, there)| there.is_none()).map(|(place, _)| keys::entity(place));
+    let absent: Vec<_> = absent.collect();
+    let mut take = Statement::new(
+        "INSERT INTO entities (place, revision, content, checksum) \
+         SELECT place, -1, '', '' FROM unnest($1::bytea[]) AS u (place) ORDER BY place \
+         ON CONFLICT (place) DO NOTHING",
+    );
+    take.bind(absent.clone(), Type::BYTEA_ARRAY);
+    let mut leave = Statement::new("DELETE FROM entities WHERE place = ANY($1) AND revision = -1");
+    leave.bind(absent, Type::BYTEA_ARRAY);
+    let (taken, left, entities) = join!(take.run(client), leave.run(client), entities.run(client));
+    taken?;
+    left?;
+    entities
 }

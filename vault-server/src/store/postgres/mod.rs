@@ -50,12 +50,12 @@ use self::read::{Answers, Records};
 use self::reader::Reader;
 use self::statement::Statement;
 use crate::domain::{
-    self, BlindIndex, ClassName, JobPlace, KeyId, KeyPurpose, KeyRecord, KeyVersion, LeaseName, Record,
-    SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
+    self, BlindIndex, ClassName, Entity, EntityPlace, EntityScope, JobPlace, KeyId, KeyPurpose, KeyRecord,
+    KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
-    Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, MAX_ENTRY, Remembered, Stats, Store,
-    StoreError, TileId,
+    Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
+    TileId, check_lengths,
 };
 
 /// How many changes may wait for the committer, and how many bytes.
@@ -330,9 +330,7 @@ impl Store for PostgresStore {
 
     async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
         self.usable()?;
-        if change.entries.iter().any(|entry| entry.len() > MAX_ENTRY) {
-            return Err(StoreError::Unavailable { why: "a log entry is too long".to_owned() });
-        }
+        check_lengths(&change)?;
         if let Some(write) = batch::twice(&change) {
             return Err(StoreError::Conflict { write });
         }
@@ -455,6 +453,21 @@ impl Store for PostgresStore {
     async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<domain::Job>, StoreError> {
         let rows = self.query(&read::jobs_statement(after, limit)).await?;
         rows.iter().map(rows::job).collect()
+    }
+
+    async fn entity(&self, place: &EntityPlace) -> Result<Option<Entity>, StoreError> {
+        let rows = self.query(&read::entity_statement(place)).await?;
+        rows.first().map(rows::entity).transpose()
+    }
+
+    async fn entities(
+        &self,
+        of: &EntityScope,
+        after: Option<&EntityPlace>,
+        limit: usize,
+    ) -> Result<Vec<Entity>, StoreError> {
+        let rows = self.query(&read::entities_statement(of, after, limit)).await?;
+        rows.iter().map(rows::entity).collect()
     }
 
     fn log(&self) -> LogId {

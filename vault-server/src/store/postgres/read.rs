@@ -9,8 +9,8 @@ use super::reader::Table;
 use super::rows::{self, purpose};
 use super::statement::{Statement, int8};
 use crate::domain::{
-    BlindIndex, ClassName, JobPlace, KeyId, KeyPurpose, KeyVersion, LeaseName, Record, SubjectRef, TenantId,
-    Timestamp, Token, VaultIdentity,
+    BlindIndex, ClassName, EntityPlace, EntityScope, JobPlace, KeyId, KeyPurpose, KeyVersion, LeaseName,
+    Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::keys::{self, Space};
 use crate::store::{Derived, DerivedState, LogId, Lookup, Remembered, StoreError, TileId, corrupt};
@@ -213,6 +213,30 @@ pub(super) fn jobs_statement(place: Option<&JobPlace>, limit: usize) -> Statemen
     let mut statement =
         Statement::new(&format!("SELECT {} FROM jobs WHERE place > $1 ORDER BY place LIMIT $2", rows::JOB));
     statement.bind(place.map(keys::job).unwrap_or_default(), Type::BYTEA).bind(limit_of(limit), Type::INT8);
+    statement
+}
+
+pub(super) fn entity_statement(place: &EntityPlace) -> Statement<'static> {
+    let mut statement = Statement::new(&format!("SELECT {} FROM entities WHERE place = $1", rows::ENTITY));
+    statement.bind(keys::entity(place), Type::BYTEA);
+    statement
+}
+
+/// All places of a scope are longer than what they begin with.
+pub(super) fn entities_statement(
+    of: &EntityScope,
+    place: Option<&EntityPlace>,
+    limit: usize,
+) -> Statement<'static> {
+    let first = keys::entities(of);
+    // No place begins with more: a kind's number is small.
+    let end = keys::past_prefix(&first).unwrap_or_else(|| vec![u8::MAX]);
+    let after = place.map(keys::entity).unwrap_or_default().max(first);
+    let mut statement = Statement::new(&format!(
+        "SELECT {} FROM entities WHERE place > $1 AND place < $2 ORDER BY place LIMIT $3",
+        rows::ENTITY
+    ));
+    statement.bind(after, Type::BYTEA).bind(end, Type::BYTEA).bind(limit_of(limit), Type::INT8);
     statement
 }
 

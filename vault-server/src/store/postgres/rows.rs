@@ -9,9 +9,9 @@ use tokio_postgres::row::RowIndex;
 use tokio_postgres::types::FromSql;
 
 use crate::domain::{
-    BlindIndex, Body, ClassName, Environment, InstanceId, Job, KeyId, KeyPurpose, KeyRecord, KeyState,
-    KeyVersion, LeaseName, Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity,
-    WrappedKey,
+    BlindIndex, Body, ClassName, Entity, Environment, InstanceId, Job, KeyId, KeyPurpose, KeyRecord,
+    KeyState, KeyVersion, LeaseName, Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId,
+    VaultIdentity, WrappedKey,
 };
 use crate::store::keys::{self, Space, purpose_byte};
 use crate::store::row::{self, CHECKSUM};
@@ -24,6 +24,7 @@ pub(super) const KEY: &str =
 pub(super) const REMEMBERED: &str = "key, request, tokens, at, expires, checksum";
 pub(super) const LEASE: &str = "name, holder, fence, expires, revision, checksum";
 pub(super) const JOB: &str = "place, revision, job, checksum";
+pub(super) const ENTITY: &str = "place, revision, content, checksum";
 
 /// A row's checksum.
 pub(super) fn checksum(space: Space, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> [u8; CHECKSUM] {
@@ -54,6 +55,14 @@ pub(super) fn write_job(job: &Job) -> (Vec<u8>, Vec<u8>, [u8; CHECKSUM]) {
     let (place, mut content) = (keys::job(&job.place), Vec::new());
     row::write_job(job, &mut content);
     let sum = row::checksum(Space::Jobs, &place, &content);
+    (place, content, sum)
+}
+
+/// An entity's place, the content of its row and its checksum.
+pub(super) fn write_entity(entity: &Entity) -> (Vec<u8>, Vec<u8>, [u8; CHECKSUM]) {
+    let (place, mut content) = (keys::entity(&entity.place), Vec::with_capacity(16 + entity.content.len()));
+    row::write_entity(entity, &mut content);
+    let sum = row::checksum(Space::Entities, &place, &content);
     (place, content, sum)
 }
 
@@ -256,6 +265,20 @@ fn read_job(place: &[u8], row: &Row) -> Option<Job> {
     }
     let job = row::read_job_content(&keys::parse_job(place)?, content).ok()?;
     (unsigned(row, "revision")? == job.revision).then_some(job)
+}
+
+pub(super) fn entity(row: &Row) -> Result<Entity, StoreError> {
+    let place: &[u8] = get(row, "place").unwrap_or_default();
+    read_entity(place, row).ok_or_else(|| corrupt(Space::Entities, place))
+}
+
+fn read_entity(place: &[u8], row: &Row) -> Option<Entity> {
+    let content: &[u8] = get(row, "content")?;
+    if !is_checked(row, row::checksum(Space::Entities, place, content)) {
+        return None;
+    }
+    let entity = row::read_entity_content(&keys::parse_entity(place)?, content).ok()?;
+    (unsigned(row, "revision")? == entity.revision).then_some(entity)
 }
 
 pub(super) fn identity(row: &Row) -> Option<VaultIdentity> {

@@ -9,7 +9,7 @@
 //! be looked for in every partition. Rows are typed columns; each has the checksum of the row that the embedded
 //! engines would keep ([`crate::store::row`]), which finds what a disk or a stray hand changed. A job is that row itself
 //! (its place is the row's key, so that places sort as they do there, whatever the database's collation): nothing in it
-//! is looked for.
+//! is looked for. So is an entity.
 
 use tokio_postgres::types::Type;
 
@@ -121,6 +121,16 @@ const MIGRATIONS: &[Migration] = &[
              place bytea PRIMARY KEY,
              revision int8 NOT NULL,
              job bytea NOT NULL,
+             checksum bytea NOT NULL)"],
+    },
+    // Software of before knows nobody by what is kept there, and so lets nobody in by it.
+    Migration {
+        number: 3,
+        oldest: 2,
+        statements: &["CREATE TABLE IF NOT EXISTS entities (
+             place bytea PRIMARY KEY,
+             revision int8 NOT NULL,
+             content bytea NOT NULL,
              checksum bytea NOT NULL)"],
     },
 ];

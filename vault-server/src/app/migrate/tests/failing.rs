@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::domain::{
-    BlindIndex, ClassName, Job, JobPlace, KeyId, KeyPurpose, KeyRecord, KeyVersion, LeaseName, Record,
-    SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
+    BlindIndex, ClassName, Entity, EntityPlace, EntityScope, Job, JobPlace, KeyId, KeyPurpose, KeyRecord,
+    KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
     Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
@@ -128,6 +128,19 @@ impl Store for Failing {
 
     async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<Job>, StoreError> {
         self.call()?.jobs(after, limit).await
+    }
+
+    async fn entity(&self, place: &EntityPlace) -> Result<Option<Entity>, StoreError> {
+        self.call()?.entity(place).await
+    }
+
+    async fn entities(
+        &self,
+        of: &EntityScope,
+        after: Option<&EntityPlace>,
+        limit: usize,
+    ) -> Result<Vec<Entity>, StoreError> {
+        self.call()?.entities(of, after, limit).await
     }
 
     fn log(&self) -> LogId {

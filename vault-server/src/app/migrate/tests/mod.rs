@@ -24,7 +24,8 @@ use crate::store::memory::MemoryStore;
 use crate::store::{Change, Derived, LogId, Store, StoreError, TileId, Write};
 
 const LOG: LogId = LogId(0);
-const COUNTS: Counts = Counts { keys: 4, records: RECORDS, answers: 8, jobs: 15, entries: ENTRIES };
+const COUNTS: Counts =
+    Counts { keys: 4, records: RECORDS, answers: 8, jobs: 15, entities: 0, entries: ENTRIES };
 
 fn memory() -> Arc<dyn Store> {
     Arc::new(MemoryStore::new())
