@@ -14,6 +14,7 @@
 //! * What is another tenant's is out of reach before policy is asked, whatever it says.
 //! * A [`Permit`] is proof, in the type system, that policy allowed this action on these records for this request.
 
+mod alert;
 mod credential;
 mod decisions;
 mod directory;
@@ -30,6 +31,7 @@ mod role;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use alert::{Alert, AlertKind, Severity};
 pub use credential::{Credential, CredentialError};
 pub use directory::{Directory, DirectoryError, Fault};
 pub use engine::{Access, TenantError, Unauthenticated};

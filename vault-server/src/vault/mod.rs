@@ -4,6 +4,7 @@
 //! action, the records, what policy says of each, the log, and only then the values. What is refused on
 //! that way is in the log before the caller learns of it.
 
+mod alerts;
 mod audit;
 mod describe;
 mod detokenize;
@@ -15,6 +16,7 @@ mod mask;
 mod opening;
 mod problem;
 mod request;
+mod second_factor;
 mod tokenize;
 mod warrant;
 
@@ -37,6 +39,7 @@ pub use find::Found;
 pub use jobs::{JobAsked, JobControl, JobRules, Preview, job_draft};
 pub use keys::KnownKey;
 pub use problem::{Problem, Refused};
+pub use second_factor::{GivenFactor, Touch};
 pub use request::{NewValue, Note, ParsedToken};
 
 /// What a request may ask for at once.

@@ -1,0 +1,35 @@
+//! Alerts, as use cases raise them.
+
+use crate::access::{Alert, AlertKind};
+use crate::domain::{AlertId, GrantId, TenantId};
+use crate::store::Write;
+
+use super::{Context, Problem, Refused, Vault};
+
+impl Vault {
+    /// What to write beside what the alert tells, in the same commit.
+    pub(super) fn alert(
+        &self,
+        cx: &Context,
+        kind: AlertKind,
+        tenant: &TenantId,
+        grant: Option<GrantId>,
+        details: Vec<(&'static str, String)>,
+    ) -> Result<Write, Refused> {
+        let alert = Alert {
+            id: AlertId::random().map_err(|_| Problem::Internal.whole())?,
+            kind,
+            at: self.parts.clock.now(),
+            tenant: tenant.clone(),
+            principal: cx.caller.principal.id.clone(),
+            request: cx.request,
+            grant,
+            details,
+        };
+        tracing::warn!(
+            alert = kind.as_str(), severity = kind.severity().as_str(), %tenant,
+            principal = %alert.principal, request = %cx.request, "an alert"
+        );
+        alert.entity().map(Write::PutEntity).ok_or_else(|| Problem::Internal.whole())
+    }
+}
