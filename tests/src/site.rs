@@ -119,6 +119,15 @@ impl Site {
         self.issue(id, &spiffe, true, (2040, 1, 1));
     }
 
+    /// A certificate for `spiffe://dev.phi-vault.internal/<id>`, of whom the vault knows nothing yet, as identity `<id>` of the
+    /// profile.
+    pub fn add_identity(&self, id: &str) {
+        self.issue(id, &format!("spiffe://dev.phi-vault.internal/{id}"), true, (2040, 1, 1));
+        self.edit("profile.toml", |text| {
+            format!("{text}\n[identities.{id}]\ncertificate = \"pki/{id}.pem\"\nkey = \"pki/{id}.key\"\n")
+        });
+    }
+
     /// Replaces the built-in policies.
     pub fn use_policies(&self, text: &str) {
         fs::write(self.dir.join("policy.cedar"), text).unwrap();

@@ -49,6 +49,7 @@
 //! * [`Client::audit_query`], [`Client::audit_logs`], [`Client::audit_checkpoint`] and [`Client::audit_entries`] read
 //!   the vault's logs.
 //! * [`keys`] has what rotators and admins need: versions of keys, and the jobs that work on all that they seal.
+//! * [`principals`] has who may call, for admins.
 //!
 //! # When things go wrong
 //!
@@ -75,6 +76,7 @@ mod client;
 mod describe;
 mod error;
 pub mod keys;
+pub mod principals;
 pub mod profile;
 mod retry;
 mod token;

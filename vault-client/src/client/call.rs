@@ -77,6 +77,36 @@ impl Client {
         self.once(|channel| send(keys(channel), within(message, left))).await
     }
 
+    /// Makes a unary call of another service: one that is safe to repeat.
+    pub(crate) async fn call_of<C, Q, A, F, Fut>(
+        &self,
+        service: impl Fn(Channel) -> C,
+        message: Q,
+        send: F,
+    ) -> Result<A, Error>
+    where
+        Q: Clone,
+        F: Fn(C, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        self.repeat(|channel, left| send(service(channel), within(message.clone(), left))).await
+    }
+
+    /// The same of one that is not.
+    pub(crate) async fn call_of_once<C, Q, A, F, Fut>(
+        &self,
+        service: impl FnOnce(Channel) -> C,
+        message: Q,
+        send: F,
+    ) -> Result<A, Error>
+    where
+        F: FnOnce(C, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        let left = self.limits().timeout;
+        self.once(|channel| send(service(channel), within(message, left))).await
+    }
+
     /// Opens a stream of the keys', which is as good from any endpoint. It has no deadline as a whole.
     pub(crate) async fn open_keys<A, F, Fut>(&self, send: F) -> Result<A, Error>
     where

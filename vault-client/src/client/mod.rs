@@ -124,6 +124,11 @@ impl Client {
         self.shared.repeats.load(Ordering::Relaxed)
     }
 
+    /// Whose data is meant; empty: the identity's own.
+    pub fn tenant_name(&self) -> &str {
+        &self.tenant
+    }
+
     pub(crate) fn tenant(&self) -> String {
         String::from(&*self.tenant)
     }

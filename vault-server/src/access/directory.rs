@@ -94,6 +94,31 @@ impl Directory {
         self.principals.values()
     }
 
+    /// The principal of an id.
+    pub fn by_id(&self, id: &PrincipalId) -> Option<&Arc<Principal>> {
+        self.principals.get(id)
+    }
+
+    /// With principals that were provisioned in the vault besides. One that has an id or an identity of another's is left
+    /// out, and named: the file may have been given it later.
+    pub(super) fn with(&self, provisioned: &[Arc<Principal>]) -> (Self, Vec<PrincipalId>) {
+        let mut all = Self { principals: self.principals.clone(), by_identity: self.by_identity.clone() };
+        let mut clashing = Vec::new();
+        for principal in provisioned {
+            let clashes = all.principals.contains_key(&principal.id)
+                || principal.identities.iter().any(|identity| all.by_identity.contains_key(identity));
+            if clashes {
+                clashing.push(principal.id.clone());
+                continue;
+            }
+            for identity in &principal.identities {
+                all.by_identity.insert(identity.clone(), Arc::clone(principal));
+            }
+            all.principals.insert(principal.id.clone(), Arc::clone(principal));
+        }
+        (all, clashing)
+    }
+
     /// Whose identity it is, in any spelling.
     pub fn by_identity(&self, identity: &str) -> Option<&Arc<Principal>> {
         self.by_identity.get(identity::canonical(identity).ok()?.as_ref())
@@ -120,6 +145,7 @@ impl Directory {
             owner: entry.owner,
             enabled: entry.enabled,
             expires,
+            revision: None,
         });
         for identity in &principal.identities {
             self.by_identity.insert(identity.clone(), Arc::clone(&principal));

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
@@ -17,6 +19,7 @@ use crate::domain::{ClassName, Purpose, Record, RequestId, TenantId, Timestamp};
 /// Who may call, and what they may do. Shared by all requests; a reload swaps everything at once.
 pub struct Access {
     state: ArcSwap<State>,
+    looks: Looks,
 }
 
 /// Why a credential gives no caller. What an outsider gets to see is the same for all.
@@ -40,6 +43,9 @@ pub enum Unauthenticated {
     /// The certificate is not valid any more: connections may outlive it.
     #[error("the certificate has expired")]
     CertificateExpired,
+    /// Whether it was disabled meanwhile can't be known: the store has not told for too long.
+    #[error("the principals have not been looked at for too long")]
+    Stale,
 }
 
 impl Unauthenticated {
@@ -52,6 +58,7 @@ impl Unauthenticated {
             Self::Expired => "principal_expired",
             Self::CertificateNotYetValid => "certificate_not_yet_valid",
             Self::CertificateExpired => "certificate_expired",
+            Self::Stale => "principals_stale",
         }
     }
 }
@@ -73,18 +80,43 @@ pub enum TenantError {
 impl Access {
     /// With what is in force at first.
     pub fn new(directory: Directory, policies: Policies) -> Self {
-        let state = State::new(1, Arc::new(directory), Arc::new(policies));
-        Self { state: ArcSwap::from_pointee(state) }
+        let state = State::new(1, Arc::new(directory), Arc::default(), Arc::new(policies));
+        Self { state: ArcSwap::from_pointee(state), looks: Looks::default() }
     }
 
     /// Puts another directory and other policies in force, both at once: for every question asked after this
     /// returns. Both were checked when they were parsed; a bad one never gets here. Answers with the new generation.
     pub fn reload(&self, directory: Directory, policies: Policies) -> u64 {
         let (directory, policies) = (Arc::new(directory), Arc::new(policies));
-        let before = self
-            .state
-            .rcu(|state| State::new(state.generation + 1, Arc::clone(&directory), Arc::clone(&policies)));
+        let before = self.state.rcu(|state| {
+            let provisioned = Arc::clone(&state.provisioned);
+            State::new(state.generation + 1, Arc::clone(&directory), provisioned, Arc::clone(&policies))
+        });
         before.generation + 1
+    }
+
+    /// Puts what is provisioned in the vault in force, beside what is configured.
+    pub(super) fn provision(&self, provisioned: Vec<Principal>) {
+        let provisioned: Arc<[_]> = provisioned.into_iter().map(Arc::new).collect();
+        self.state.rcu(|state| {
+            let (configured, policies) = (Arc::clone(&state.configured), Arc::clone(&state.policies));
+            State::new(state.generation + 1, configured, Arc::clone(&provisioned), policies)
+        });
+    }
+
+    /// Notes that what is in force is what the store has, now.
+    pub(super) fn looked(&self) {
+        self.looks.note();
+    }
+
+    /// All principals that are in force, provisioned and configured.
+    pub fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.state.load().directory)
+    }
+
+    /// Those of the configuration's file.
+    pub fn configured(&self) -> Arc<Directory> {
+        Arc::clone(&self.state.load().configured)
     }
 
     /// Counts directories and policies, from 1.
@@ -99,6 +131,9 @@ impl Access {
         }
         if now > credential.not_after {
             return Err(Unauthenticated::CertificateExpired);
+        }
+        if self.looks.are_stale() {
+            return Err(Unauthenticated::Stale);
         }
         let state = self.state.load();
         let (principal, identity) = state.named_by(credential)?;
@@ -199,17 +234,61 @@ impl Access {
     }
 }
 
+/// When the store was last asked who is provisioned. Never, where nobody asks: there all principals are configured.
+struct Looks {
+    begin: Instant,
+    /// Milliseconds after `begin`, and 1.
+    last: AtomicU64,
+}
+
+/// So long after the last look nobody is let in: an instance that does not hear of changes must not go on by old ones.
+const STALE: Duration = Duration::from_secs(5);
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self { begin: Instant::now(), last: AtomicU64::new(0) }
+    }
+}
+
+impl Looks {
+    fn note(&self) {
+        self.last.store(self.elapsed() + 1, Ordering::Release);
+    }
+
+    fn are_stale(&self) -> bool {
+        let last = self.last.load(Ordering::Acquire);
+        last > 0 && self.elapsed() + 1 > last + STALE.as_millis() as u64
+    }
+
+    fn elapsed(&self) -> u64 {
+        self.begin.elapsed().as_millis() as u64
+    }
+}
+
 /// What is in force, and what it has decided so far.
 struct State {
     generation: u64,
+    configured: Arc<Directory>,
+    provisioned: Arc<[Arc<Principal>]>,
+    /// Both.
     directory: Arc<Directory>,
     policies: Arc<Policies>,
     decisions: Decisions,
 }
 
 impl State {
-    fn new(generation: u64, directory: Arc<Directory>, policies: Arc<Policies>) -> Self {
-        Self { generation, directory, policies, decisions: Decisions::default() }
+    fn new(
+        generation: u64,
+        configured: Arc<Directory>,
+        provisioned: Arc<[Arc<Principal>]>,
+        policies: Arc<Policies>,
+    ) -> Self {
+        let (directory, clashing) = configured.with(&provisioned);
+        if !clashing.is_empty() {
+            tracing::error!(principals = ?clashing, "left out: the configuration's file has their ids or identities");
+        }
+        let directory = Arc::new(directory);
+        Self { generation, configured, provisioned, directory, policies, decisions: Decisions::default() }
     }
 
     /// The one principal that a credential names, and by which of its identities.

@@ -48,7 +48,7 @@ pub(super) fn is_spiffe(uri: &str) -> bool {
 }
 
 /// The one spelling of an identity. Does not allocate when `text` has it already.
-pub(super) fn canonical(text: &str) -> Result<Cow<'_, str>, InvalidIdentity> {
+pub fn canonical(text: &str) -> Result<Cow<'_, str>, InvalidIdentity> {
     if text.len() > MAX_LEN {
         return Err(InvalidIdentity::TooLong);
     }

@@ -19,6 +19,7 @@ mod credential;
 mod decisions;
 mod directory;
 mod engine;
+mod follow;
 mod identity;
 #[cfg(test)]
 mod matrix;
@@ -26,6 +27,7 @@ mod name;
 mod permit;
 mod policy;
 mod principal;
+mod provisioned;
 mod question;
 mod role;
 #[cfg(test)]
@@ -35,9 +37,11 @@ pub use alert::{Alert, AlertKind, Severity};
 pub use credential::{Credential, CredentialError};
 pub use directory::{Directory, DirectoryError, Fault};
 pub use engine::{Access, TenantError, Unauthenticated};
-pub use identity::InvalidIdentity;
+pub use follow::Provisioning;
+pub use identity::{InvalidIdentity, canonical as canonical_identity};
 pub use permit::{OpenAction, Permit};
 pub use policy::{InvalidPolicy, Policies, PolicyError};
 pub use principal::{Caller, Principal, PrincipalKind, TenantScope};
+pub use provisioned::{CorruptPrincipal, generation_place, next_generation, read_principal, write_principal};
 pub use question::{Action, GrantSeen, Question, Reason, Verdict};
 pub use role::{Role, RoleSet};

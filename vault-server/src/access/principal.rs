@@ -62,6 +62,8 @@ pub struct Principal {
     pub enabled: bool,
     /// From when on it may not call any more.
     pub expires: Option<Timestamp>,
+    /// How often it was changed since it was provisioned in the vault; `None` for one of the configuration's file.
+    pub revision: Option<u64>,
 }
 
 impl Principal {

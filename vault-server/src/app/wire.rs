@@ -19,7 +19,7 @@ use super::migrate;
 use super::observe::Doorkeeper;
 use super::reload::Reloadable;
 use super::shutdown::{FatalSwitch, Fatality};
-use crate::access::{Access, Credential, Directory, Policies};
+use crate::access::{Access, Credential, Directory, Policies, Provisioning};
 use crate::audit::{
     self, Adopter, AuditAction, Draft, Follower, FollowerHandle, FollowerOptions, KeyJournal, Log,
     LogOptions, Recent,
@@ -88,6 +88,9 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let identity = config.identity();
     let store = open_store(config, &identity).await?;
     store.found(&identity).await.context("the store")?;
+    let provisioning = Arc::new(Provisioning::new(Arc::clone(&store), Arc::clone(&access)));
+    provisioning.look().await.context("the principals")?;
+    tokio::spawn(Arc::clone(&provisioning).run(context.stopping.clone()));
     let recent = Arc::<Recent>::default();
     let log = Log::new(
         Arc::clone(&store),
@@ -121,6 +124,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         store: Arc::clone(&store),
         keyring: Arc::clone(&keyring),
         access: Arc::clone(&access),
+        provisioning,
         log: Arc::clone(&log),
         follower: Arc::clone(&follower),
         clock: Arc::clone(&clock),
@@ -367,8 +371,14 @@ async fn report_health(
     stopping: CancellationToken,
 ) {
     use tonic_health::ServingStatus::{NotServing, Serving};
-    const SERVICES: [&str; 4] = ["", "vault.v1.VaultService", "vault.v1.AuditService", "vault.v1.KeyService"];
-    for service in SERVICES {
+    const SERVICES: &[&str] = &[
+        "",
+        "vault.v1.VaultService",
+        "vault.v1.AuditService",
+        "vault.v1.KeyService",
+        "vault.v1.PrincipalService",
+    ];
+    for &service in SERVICES {
         reporter.set_service_status(service, Serving).await;
     }
     loop {
@@ -382,7 +392,7 @@ async fn report_health(
             () = tokio::time::sleep(PROBE_EVERY) => {}
         }
     }
-    for service in SERVICES {
+    for &service in SERVICES {
         reporter.set_service_status(service, NotServing).await;
     }
 }

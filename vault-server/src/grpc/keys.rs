@@ -38,15 +38,7 @@ impl KeyApi {
         request: Request<Q>,
         serve: impl AsyncFnOnce(&Arc<Vault>, &Context, Q) -> Result<A, Refused>,
     ) -> Result<Response<A>, Status> {
-        let credential = peer::credential(request.extensions())?;
-        let answer = match self.vault.enter(&credential, action).await {
-            Ok(cx) => match serve(&self.vault, &cx, request.into_inner()).await {
-                Ok(answer) => Ok(answer),
-                Err(refused) => Err(self.vault.refuse(&cx, action, refused).await),
-            },
-            Err(refused) => Err(refused),
-        };
-        answer.map(Response::new).map_err(|refused| status(&refused))
+        super::serve::serve(&self.vault, action, request, serve).await
     }
 }
 

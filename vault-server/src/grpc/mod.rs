@@ -4,6 +4,8 @@ mod audit;
 mod keys;
 mod parse;
 mod peer;
+mod principals;
+mod serve;
 mod status;
 mod vault;
 
@@ -114,11 +116,16 @@ pub fn routes(
             .max_decoding_message_size(limits.message);
     let key_service = v1::key_service_server::KeyServiceServer::new(keys::KeyApi::new(Arc::clone(vault)))
         .max_decoding_message_size(limits.message);
+    let principal_service = v1::principal_service_server::PrincipalServiceServer::new(
+        principals::PrincipalApi::new(Arc::clone(vault)),
+    )
+    .max_decoding_message_size(limits.message);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(vault_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let routes = Routes::new(vault_service).add_service(audit_service).add_service(key_service);
+    let routes = routes.add_service(principal_service);
     Ok(routes.add_service(health).add_service(reflection))
 }
 

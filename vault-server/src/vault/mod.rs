@@ -14,6 +14,7 @@ mod jobs;
 mod keys;
 mod mask;
 mod opening;
+mod principals;
 mod problem;
 mod request;
 mod second_factor;
@@ -24,7 +25,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::{Access, Action, Caller, Credential, Question, TenantError, Verdict};
+use crate::access::{
+    Access, Action, Caller, Credential, Provisioning, Question, TenantError, Unauthenticated, Verdict,
+};
 use crate::audit::{Actor, AuditAction, Decision, Draft, FollowerHandle, Item, Log, Outcome};
 use crate::domain::class::Classes;
 use crate::domain::{Clock, Purpose, RequestId, TenantId, VaultIdentity};
@@ -38,9 +41,10 @@ pub use erase::{EraseTarget, Erased};
 pub use find::Found;
 pub use jobs::{JobAsked, JobControl, JobRules, Preview, job_draft};
 pub use keys::KnownKey;
+pub use principals::{KnownPrincipal, PrincipalAsked};
 pub use problem::{Problem, Refused};
-pub use second_factor::{GivenFactor, Touch};
 pub use request::{NewValue, Note, ParsedToken};
+pub use second_factor::{GivenFactor, Touch};
 
 /// What a request may ask for at once.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +71,8 @@ pub struct Parts {
     pub keyring: Arc<Keyring>,
     /// Who may.
     pub access: Arc<Access>,
+    /// How that is kept at what the store has.
+    pub provisioning: Arc<Provisioning>,
     /// The log.
     pub log: Arc<Log>,
     /// The log's tree and checkpoints.
@@ -121,7 +127,11 @@ impl Vault {
                 draft.decision = Decision::Deny;
                 draft.cause = cause.as_str();
                 self.parts.log.record(draft, Vec::new()).await?;
-                Err(Problem::PrincipalUnknown.whole().of(request).logged())
+                let problem = match cause {
+                    Unauthenticated::Stale => Problem::StoreUnavailable,
+                    _ => Problem::PrincipalUnknown,
+                };
+                Err(problem.whole().of(request).logged())
             }
         }
     }

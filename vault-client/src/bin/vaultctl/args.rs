@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use vault_client::{Client, ClientBuilder, Purpose};
 
 use crate::failure::Failure;
-use crate::{audit, bulk, completions, describe, detokenize, erase, find, keys, mask, tokenize};
+use crate::{audit, bulk, completions, describe, detokenize, erase, find, keys, mask, principals, tokenize};
 
 /// Keeps health data in a phi-vault and gets it back: values in by standard input, tokens out.
 ///
@@ -83,6 +83,11 @@ pub(crate) enum Command {
     /// See, approve and steer jobs on keys.
     #[command(subcommand)]
     Jobs(keys::JobsCommand),
+    /// See, provision, change and disable principals.
+    #[command(subcommand)]
+    Principals(principals::PrincipalsCommand),
+    /// Show who the identity is, as the vault sees it.
+    Whoami,
     /// Print a completion script for a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -200,6 +205,11 @@ mod tests {
             "vaultctl --profile P keys revoke 0123456789abcdef0123456789abcdef --yes",
             "vaultctl --profile P keys destroy 0123456789abcdef0123456789abcdef --reason R --ticket T",
             "vaultctl --profile P --tenant demo keys shred --yes --watch",
+            "vaultctl --profile P principals list --tenant *",
+            "vaultctl --profile P principals add ann --kind human --identity spiffe://a.b/ann --role oncall",
+            "vaultctl --profile P principals change ann --role oncall --role st-mary=approver --owner O",
+            "vaultctl --profile P principals disable ann --reason R --ticket T",
+            "vaultctl --profile P whoami",
             "vaultctl --profile P jobs list --tenant *",
             "vaultctl --profile P jobs watch 0123456789abcdef0123456789abcdef --patience 1m",
             "vaultctl --profile P jobs approve 0123456789abcdef0123456789abcdef",
@@ -225,6 +235,10 @@ mod tests {
             "vaultctl keys destroy 0123456789abcdef",
             "vaultctl keys rewrap --dry-run --watch",
             "vaultctl jobs watch 1",
+            "vaultctl principals add ann --kind robot --identity spiffe://a.b/ann --role oncall",
+            "vaultctl principals add ann --kind human --role oncall",
+            "vaultctl principals change ann --role oncall --no-roles",
+            "vaultctl principals add a --kind human --identity x --role oncall --expires tomorrow",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

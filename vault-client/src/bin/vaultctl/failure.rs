@@ -166,6 +166,9 @@ pub(crate) fn hint(reason: Reason) -> Option<String> {
         Reason::KeyInUse => "have its records sealed anew first: vaultctl keys reencrypt --key KEY",
         Reason::JobUnderWay => "`vaultctl jobs list` names it: let it end, or cancel it",
         Reason::SecondPerson => "another admin has to approve it",
+        Reason::ChangedMeanwhile => "look at it again, and say what shall become of it then",
+        Reason::Configured => "edit the vault's principals file",
+        Reason::LimitReached => "come again later, or have the limit raised",
         Reason::Deadline => "try again, or give more time: --timeout 60s",
         Reason::LogUnavailable
         | Reason::StoreUnavailable

@@ -14,6 +14,7 @@ mod input;
 mod keys;
 mod mask;
 mod output;
+mod principals;
 mod tokenize;
 mod usage;
 
@@ -66,6 +67,8 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Audit(command) => audit::run(&global, command).await,
         Command::Keys(command) => keys::run(&global, command).await,
         Command::Jobs(command) => keys::run_jobs(&global, command).await,
+        Command::Principals(command) => principals::run(&global, command).await,
+        Command::Whoami => principals::who_am_i(&global).await,
         Command::Completions(args) => completions::run(&args),
     }
 }

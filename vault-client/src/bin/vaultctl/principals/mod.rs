@@ -1,0 +1,252 @@
+//! `vaultctl principals` and `vaultctl whoami`
+
+mod show;
+
+use std::time::SystemTime;
+
+use clap::{Args, Subcommand, ValueEnum};
+use vault_client::Client;
+use vault_client::keys::Note;
+use vault_client::principals::{Kind, NewPrincipal, Principal};
+
+use crate::args::Global;
+use crate::failure::{Exit, Failure};
+
+/// See, provision, change and disable principals.
+#[derive(Subcommand)]
+pub(crate) enum PrincipalsCommand {
+    /// List those who have a role at the tenant; all with `--tenant '*'`.
+    List,
+    /// Show one.
+    Show(IdArgs),
+    /// Provision one.
+    Add(AddArgs),
+    /// Change what one is at the tenant, or as a whole.
+    Change(ChangeArgs),
+    /// Disable one: its next request is refused, on live connections too.
+    Disable(StateArgs),
+    /// Enable one again.
+    Enable(StateArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct IdArgs {
+    /// Its id.
+    id: String,
+}
+
+/// For the log.
+#[derive(Args)]
+struct NoteArgs {
+    /// Free text for the log, at most 512 characters. Put no PHI into it.
+    #[arg(long, default_value = "")]
+    reason: String,
+
+    /// A ticket or case number for the log.
+    #[arg(long, default_value = "")]
+    ticket: String,
+}
+
+#[derive(Args)]
+pub(crate) struct StateArgs {
+    /// Its id.
+    id: String,
+
+    #[command(flatten)]
+    note: NoteArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct AddArgs {
+    /// Its id: in the log and in policies, and never given to another one.
+    id: String,
+
+    /// What it is.
+    #[arg(long, value_enum)]
+    kind: KindName,
+
+    /// By which credentials it is known: `spiffe://...` or `subject:CN=...`. Any number.
+    #[arg(long = "identity", value_name = "IDENTITY", required = true)]
+    identities: Vec<String>,
+
+    /// What it is at the tenant, or `TENANT=ROLE`. Any number.
+    #[arg(long = "role", value_name = "ROLE", required = true)]
+    roles: Vec<String>,
+
+    /// Who answers for it.
+    #[arg(long, value_name = "NAME")]
+    owner: Option<String>,
+
+    /// From when on it may not call any more (RFC 3339).
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    expires: Option<SystemTime>,
+
+    #[command(flatten)]
+    note: NoteArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct ChangeArgs {
+    /// Its id.
+    id: String,
+
+    /// What it is at the tenant from now on, or `TENANT=ROLE`: these roles and no others. Any number.
+    #[arg(long = "role", value_name = "ROLE", conflicts_with = "no_roles")]
+    roles: Vec<String>,
+
+    /// Take all its roles at the tenant.
+    #[arg(long)]
+    no_roles: bool,
+
+    /// By which credentials it is known from now on: these and no others. Any number.
+    #[arg(long = "identity", value_name = "IDENTITY")]
+    identities: Vec<String>,
+
+    /// Who answers for it.
+    #[arg(long, value_name = "NAME")]
+    owner: Option<String>,
+
+    /// From when on it may not call any more (RFC 3339).
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    expires: Option<SystemTime>,
+
+    #[command(flatten)]
+    note: NoteArgs,
+}
+
+/// Kinds by name.
+#[derive(Clone, Copy, ValueEnum)]
+enum KindName {
+    /// A program.
+    Service,
+    /// One person.
+    Human,
+}
+
+impl From<KindName> for Kind {
+    fn from(name: KindName) -> Self {
+        match name {
+            KindName::Service => Self::Service,
+            KindName::Human => Self::Human,
+        }
+    }
+}
+
+impl From<NoteArgs> for Note {
+    fn from(NoteArgs { reason, ticket }: NoteArgs) -> Self {
+        Self { reason, ticket }
+    }
+}
+
+pub(crate) async fn run(global: &Global, command: PrincipalsCommand) -> Result<Exit, Failure> {
+    let client = global.connect()?;
+    match command {
+        PrincipalsCommand::List => show::principals(global.json, &client.list_principals().await?)?,
+        PrincipalsCommand::Show(IdArgs { id }) => {
+            show::principals(global.json, &[find(&client, &id).await?])?;
+        }
+        PrincipalsCommand::Add(args) => {
+            let mut new = NewPrincipal::new(args.id, args.kind.into(), "");
+            new.identities = args.identities;
+            new.owner = args.owner;
+            new.expires = args.expires;
+            let mut principal = Principal::from(new);
+            set_roles(&mut principal, &tenant_of(&client).await?, &args.roles)?;
+            show::principals(global.json, &[client.put_principal(&principal, &args.note.into()).await?])?;
+        }
+        PrincipalsCommand::Change(args) => {
+            show::principals(global.json, &[change(&client, args).await?])?;
+        }
+        PrincipalsCommand::Disable(StateArgs { id, note }) => {
+            show::principals(global.json, &[client.set_principal_state(&id, false, &note.into()).await?])?;
+        }
+        PrincipalsCommand::Enable(StateArgs { id, note }) => {
+            show::principals(global.json, &[client.set_principal_state(&id, true, &note.into()).await?])?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Shows who the identity is.
+pub(crate) async fn who_am_i(global: &Global) -> Result<Exit, Failure> {
+    show::oneself(global.json, &global.connect()?.who_am_i().await?)?;
+    Ok(Exit::Done)
+}
+
+async fn change(client: &Client, args: ChangeArgs) -> Result<Principal, Failure> {
+    let mut principal = find(client, &args.id).await?;
+    let tenant = tenant_of(client).await?;
+    if args.roles.is_empty() && !args.no_roles {
+        // As they are: of other tenants the vault keeps them by itself.
+        principal.roles.retain(|place, _| tenant == "*" || *place == tenant);
+    } else {
+        set_roles(&mut principal, &tenant, &args.roles)?;
+    }
+    if !args.identities.is_empty() {
+        principal.identities = args.identities;
+    }
+    principal.owner = args.owner.or(principal.owner);
+    principal.expires = args.expires.or(principal.expires);
+    Ok(client.put_principal(&principal, &args.note.into()).await?)
+}
+
+async fn find(client: &Client, id: &str) -> Result<Principal, Failure> {
+    let known = client.list_principals().await?;
+    known.into_iter().find(|principal| principal.id == id).ok_or_else(|| {
+        Failure::wrong_use("no such principal at this tenant").hint("`vaultctl principals list` has those")
+    })
+}
+
+/// The tenant that is acted for; the identity's own if none is named.
+async fn tenant_of(client: &Client) -> Result<String, Failure> {
+    match client.tenant_name() {
+        "" => {
+            let own = client.who_am_i().await?.principal.roles;
+            let mut tenants = own.into_keys();
+            match (tenants.next(), tenants.next()) {
+                (Some(tenant), None) => Ok(tenant),
+                _ => Err(Failure::wrong_use("the identity serves several tenants")
+                    .hint("name the one that is acted for: --tenant TENANT")),
+            }
+        }
+        tenant => Ok(tenant.to_owned()),
+    }
+}
+
+/// Roles as they were given: `oncall`, `st-mary=oncall`.
+fn set_roles(principal: &mut Principal, tenant: &str, given: &[String]) -> Result<(), Failure> {
+    principal.roles.clear();
+    for text in given {
+        let (place, role) = text.split_once('=').unwrap_or((tenant, text));
+        if place.is_empty() || role.is_empty() {
+            return Err(Failure::wrong_use("a role is ROLE or TENANT=ROLE"));
+        }
+        principal.roles.entry(place.to_owned()).or_default().push(role.to_owned());
+    }
+    Ok(())
+}
+
+/// Parses a time.
+fn moment(text: &str) -> Result<SystemTime, String> {
+    let time: jiff::Timestamp =
+        text.parse().map_err(|_| "a time such as 2027-01-01T00:00:00Z (RFC 3339)".to_owned())?;
+    Ok(time.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_are_at_the_tenant_unless_they_name_one() {
+        let mut principal = Principal::from(NewPrincipal::new("a", Kind::Human, "x"));
+        let given = ["oncall", "st-mary=approver", "auditor", "*=auditor"].map(str::to_owned);
+        set_roles(&mut principal, "demo", &given).unwrap();
+        assert_eq!(principal.roles["demo"], ["oncall", "auditor"]);
+        assert_eq!(principal.roles["st-mary"], ["approver"]);
+        assert_eq!(principal.roles["*"], ["auditor"]);
+        for bad in ["=oncall", "demo=", ""] {
+            assert!(set_roles(&mut principal, "demo", &[bad.to_owned()]).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Who may call: for admins, who provision principals, and for everybody about itself.
+//!
+//! ```no_run
+//! use vault_client::principals::{Kind, NewPrincipal};
+//! use vault_client::keys::Note;
+//!
+//! # async fn example(vault: vault_client::Client) -> Result<(), vault_client::Error> {
+//! let mut ann = NewPrincipal::new("ann", Kind::Human, "spiffe://example.org/people/ann");
+//! ann.roles.insert("st-mary".to_owned(), vec!["oncall".to_owned()]);
+//! let note = Note { reason: "joined the on-call rota".to_owned(), ticket: "IAM-12".to_owned() };
+//! let ann = vault.put_principal(&ann.into(), &note).await?;
+//!
+//! // Off with her, on live connections too, within a second:
+//! vault.set_principal_state(&ann.id, false, &note).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Calls are about the tenant of the [`Client`] (see [`Client::for_tenant`]; `*` for an admin of the vault): an admin of a
+//! tenant changes roles at it, and what a principal is as a whole only if it is admin wherever that has roles.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use vault_proto::v1 as wire;
+use vault_proto::v1::principal_service_client::PrincipalServiceClient;
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::keys::Note;
+
+/// What kind of caller a principal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A program.
+    Service,
+    /// One person.
+    Human,
+    /// One that this client does not know.
+    Unknown,
+}
+
+impl Kind {
+    /// In lower case, for people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Human => "human",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    fn from_wire(kind: wire::principal::Kind) -> Self {
+        match kind {
+            wire::principal::Kind::Service => Self::Service,
+            wire::principal::Kind::Human => Self::Human,
+            wire::principal::Kind::Unspecified => Self::Unknown,
+        }
+    }
+
+    fn to_wire(self) -> wire::principal::Kind {
+        match self {
+            Self::Service => wire::principal::Kind::Service,
+            Self::Human => wire::principal::Kind::Human,
+            Self::Unknown => wire::principal::Kind::Unspecified,
+        }
+    }
+}
+
+/// A principal, as far as the caller may see it. To change one, change what was listed and
+/// [put](Client::put_principal) it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// Its name, in the log and in policies.
+    pub id: String,
+    /// Program or person.
+    pub kind: Kind,
+    /// By which credentials it is known.
+    pub identities: Vec<String>,
+    /// What it is, by tenant; `*`: everywhere.
+    pub roles: BTreeMap<String, Vec<String>>,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// Whether it may call at all.
+    pub enabled: bool,
+    /// From when on it may not call any more.
+    pub expires: Option<SystemTime>,
+    /// Whether it comes from the configuration's file, and is changed there.
+    pub configured: bool,
+    /// Which state this is; 0 for one that is not there yet.
+    pub revision: u64,
+}
+
+/// A principal that is not there yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPrincipal {
+    /// Its name; never given to another one.
+    pub id: String,
+    /// Program or person.
+    pub kind: Kind,
+    /// By which credentials it is known: `spiffe://...`, `subject:CN=...`.
+    pub identities: Vec<String>,
+    /// What it is, by tenant. At least one.
+    pub roles: BTreeMap<String, Vec<String>>,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// From when on it may not call any more.
+    pub expires: Option<SystemTime>,
+}
+
+impl NewPrincipal {
+    /// With one identity, and no role yet.
+    pub fn new(id: impl Into<String>, kind: Kind, identity: impl Into<String>) -> Self {
+        let identities = vec![identity.into()];
+        Self { id: id.into(), kind, identities, roles: BTreeMap::new(), owner: None, expires: None }
+    }
+}
+
+impl From<NewPrincipal> for Principal {
+    fn from(new: NewPrincipal) -> Self {
+        let NewPrincipal { id, kind, identities, roles, owner, expires } = new;
+        Self { id, kind, identities, roles, owner, enabled: true, expires, configured: false, revision: 0 }
+    }
+}
+
+/// Who is calling.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Oneself {
+    /// The principal, with all its roles.
+    pub principal: Principal,
+    /// How it was authenticated.
+    pub factors: Vec<String>,
+    /// When its credential ends.
+    pub until: Option<SystemTime>,
+}
+
+impl Client {
+    /// Who is calling, as the vault sees it.
+    pub async fn who_am_i(&self) -> Result<Oneself, Error> {
+        let answer = self
+            .call_of(PrincipalServiceClient::new, wire::WhoAmIRequest {}, async |mut service, request| {
+                service.who_am_i(request).await
+            })
+            .await?;
+        Ok(Oneself {
+            principal: some(answer.principal)?,
+            factors: answer.factors,
+            until: time(answer.until_us),
+        })
+    }
+
+    /// Those who have a role at the tenant, by id; all for a client of tenant `*`.
+    pub async fn list_principals(&self) -> Result<Vec<Principal>, Error> {
+        let request = wire::ListPrincipalsRequest { tenant: self.tenant() };
+        let answer = self
+            .call_of(PrincipalServiceClient::new, request, async |mut service, request| {
+                service.list_principals(request).await
+            })
+            .await?;
+        answer.principals.into_iter().map(principal).collect()
+    }
+
+    /// Provisions a principal, or changes one: in force on every instance within a second. Only its roles at the client's
+    /// tenant may be named (any, for tenant `*`). It is not repeated by itself: when it failed, look first.
+    pub async fn put_principal(&self, principal: &Principal, note: &Note) -> Result<Principal, Error> {
+        let roles = |(tenant, roles): (&String, &Vec<String>)| wire::TenantRoles {
+            tenant: tenant.clone(),
+            roles: roles.clone(),
+        };
+        let wanted = wire::Principal {
+            id: principal.id.clone(),
+            kind: principal.kind.to_wire().into(),
+            identities: principal.identities.clone(),
+            roles: principal.roles.iter().map(roles).collect(),
+            owner: principal.owner.clone().unwrap_or_default(),
+            expires_us: principal.expires.map_or(0, micros),
+            revision: principal.revision,
+            ..wire::Principal::default()
+        };
+        let request = wire::PutPrincipalRequest {
+            tenant: self.tenant(),
+            principal: Some(wanted),
+            reason: note.reason.clone(),
+            ticket: note.ticket.clone(),
+        };
+        let answer = self
+            .call_of_once(PrincipalServiceClient::new, request, async |mut service, request| {
+                service.put_principal(request).await
+            })
+            .await?;
+        some(answer.principal)
+    }
+
+    /// Disables or enables a principal. Disabled, its next request is refused, on live connections too, on every instance
+    /// within a second.
+    pub async fn set_principal_state(
+        &self,
+        id: &str,
+        enabled: bool,
+        note: &Note,
+    ) -> Result<Principal, Error> {
+        let request = wire::SetPrincipalStateRequest {
+            tenant: self.tenant(),
+            id: id.to_owned(),
+            enabled,
+            reason: note.reason.clone(),
+            ticket: note.ticket.clone(),
+        };
+        let answer = self
+            .call_of(PrincipalServiceClient::new, request, async |mut service, request| {
+                service.set_principal_state(request).await
+            })
+            .await?;
+        some(answer.principal)
+    }
+}
+
+fn some(found: Option<wire::Principal>) -> Result<Principal, Error> {
+    principal(found.ok_or_else(|| Error::bad_answer("no principal in it"))?)
+}
+
+fn principal(wire: wire::Principal) -> Result<Principal, Error> {
+    let kind = Kind::from_wire(wire.kind());
+    Ok(Principal {
+        id: wire.id,
+        kind,
+        identities: wire.identities,
+        roles: wire.roles.into_iter().map(|roles| (roles.tenant, roles.roles)).collect(),
+        owner: Some(wire.owner).filter(|owner| !owner.is_empty()),
+        enabled: wire.enabled,
+        expires: time(wire.expires_us),
+        configured: wire.configured,
+        revision: wire.revision,
+    })
+}
+
+/// 0: never. What is past all times is never, too.
+fn time(micros: u64) -> Option<SystemTime> {
+    (micros > 0).then(|| SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(micros))).flatten()
+}
+
+fn micros(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,100 @@
+//! Keeps [`Access`] at what the store has of principals.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::provisioned::{generation_place, read_principal};
+use crate::access::{Access, Principal};
+use crate::domain::{EntityKind, EntityScope};
+use crate::store::{Store, StoreError};
+
+/// How often it is looked whether there is anything new. A change is in force on every instance after this and the time of
+/// two reads.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long one look may take.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Principals that are read at once.
+const PAGE: usize = 1000;
+
+/// Looks for changes of principals.
+pub struct Provisioning {
+    store: Arc<dyn Store>,
+    access: Arc<Access>,
+    /// The generation that is in force.
+    seen: Mutex<Option<Option<u64>>>,
+}
+
+impl Provisioning {
+    /// Nothing is in force yet.
+    pub fn new(store: Arc<dyn Store>, access: Arc<Access>) -> Self {
+        Self { store, access, seen: Mutex::new(None) }
+    }
+
+    /// Takes up what is new.
+    pub async fn look(&self) -> Result<(), StoreError> {
+        let generation = self.store.entity(&generation_place()).await?.map(|row| row.revision);
+        if *self.seen.lock() != Some(generation) {
+            // What is read now may be newer than the generation: then the next look reads it once more.
+            let principals = match self.read().await {
+                // Who of them is disabled can't be known: then none of them may call, and those of the file may.
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::error!(%error, "none of the provisioned principals is let in");
+                    self.access.provision(Vec::new());
+                    self.access.looked();
+                    return Ok(());
+                }
+                read => read?,
+            };
+            let mut seen = self.seen.lock();
+            // Two may look at once: what is older comes too late.
+            if seen.is_none_or(|seen| seen <= generation) {
+                self.access.provision(principals);
+                *seen = Some(generation);
+            }
+        }
+        self.access.looked();
+        Ok(())
+    }
+
+    /// Looks until it is told to stop.
+    pub async fn run(self: Arc<Self>, stopping: CancellationToken) {
+        let mut telling = true;
+        loop {
+            tokio::select! {
+                () = stopping.cancelled() => return,
+                () = sleep(LOOK_EVERY) => {}
+            }
+            let trouble = match timeout(PATIENCE, self.look()).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some("the store does not answer in time".to_owned()),
+            };
+            if let (Some(trouble), true) = (&trouble, telling) {
+                tracing::warn!(%trouble, "can't look for changes of principals");
+            }
+            telling = trouble.is_none();
+        }
+    }
+
+    /// All of them. One whose row is not what was written is nobody: it is left out, and that is told.
+    async fn read(&self) -> Result<Vec<Principal>, StoreError> {
+        let scope = EntityScope::Kind(EntityKind::Principal);
+        let mut principals = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.store.entities(&scope, after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { return Ok(principals) };
+            after = Some(last.place.clone());
+            for entity in &page {
+                match read_principal(entity) {
+                    Ok(principal) => principals.extend(principal),
+                    Err(error) => tracing::error!(place = ?entity.place, %error, "left out"),
+                }
+            }
+        }
+    }
+}
