@@ -1,6 +1,7 @@
 //! The promises of [`Store`], each a test that every engine takes. An engine's tests are made by
 //! `conformance_tests!` and have the names of the promises.
 
+mod entities;
 mod keys;
 mod leases;
 
@@ -18,6 +19,7 @@ use crate::store::{
     Write,
 };
 
+pub(crate) use self::entities::*;
 pub(crate) use self::keys::*;
 pub(crate) use self::leases::*;
 
@@ -82,6 +84,15 @@ macro_rules! conformance_tests {
             concurrent_changes_of_a_job_have_one_winner
             jobs_page_in_the_order_of_their_places
             a_job_is_there_after_a_reopen
+            an_entity_is_changed_from_the_revision_before
+            an_entity_is_dropped_at_its_revision_and_may_come_anew
+            what_must_stand_is_asked_and_not_written
+            a_conflict_about_an_entity_leaves_nothing_of_its_change
+            concurrent_changes_of_an_entity_have_one_winner
+            of_changes_that_stand_on_each_other_one_wins
+            entities_page_by_kind_and_by_tenant
+            an_entity_holds_so_much_and_no_more
+            an_entity_is_there_after_a_reopen
             scans_read_everything_once_in_order
             another_log_is_empty
             everything_is_there_after_a_reopen

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::JobKind;
+use crate::domain::{EntityKind, EntityName, JobKind};
 use crate::store::keys;
 
 fn sealed(space: Space, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -91,6 +91,26 @@ fn bare_job() -> Job {
     Job { place, order, state: JobState::Asked, approved_by: None, cause: String::new(), ..job }
 }
 
+fn entity_row(entity: &Entity) -> Vec<u8> {
+    sealed(Space::Entities, &keys::entity(&entity.place), |out| write_entity(entity, out))
+}
+
+fn example_entity() -> Entity {
+    let place = EntityPlace {
+        kind: EntityKind::SecurityKey,
+        tenant: Some(TenantId::parse("st-mary").unwrap()),
+        name: EntityName::new(&[0xaa, 0, 0xff]).unwrap(),
+    };
+    Entity { place, revision: 3, content: vec![0xbb; 5] }
+}
+
+/// Of the vault itself, with nothing in it.
+fn bare_entity() -> Entity {
+    let name = EntityName::new(&[0]).unwrap();
+    let place = EntityPlace { kind: EntityKind::Alert, tenant: None, name };
+    Entity { place, revision: 0, content: Vec::new() }
+}
+
 fn example_answer() -> Remembered {
     Remembered {
         key: [0x77; 32],
@@ -114,6 +134,8 @@ fn rows_are_the_committed_vectors() {
         ("remembered", remembered_row(&example_answer()), include_str!("vectors/remembered.hex")),
         ("job", job_row(&example_job()), include_str!("vectors/job.hex")),
         ("bare job", job_row(&bare_job()), include_str!("vectors/bare-job.hex")),
+        ("entity", entity_row(&example_entity()), include_str!("vectors/entity.hex")),
+        ("bare entity", entity_row(&bare_entity()), include_str!("vectors/bare-entity.hex")),
     ] {
         assert_eq!(hex::encode(row), vector.split_whitespace().collect::<String>(), "{name}");
     }
@@ -143,6 +165,9 @@ fn any_changed_bit_is_corrupt() {
     assert_every_bit_counts(&remembered_row(&answer), |row| read_remembered(&answer.key, row));
     for job in [example_job(), bare_job()] {
         assert_every_bit_counts(&job_row(&job), |row| read_job(&job.place, row));
+    }
+    for entity in [example_entity(), bare_entity()] {
+        assert_every_bit_counts(&entity_row(&entity), |row| read_entity(&entity.place, row));
     }
 }
 
@@ -193,6 +218,43 @@ fn a_jobs_row_with_a_good_checksum_is_still_read_strictly() {
     assert_eq!(good(&|content| content.push(0)), Err(CorruptRow), "end");
     let other = JobPlace { kind: JobKind::Shred, ..job.place.clone() };
     assert_eq!(read_job(&other, &job_row(&job)), Err(CorruptRow), "place");
+}
+
+#[test]
+fn an_entitys_row_with_a_good_checksum_is_still_read_strictly() {
+    let entity = example_entity();
+    let good = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut content = Vec::new();
+        write_entity(&entity, &mut content);
+        change(&mut content);
+        let row = sealed(Space::Entities, &keys::entity(&entity.place), |out| *out = content);
+        read_entity(&entity.place, &row)
+    };
+    assert_eq!(good(&|_| ()), Ok(entity.clone()));
+    assert_eq!(good(&|content| content[0] = 2), Err(CorruptRow), "version");
+    assert_eq!(good(&|content| content[12] += 1), Err(CorruptRow), "length");
+    assert_eq!(good(&|content| content.push(0)), Err(CorruptRow), "end");
+    let place = &entity.place;
+    for other in [
+        EntityPlace { kind: EntityKind::Challenge, ..place.clone() },
+        EntityPlace { tenant: None, ..place.clone() },
+        EntityPlace { name: EntityName::new(&[0xaa, 0]).unwrap(), ..place.clone() },
+    ] {
+        assert_eq!(read_entity(&other, &entity_row(&entity)), Err(CorruptRow), "{other:?}");
+    }
+}
+
+fn any_entity() -> impl Strategy<Value = Entity> {
+    let place = (
+        proptest::sample::select(EntityKind::ALL),
+        proptest::option::of("[a-z0-9][a-z0-9-]{0,62}"),
+        proptest::collection::vec(any::<u8>(), 1..=EntityName::MAX_LEN),
+    );
+    (place, any::<u64>(), any::<Vec<u8>>()).prop_map(|((kind, tenant, name), revision, content)| {
+        let tenant = tenant.map(|name| TenantId::parse(&name).unwrap());
+        let place = EntityPlace { kind, tenant, name: EntityName::new(&name).unwrap() };
+        Entity { place, revision, content }
+    })
 }
 
 fn any_job() -> impl Strategy<Value = Job> {
@@ -307,6 +369,12 @@ proptest! {
     }
 
     #[test]
+    fn an_entity_comes_back_as_it_was(entity in any_entity()) {
+        prop_assert_eq!(keys::parse_entity(&keys::entity(&entity.place)), Some(entity.place.clone()));
+        prop_assert_eq!(read_entity(&entity.place, &entity_row(&entity)), Ok(entity));
+    }
+
+    #[test]
     fn no_bytes_make_a_reader_panic(bytes: Vec<u8>) {
         let sum = checksum(Space::Records, &[0; 16], &bytes);
         let row = [&bytes[..], &sum].concat();
@@ -316,5 +384,7 @@ proptest! {
         let _ = read_identity(&bytes);
         let _ = read_job_content(&bare_job().place, &bytes);
         let _ = keys::parse_job(&bytes);
+        let _ = read_entity_content(&bare_entity().place, &bytes);
+        let _ = keys::parse_entity(&bytes);
     }
 }

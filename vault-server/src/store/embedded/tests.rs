@@ -4,10 +4,11 @@ use std::time::Duration;
 use super::format::FORMAT;
 use super::simulated::{Fault, SimulatedEngine};
 use super::*;
-use crate::domain::{Body, JobKind, JobPlace, KeyRecord, KeyState, Record};
+use crate::domain::{Body, EntityKind, EntityScope, JobKind, JobPlace, KeyRecord, KeyState, Record};
 use crate::store::Write;
 use crate::store::conformance::{
-    Backend, LOG, change, conformance_tests, job, key, key_id, record, subject, tenant, token,
+    Backend, LOG, change, conformance_tests, entity, entity_place, job, key, key_id, record, subject, tenant,
+    token,
 };
 
 impl Backend for (tempfile::TempDir, EngineKind) {
@@ -84,16 +85,17 @@ mod directories {
     }
 }
 
-/// Before there were jobs.
+/// Before there were jobs, and before there were entities.
 #[tokio::test]
 async fn a_store_of_older_software_opens_and_has_room_for_what_is_new() {
-    for kind in EngineKind::ALL {
+    let kinds = EngineKind::ALL.into_iter();
+    for (kind, first) in kinds.flat_map(|kind| [(kind, Space::Jobs), (kind, Space::Entities)]) {
         let dir = tempfile::tempdir().unwrap();
         let writes = || change([Write::Insert(record(1))], &["a"]);
         match kind {
             EngineKind::Fjall => {
                 let path = dir.path().join(kind.as_str());
-                let older = &Space::ALL[..Space::Jobs.position()];
+                let older = &Space::ALL[..first.position()];
                 let engine = fjall::FjallEngine::open_with(&path, 1 << 20, older).unwrap();
                 let store = EmbeddedStore::start("older", engine, None, &StoreOptions::default()).unwrap();
                 store.commit(writes()).await.unwrap();
@@ -113,6 +115,11 @@ async fn a_store_of_older_software_opens_and_has_room_for_what_is_new() {
             let before = store.job(&place).await.unwrap().map(|job| job.revision);
             assert_eq!(before, u64::checked_sub(revision, 1));
             store.commit(change([Write::PutJob(job(place, revision))], &[])).await.unwrap();
+            let place = entity_place(EntityKind::Principal, None, b"ann");
+            let before = store.entity(&place).await.unwrap().map(|entity| entity.revision);
+            assert_eq!(before, u64::checked_sub(revision, 1));
+            let write = Write::PutEntity(entity(&place, revision));
+            store.commit(change([write], &[])).await.unwrap();
             store.close().await.unwrap();
         }
     }
@@ -220,6 +227,29 @@ mod corruption {
     }
 
     #[tokio::test]
+    async fn a_changed_entity_is_named_and_one_at_no_place_of_an_entity_too() {
+        let (engine, store) = one_record().await;
+        let place = entity_place(EntityKind::Principal, None, b"ann");
+        let (key, scope) = (keys::entity(&place), EntityScope::Kind(EntityKind::Principal));
+        store.commit(change([Write::PutEntity(entity(&place, 0))], &[])).await.unwrap();
+        let corrupt = |key: &[u8]| StoreError::Corrupt { what: format!("entity {}", hex::encode(key)) };
+        engine.copy(Space::Entities, &key, &[1, 0]);
+        assert_eq!(store.entities(&scope, None, 9).await, Err(corrupt(&[1, 0])));
+        engine.flip(Space::Entities, &key, 15);
+        assert_eq!(store.entity(&place).await, Err(corrupt(&key)));
+        for write in [
+            Write::PutEntity(entity(&place, 1)),
+            Write::DropEntity { place: place.clone(), revision: 0 },
+            Write::Stands { place: place.clone(), revision: Some(0) },
+            Write::Stands { place, revision: None },
+        ] {
+            let refused = store.commit(change([write, Write::Insert(record(3))], &[])).await;
+            assert_eq!(refused, Err(corrupt(&key)));
+        }
+        assert_eq!(store.records(&[token(3)]).await.unwrap(), [Lookup::Missing]);
+    }
+
+    #[tokio::test]
     async fn a_key_that_can_not_be_read_is_not_active() {
         let (engine, store) = one_record().await;
         store.commit(change([Write::InsertKey(key(1))], &[])).await.unwrap();
@@ -304,6 +334,44 @@ mod durability {
         assert!(first.is_ok() && before.is_ok() && changed.is_ok());
         assert_eq!(behind, Err(StoreError::Conflict { write: 0 }));
         assert_eq!(store.count_of_key(key_id(1)).await, Ok(2));
+    }
+
+    /// All wait for the same batch: who needs an entity to stand sees the changes before it, and none behind.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_needs_an_entity_to_stand_sees_what_waits_before_it() {
+        let engine = SimulatedEngine::default();
+        let store = start(&engine);
+        let place = entity_place(EntityKind::Principal, None, b"ann");
+        let at = |revision| change([Write::PutEntity(entity(&place, revision))], &[]);
+        let stands = |revision| change([Write::Stands { place: place.clone(), revision }], &["stood"]);
+        store.commit(at(0)).await.unwrap();
+        engine.hold_syncs();
+        let mut first = Box::pin(store.commit(change([Write::Insert(record(1))], &[])));
+        assert!(futures::poll!(&mut first).is_pending());
+        tokio::task::block_in_place(|| engine.wait_until_syncing());
+        let dropped = change([Write::DropEntity { place: place.clone(), revision: 1 }], &[]);
+        let mut before = Box::pin(store.commit(stands(Some(0))));
+        let mut changed = Box::pin(store.commit(at(1)));
+        let mut late = Box::pin(store.commit(stands(Some(0))));
+        let mut again = Box::pin(store.commit(at(1)));
+        let mut gone = Box::pin(store.commit(dropped));
+        let mut lost = Box::pin(store.commit(stands(Some(1))));
+        let mut none = Box::pin(store.commit(stands(None)));
+        let mut anew = Box::pin(store.commit(at(0)));
+        for waiting in
+            [&mut before, &mut changed, &mut late, &mut again, &mut gone, &mut lost, &mut none, &mut anew]
+        {
+            assert!(futures::poll!(waiting).is_pending());
+        }
+        engine.release_syncs();
+        let all = futures::join!(first, before, changed, late, again, gone, lost, none, anew);
+        let (first, before, changed, late, again, gone, lost, none, anew) = all;
+        assert!([first, before, changed, gone, none, anew].iter().all(Result::is_ok));
+        for refused in [late, again, lost] {
+            assert_eq!(refused, Err(StoreError::Conflict { write: 0 }));
+        }
+        assert_eq!(store.log_size(LOG).await, Ok(2), "who was refused has no entry");
+        assert_eq!(store.entity(&place).await, Ok(Some(entity(&place, 0))));
     }
 
     /// All wait for the same batch: whether a key is used is asked of what is before it, and of nothing behind.

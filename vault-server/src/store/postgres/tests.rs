@@ -5,11 +5,11 @@ use std::sync::LazyLock;
 use std::sync::atomic::AtomicU32;
 
 use super::*;
-use crate::domain::{Body, Environment, KeyRecord, KeyState, VaultId};
+use crate::domain::{Body, EntityKind, EntityScope, Environment, KeyRecord, KeyState, VaultId};
 use crate::store::Write;
 use crate::store::conformance::{
-    Backend, change, conformance_tests, destroy_under_writers, key, key_id, record, retire_under_writers,
-    token,
+    Backend, change, conformance_tests, destroy_under_writers, entity, entity_place, key, key_id, record,
+    retire_under_writers, stand_on_each_other, token,
 };
 
 /// What outlives a test's own runtime: committers of stores that were dropped still have to give their log back.
@@ -219,9 +219,9 @@ async fn a_database_of_another_vault_or_for_newer_software_is_refused() {
     assert_eq!(database.sql("SELECT * FROM logs").await.len(), 3, "no log was taken for it");
 
     // One step ahead, and this software may go on beside it; and one with which it may not.
-    database.sql("INSERT INTO vault_schema VALUES (3, 2)").await;
+    database.sql("INSERT INTO vault_schema SELECT max(number) + 1, 2 FROM vault_schema").await;
     assert!(open(database.options(), Some(&identity(1))).await.is_ok());
-    database.sql("INSERT INTO vault_schema VALUES (4, 4)").await;
+    database.sql("INSERT INTO vault_schema SELECT max(number) + 1, max(number) + 1 FROM vault_schema").await;
     let newer = open(database.options(), Some(&identity(1))).await;
     assert!(matches!(newer.err(), Some(StoreError::Foreign { why }) if why.contains("newer software")));
 }
@@ -235,10 +235,17 @@ async fn a_database_of_the_schema_before_is_brought_forward_and_closed_to_its_so
     let store = database.instance("ann").await;
     store.commit(insert(1)).await.unwrap();
     store.close().await.unwrap();
-    database.sql("DROP TABLE jobs; DELETE FROM vault_schema WHERE number = 2").await;
-    let store = database.instance("ann").await;
-    assert!(matches!(&store.records(&[token(1)]).await.unwrap()[..], [Lookup::Found(_)]));
-    assert_eq!(store.jobs(None, 9).await, Ok(vec![]));
+    for older in [
+        "DROP TABLE entities; DELETE FROM vault_schema WHERE number = 3",
+        "DROP TABLE jobs, entities; DELETE FROM vault_schema WHERE number >= 2",
+    ] {
+        database.sql(older).await;
+        let store = database.instance("ann").await;
+        assert!(matches!(&store.records(&[token(1)]).await.unwrap()[..], [Lookup::Found(_)]));
+        assert_eq!(store.jobs(None, 9).await, Ok(vec![]));
+        assert_eq!(store.entities(&EntityScope::Kind(EntityKind::Grant), None, 9).await, Ok(vec![]));
+        store.close().await.unwrap();
+    }
     let newest = database.sql("SELECT max(oldest) FROM vault_schema").await;
     let newest = newest.iter().find_map(|message| match message {
         tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
@@ -446,4 +453,72 @@ async fn who_needs_a_key_unused_waits_for_who_writes_under_it() {
         other.client().batch_execute("DELETE FROM records WHERE key_id IS NOT NULL").await.unwrap();
         store.commit(change(writes, &[])).await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_changes_of_two_instances_that_stand_on_each_other_one_wins() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let (ann, bob) = (database.instance("ann").await, database.instance("bob").await);
+    stand_on_each_other([&ann, &bob], 90).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_needs_no_entity_at_a_place_waits_for_who_puts_one_there() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    let place = entity_place(EntityKind::Session, None, b"ann");
+    store.commit(change([Write::PutEntity(entity(&place, 0))], &[])).await.unwrap();
+    let other = Connector::new(database.options()).connect().await.unwrap();
+    // As another instance writes, but slowly.
+    other.client().batch_execute("CREATE TABLE kept AS SELECT * FROM entities").await.unwrap();
+    store.commit(change([Write::DropEntity { place: place.clone(), revision: 0 }], &[])).await.unwrap();
+    for end in ["ROLLBACK", "COMMIT"] {
+        let insert = "BEGIN; INSERT INTO entities SELECT * FROM kept";
+        other.client().batch_execute(insert).await.unwrap();
+        let asked = {
+            let none = Write::Stands { place: place.clone(), revision: None };
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.commit(change([none], &["none"])).await.map(|_| ()) })
+        };
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!asked.is_finished(), "{end}");
+        other.client().batch_execute(end).await.unwrap();
+        let expected = if end == "COMMIT" { Err(StoreError::Conflict { write: 0 }) } else { Ok(()) };
+        assert_eq!(asked.await.unwrap(), expected, "{end}");
+    }
+    assert_eq!(
+        (store.entity(&place).await, store.log_size(LogId(0)).await),
+        (Ok(Some(entity(&place, 0))), Ok(1))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entity_that_an_administrator_altered_is_named() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    let place = entity_place(EntityKind::Principal, None, b"ann");
+    let scope = EntityScope::Kind(EntityKind::Principal);
+    store.commit(change([Write::PutEntity(entity(&place, 0))], &[])).await.unwrap();
+    database.sql("CREATE TABLE kept AS SELECT * FROM entities").await;
+    let named = |key: &str| StoreError::Corrupt { what: format!("entity {key}") };
+    for altered in ["content = content || '\\x00'", "revision = 1", "checksum = '\\x00'", "content = ''"] {
+        database.sql(&format!("UPDATE entities SET {altered}")).await;
+        assert_eq!(store.entity(&place).await, Err(named("0100616e6e")), "{altered}");
+        assert_eq!(store.entities(&scope, None, 9).await, Err(named("0100616e6e")), "{altered}");
+        let next = Write::PutEntity(entity(&place, if altered == "revision = 1" { 2 } else { 1 }));
+        let refused = store.commit(change([next], &[])).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{altered}: {refused:?}");
+        database.sql("DELETE FROM entities; INSERT INTO entities SELECT * FROM kept").await;
+    }
+    database.sql("UPDATE entities SET place = '\\x0100626f62'").await;
+    assert_eq!(store.entities(&scope, None, 9).await, Err(named("0100626f62")));
 }

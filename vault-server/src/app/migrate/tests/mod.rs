@@ -10,22 +10,22 @@ use vault_format::verify::{Options, verify_dir};
 
 use self::failing::Failing;
 use self::vault::{
-    ENTRIES, NOW, RECORDS, SIGNED, answer, fill, identity, job, jobs, key, log, record, run, run_with, sign,
-    signer, write,
+    ENTRIES, NOW, RECORDS, SIGNED, answer, entities, fill, identity, job, jobs, key, log, record, run,
+    run_with, sign, signer, write,
 };
 use super::copy::{Counts, Ended};
 use super::error::{MoveError, Side};
 use super::marker::refuse_half_moved;
 use super::{logs, marker};
 use crate::audit::{AuditAction, action_of};
-use crate::domain::{Job, JobKind, LeaseName};
+use crate::domain::{Entity, EntityKind, EntityName, EntityPlace, EntityScope, Job, JobKind, LeaseName};
 use crate::store::embedded::{self, EngineKind, StoreOptions};
 use crate::store::memory::MemoryStore;
 use crate::store::{Change, Derived, LogId, Store, StoreError, TileId, Write};
 
 const LOG: LogId = LogId(0);
 const COUNTS: Counts =
-    Counts { keys: 4, records: RECORDS, answers: 8, jobs: 15, entities: 0, entries: ENTRIES };
+    Counts { keys: 4, records: RECORDS, answers: 8, jobs: 15, entities: 27, entries: ENTRIES };
 
 fn memory() -> Arc<dyn Store> {
     Arc::new(MemoryStore::new())
@@ -50,6 +50,11 @@ async fn assert_moved(old: &Arc<dyn Store>, new: &Arc<dyn Store>) {
     assert_eq!(new.scan_keys(None, 1000).await, old.scan_keys(None, 1000).await);
     let answers: Vec<_> = (1..=9).filter(|number| *number != 2).map(answer).collect();
     assert_eq!(new.scan_remembered(None, 1000).await, Ok(answers));
+    let mut there = Vec::new();
+    for kind in EntityKind::ALL {
+        there.extend(new.entities(&EntityScope::Kind(*kind), None, 1000).await.unwrap());
+    }
+    assert_eq!(there, entities());
     assert_eq!(new.jobs(None, 1000).await, Ok(jobs()));
     let entries = old.entries(LOG, 0, 10_000, usize::MAX).await.unwrap();
     let mut there = new.entries(LOG, 0, 10_000, usize::MAX).await.unwrap();
@@ -214,6 +219,9 @@ async fn other_stores_are_refused() {
     write(&new, vec![Write::PutJob(job(None, JobKind::Rewrap))]).await;
     assert!(refused(run(&old, &new).await).contains("not empty: it has jobs"));
     let new = memory();
+    write(&new, entities().drain(26..).map(Write::PutEntity).collect()).await;
+    assert!(refused(run(&old, &new).await).contains("not empty: it has entities"));
+    let new = memory();
     log(&new, 2).await;
     assert!(refused(run(&old, &new).await).contains("2 entries in log 0"));
 
@@ -295,6 +303,20 @@ async fn any_difference_is_named_and_leaves_the_new_store_unfinished() {
     let altered = Job { cause: "x".to_owned(), revision: 1, ..job(None, JobKind::Rewrap) };
     write(&new, vec![Write::PutJob(altered)]).await;
     check(&new, "job rewrap of the vault: is not the same").await;
+
+    let new = half().await;
+    let name = EntityName::new(b"\xab").unwrap();
+    let place = EntityPlace { name, ..entities()[2].place.clone() };
+    write(&new, vec![Write::PutEntity(Entity { place, revision: 0, content: Vec::new() })]).await;
+    check(&new, "entity principal ab of st-mary: is in the new store only").await;
+    let new = half().await;
+    let altered = Entity { revision: 1, content: b"x".to_vec(), ..entities()[4].clone() };
+    write(&new, vec![Write::PutEntity(altered)]).await;
+    check(&new, "entity identity 0002 of the vault: is not the same").await;
+    let new = half().await;
+    write(&new, vec![Write::DropEntity { place: entities()[26].place.clone(), revision: 0 }]).await;
+    let again = run(&old, &new).await;
+    assert_eq!(again, Ok(Ended::Moved(COUNTS)), "what is missing is brought");
 
     let new = half().await;
     let mut extra = answer(1);

@@ -11,9 +11,10 @@ use crate::app::migrate::open::Opened;
 use crate::app::migrate::progress::Progress;
 use crate::audit::{AuditAction, Draft, Follower, FollowerOptions, Log, LogOptions};
 use crate::domain::{
-    BlindIndex, Body, ClassName, Clock, Environment, Job, JobBudget, JobId, JobKind, JobOrder, JobPlace,
-    JobProgress, JobState, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, PrincipalId, Record,
-    RequestId, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
+    BlindIndex, Body, ClassName, Clock, Entity, EntityKind, EntityName, EntityPlace, Environment, Job,
+    JobBudget, JobId, JobKind, JobOrder, JobPlace, JobProgress, JobState, KeyId, KeyPurpose, KeyRecord,
+    KeyState, KeyVersion, PrincipalId, Record, RequestId, Sealed, SubjectRef, TenantId, Timestamp, Token,
+    VaultId, VaultIdentity, WrappedKey,
 };
 use crate::store::{Change, LogId, Remembered, Store, Write};
 
@@ -115,6 +116,19 @@ pub(super) fn jobs() -> Vec<Job> {
     tenants.iter().flat_map(|tenant| JobKind::ALL.iter().map(|kind| job(*tenant, *kind))).collect()
 }
 
+/// Of every kind, some of a tenant and some of the vault itself, and one that is long.
+pub(super) fn entities() -> Vec<Entity> {
+    let of_kind = |kind: EntityKind| {
+        [(None, 1), (None, 2), (Some("st-mary"), 1)].map(|(tenant, number)| {
+            let tenant = tenant.map(|name| TenantId::parse(name).unwrap());
+            let name = EntityName::new(&[0, number]).unwrap();
+            let content = vec![number; if number == 2 { 2000 } else { 10 }];
+            Entity { place: EntityPlace { kind, tenant, name }, revision: 0, content }
+        })
+    };
+    EntityKind::ALL.iter().flat_map(|kind| of_kind(*kind)).collect()
+}
+
 pub(super) async fn write(store: &Arc<dyn Store>, writes: Vec<Write>) {
     store.commit(Change { writes, entries: Vec::new() }).await.unwrap();
 }
@@ -144,6 +158,8 @@ pub(super) async fn fill(store: &Arc<dyn Store>) {
     write(store, (1..=9).map(|number| Write::Remember(answer(number))).collect()).await;
     write(store, jobs().into_iter().map(Write::PutJob).collect()).await;
     write(store, vec![Write::PutJob(Job { revision: 1, ..jobs().remove(3) })]).await;
+    write(store, entities().into_iter().map(Write::PutEntity).collect()).await;
+    write(store, vec![Write::PutEntity(Entity { revision: 1, ..entities().remove(3) })]).await;
     log(store, SIGNED).await;
     sign(store).await;
     log(store, ENTRIES - SIGNED).await;
