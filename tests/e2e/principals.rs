@@ -153,8 +153,8 @@ fn a_stream_ends_within_the_bound_after_its_principal_was_disabled() {
         let tokens: Vec<_> = kept.into_iter().map(Result::unwrap).collect();
 
         let batches = futures::stream::iter((0..MESSAGES).map(move |_| tokens.clone()));
-        let options = DetokenizeOptions::new(Purpose::Treatment);
-        let answers = ann.detokenize_stream(batches, &options);
+        let options = DetokenizeOptions::default();
+        let answers = ann.detokenize_stream(batches, Purpose::Treatment, &options).await.unwrap();
         let mut answers = std::pin::pin!(answers);
         let mut served = 0;
         let mut disabled: Option<Instant> = None;

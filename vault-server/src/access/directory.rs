@@ -89,6 +89,11 @@ impl Directory {
         Ok(directory)
     }
 
+    /// Without anybody.
+    pub(super) fn nobody() -> Self {
+        Self { principals: BTreeMap::new(), by_identity: HashMap::new() }
+    }
+
     /// All principals, by id.
     pub fn principals(&self) -> impl Iterator<Item = &Arc<Principal>> {
         self.principals.values()

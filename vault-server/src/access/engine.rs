@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use crate::access::decisions::Decisions;
 use crate::access::question::Asked;
 use crate::access::{
-    Action, Caller, Credential, Directory, GrantSeen, OpenAction, Permit, Policies, Principal, Question,
-    TenantScope, Verdict,
+    Action, Caller, Credential, Directory, GrantSeen, OpenAction, Permit, Policies, Principal, PrincipalKind,
+    Question, TenantScope, Verdict,
 };
 use crate::domain::class::MaskView;
 use crate::domain::{ClassName, Purpose, Record, RequestId, TenantId, Timestamp};
@@ -169,14 +169,47 @@ impl Access {
 
     /// Whether the caller may do it with this tenant's data.
     pub fn decide(&self, caller: &Caller, tenant: &TenantId, question: Question<'_>) -> Verdict {
-        self.state.load().decide(caller, &TenantScope::One(tenant.clone()), question)
+        self.state.load().decide(&caller.principal, &TenantScope::One(tenant.clone()), question)
     }
 
     /// Whether the caller may do it with the vault as a whole: read the log of all tenants, and of none. Only roles
     /// that are held everywhere count.
     pub fn decide_for_vault(&self, caller: &Caller, action: Action) -> Verdict {
         let question = Question { action, class: None, purpose: None, grant: None };
-        self.state.load().decide(caller, &TenantScope::All, question)
+        self.state.load().decide(&caller.principal, &TenantScope::All, question)
+    }
+
+    /// What would be decided if a principal asked, whether it can call or not.
+    pub fn explain(&self, principal: &Principal, place: &TenantScope, question: Question<'_>) -> Verdict {
+        self.state.load().decide(principal, place, question)
+    }
+
+    /// As it would be with other policies, and perhaps another file of principals.
+    pub fn with(&self, directory: Option<Directory>, policies: Policies) -> Self {
+        let state = self.state.load();
+        let configured = directory.map_or_else(|| Arc::clone(&state.configured), Arc::new);
+        let state = State::new(1, configured, Arc::clone(&state.provisioned), Arc::new(policies));
+        Self { state: ArcSwap::from_pointee(state), looks: Looks::default() }
+    }
+
+    /// The policies that are in force, as they were written.
+    pub fn policies(&self) -> String {
+        self.state.load().policies.text().to_owned()
+    }
+
+    /// Whether there is anybody who may change principals: a person who can call, at some tenant or everywhere. Without one
+    /// nobody could mend what is wrong with principals.
+    pub fn has_admin(&self, now: Timestamp) -> bool {
+        let state = self.state.load();
+        let question = Question { action: Action::PrincipalChange, class: None, purpose: None, grant: None };
+        let can_call = |principal: &&Arc<Principal>| {
+            principal.kind == PrincipalKind::Human
+                && principal.enabled
+                && principal.expires.is_none_or(|expires| now < expires)
+        };
+        state.directory.principals().filter(can_call).any(|principal| {
+            principal.roles.keys().any(|place| state.decide(principal, place, question).allowed)
+        })
     }
 
     /// Sorts records out: one verdict for each, in order, and a permit for the allowed ones, in order. A record of
@@ -213,7 +246,7 @@ impl Access {
                 verdict.clone()
             } else {
                 let question = Question { action: A::ACTION, class: Some(&record.class), purpose, grant };
-                let verdict = state.decide(caller, &place, question);
+                let verdict = state.decide(&caller.principal, &place, question);
                 by_class.push((record.class.clone(), verdict.clone()));
                 verdict
             };
@@ -308,8 +341,7 @@ impl State {
         named.ok_or(Unauthenticated::Unknown)
     }
 
-    fn decide(&self, caller: &Caller, place: &TenantScope, question: Question<'_>) -> Verdict {
-        let principal = &caller.principal;
+    fn decide(&self, principal: &Principal, place: &TenantScope, question: Question<'_>) -> Verdict {
         let roles = principal.roles_at(place);
         if roles.is_empty() {
             return Verdict::foreign();

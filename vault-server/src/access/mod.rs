@@ -21,7 +21,6 @@ mod directory;
 mod engine;
 mod follow;
 mod identity;
-#[cfg(test)]
 mod matrix;
 mod name;
 mod permit;
@@ -39,6 +38,7 @@ pub use directory::{Directory, DirectoryError, Fault};
 pub use engine::{Access, TenantError, Unauthenticated};
 pub use follow::Provisioning;
 pub use identity::{InvalidIdentity, canonical as canonical_identity};
+pub use matrix::matrix;
 pub use permit::{OpenAction, Permit};
 pub use policy::{InvalidPolicy, Policies, PolicyError};
 pub use principal::{Caller, Principal, PrincipalKind, TenantScope};

@@ -18,13 +18,14 @@ use crate::access::{TenantScope, Verdict};
 use crate::domain::Environment;
 
 const SCHEMA: &str = include_str!("../../policies/schema.cedarschema");
-const BUILTIN: &str = include_str!("../../policies/default.cedar");
+pub(super) const BUILTIN: &str = include_str!("../../policies/default.cedar");
 
 /// Ids go into every log entry that they decided.
 const MAX_ID: usize = 64;
 
 /// A policy set that was checked, for a vault of one environment.
 pub struct Policies {
+    text: String,
     set: PolicySet,
     schema: Schema,
     types: Types,
@@ -91,7 +92,13 @@ impl Policies {
         classes.retain(|uid| *uid.type_name() == types.class);
         classes.sort();
         classes.dedup();
-        Ok(Self { set, schema, types, authorizer: Authorizer::new(), environment, classes })
+        let text = text.to_owned();
+        Ok(Self { text, set, schema, types, authorizer: Authorizer::new(), environment, classes })
+    }
+
+    /// As they were written.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// The ids of all policies, sorted.

@@ -93,7 +93,7 @@ actions! {
 
 impl Action {
     /// Whether it is about values, each of a class.
-    pub(super) const fn of_class(self) -> bool {
+    pub const fn of_class(self) -> bool {
         match self {
             Self::Tokenize | Self::Detokenize | Self::Mask | Self::Find | Self::Describe | Self::Erase => {
                 true

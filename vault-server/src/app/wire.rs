@@ -347,6 +347,11 @@ fn access_reload(config: &Config, access: Arc<Access>, log: Arc<Log>) -> Reloada
     files.extend(config.access.policy.clone());
     let config = config.clone();
     let reload = move || {
+        let candidate = access.with(Some(read_directory(&config)?), read_policies(&config)?);
+        let now = SystemClock.now();
+        if access.has_admin(now) && !candidate.has_admin(now) {
+            anyhow::bail!("nobody would be left who may change principals: every admin would be locked out");
+        }
         let (directory, policies) = (read_directory(&config)?, read_policies(&config)?);
         let details = vec![
             ("what", "principals and policies".to_owned()),
@@ -377,6 +382,7 @@ async fn report_health(
         "vault.v1.AuditService",
         "vault.v1.KeyService",
         "vault.v1.PrincipalService",
+        "vault.v1.PolicyService",
     ];
     for &service in SERVICES {
         reporter.set_service_status(service, Serving).await;

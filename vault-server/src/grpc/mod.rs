@@ -4,6 +4,7 @@ mod audit;
 mod keys;
 mod parse;
 mod peer;
+mod policy;
 mod principals;
 mod serve;
 mod status;
@@ -120,12 +121,15 @@ pub fn routes(
         principals::PrincipalApi::new(Arc::clone(vault)),
     )
     .max_decoding_message_size(limits.message);
+    let policy_service =
+        v1::policy_service_server::PolicyServiceServer::new(policy::PolicyApi::new(Arc::clone(vault)))
+            .max_decoding_message_size(limits.message);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(vault_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let routes = Routes::new(vault_service).add_service(audit_service).add_service(key_service);
-    let routes = routes.add_service(principal_service);
+    let routes = routes.add_service(principal_service).add_service(policy_service);
     Ok(routes.add_service(health).add_service(reflection))
 }
 
