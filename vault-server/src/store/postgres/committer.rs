@@ -400,8 +400,12 @@ pub(super) fn size(change: &Change) -> usize {
         Write::InsertKey(key) | Write::ReplaceKey(key) => {
             ROW + key.wraps.iter().map(|wrap| wrap.ciphertext.len() + ROW).sum::<usize>()
         }
-        Write::PutLease(_) | Write::Fence { .. } | Write::Active(_) | Write::Unused(_) => ROW,
-        Write::DropEntity { .. } | Write::Stands { .. } => ROW,
+        Write::PutLease(_)
+        | Write::Fence { .. }
+        | Write::Active(_)
+        | Write::Unused(_)
+        | Write::DropEntity { .. }
+        | Write::Stands { .. } => ROW,
         Write::PutEntity(entity) => ROW + entity.content.len(),
         Write::PutJob(job) => ROW + job.cause.len(),
     };

@@ -328,7 +328,7 @@ async fn any_difference_is_named_and_leaves_the_new_store_unfinished() {
     log(&new, 1).await;
     check(&new, &format!("log entry {ENTRIES}: is in the new store only")).await;
 
-    let new = half_moved(&old, 12).await;
+    let new = half_moved(&old, 12 + EntityKind::ALL.len()).await;
     assert_eq!(new.log_size(LOG).await, Ok(0), "the log comes after the keys");
     new.commit(Change { writes: Vec::new(), entries: vec!["x".into()] }).await.unwrap();
     let why = run(&old, &new).await.unwrap_err().to_string();
