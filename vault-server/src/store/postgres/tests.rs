@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicU32;
 
+use super::connect::Connector;
 use super::*;
 use crate::domain::{Body, Environment, KeyRecord, KeyState, VaultId};
 use crate::store::Write;
