@@ -5,7 +5,8 @@
 //!   statement writes nothing if a key that must be active is not. Then, and for all other changes, the rows that the
 //!   conditions are about are locked and read first.
 //! * Changes that change the same row do not share a batch; nor does one whose condition is about a row with one before
-//!   it that changes that row. One that asks whether a key is used shares none with changes of records before it.
+//!   it that changes that row. One that must have a key's row alone shares none at all, and says that it waits
+//!   for the key ([`super::turn`]).
 //! * When the connection is lost, nothing is answered before the database has said what became of the commit
 //!   ([`super::log::resolve`]). If it was made, it is acknowledged; if not, it is made again under the new fence.
 //! * An instance whose log was taken by another writes nothing any more: that is fatal.
@@ -15,18 +16,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures::future::join;
+use futures::join;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Batch, Present, inserts_only, must_be_active};
+use super::batch::{Batch, Present, claimed, inserts_only, must_be_active};
 use super::connect::{Connection, Connector};
 use super::error::Failure;
 use super::gather::{Job, gather};
 use super::locks::lock;
 use super::log::{Grip, Resolved, give_back, holds, resolve, retire};
+use super::turn::{LOOK, TURN, announce, withdraw};
+use crate::domain::KeyId;
 use crate::store::{Change, Committed, StoreError};
 
 /// What the committer tells the rest of the store.
@@ -95,8 +98,10 @@ pub(super) enum Stopped {
     Failed(Failure),
     /// The fence is not in force any more.
     Fenced,
-    /// Nothing was written: a key is not active, or the fence is not in force. Who looks at the rows can tell.
+    /// Nothing was written: a key is not active or awaited, or the fence is not in force. Who looks at the rows can tell.
     Unmet,
+    /// Nothing was written: a change waits for one of the keys.
+    Awaited,
 }
 
 impl From<Failure> for Stopped {
@@ -172,17 +177,32 @@ impl Committer {
         if changes.iter().all(|change| change.writes.is_empty() && change.entries.is_empty()) {
             return Ok(vec![Ok(Committed { first_sequence: self.grip.size }); jobs.len()]);
         }
+        let claims = changes.iter().flat_map(|change| claimed(change)).collect();
+        let settled = self.settle(&changes, &claims).await;
+        let made = matches!(&settled, Ok(verdicts) if verdicts.iter().all(Result::is_ok));
+        if !made && !claims.is_empty() {
+            self.withdraw(&claims).await;
+        }
+        settled
+    }
+
+    /// Tries until it is known what came of it. Who claims keys has only so much time for it.
+    async fn settle(
+        &mut self,
+        changes: &[&Change],
+        claims: &BTreeSet<KeyId>,
+    ) -> Result<Verdicts, StoreError> {
+        let until = Instant::now() + TURN;
         let rows: usize = changes.iter().map(|change| change.writes.len() + change.entries.len()).sum();
         let rows = u32::try_from(rows).unwrap_or(u32::MAX);
         let mut checked = !changes.iter().all(|change| inserts_only(change));
         let mut attempt = 0;
         loop {
-            attempt += 1;
             let grip = self.grip.clone();
             let connection = self.connection().await?;
             let mut plan = None;
             connection.forget_warnings();
-            let tried = try_once(connection, &grip, &changes, checked, &mut plan);
+            let tried = try_once(connection, &grip, changes, claims, checked, &mut plan);
             let tried = timeout(STATEMENT + WRITE * rows, tried).await;
             let warned = connection.has_warned();
             let failure = match tried {
@@ -197,14 +217,20 @@ impl Committer {
                     checked = true;
                     continue;
                 }
+                Ok(Err(Stopped::Awaited)) => {
+                    checked = true;
+                    sleep(LOOK).await;
+                    continue;
+                }
                 Ok(Err(Stopped::Failed(failure))) => failure,
             };
+            attempt += 1;
             match failure {
                 Failure::Duplicate if attempt < ATTEMPTS => {
                     self.roll_back(checked).await;
                     checked = true;
                 }
-                Failure::Again(_) if attempt < ATTEMPTS => {
+                Failure::Again(_) if attempt < ATTEMPTS && (claims.is_empty() || Instant::now() < until) => {
                     self.progress.repeated.fetch_add(1, Ordering::Relaxed);
                     self.roll_back(checked).await;
                     sleep(Duration::from_millis(u64::from(attempt.min(8)) * 5)).await;
@@ -330,6 +356,15 @@ impl Committer {
         Ok(told)
     }
 
+    /// Others need not keep off these keys any more. If they are not told, they do until the note's time is over.
+    async fn withdraw(&self, claims: &BTreeSet<KeyId>) {
+        let Some(connection) = &self.connection else { return };
+        let gone = withdraw(claims);
+        if !matches!(timeout(TURN, gone.run(connection.client())).await, Ok(Ok(_))) {
+            tracing::debug!("a note that a change waits for a key was left behind");
+        }
+    }
+
     /// Ends a transaction that failed. Without one there is nothing to end.
     async fn roll_back(&mut self, in_transaction: bool) {
         let Some(connection) = self.connection.as_ref().filter(|_| in_transaction) else { return };
@@ -349,10 +384,14 @@ async fn try_once(
     connection: &Connection,
     grip: &Grip,
     changes: &[&Change],
+    claims: &BTreeSet<KeyId>,
     checked: bool,
     plan: &mut Option<Plan>,
 ) -> Result<Plan, Stopped> {
     let client = connection.client();
+    if !claims.is_empty() {
+        announce(client, claims).await?;
+    }
     let present = if checked { lock(client, grip, changes).await? } else { Present::default() };
     let conflicts: Vec<_> = changes.iter().map(|change| present.conflict(change)).collect();
     let conflicts = if checked { conflicts } else { vec![None; changes.len()] };
@@ -378,8 +417,11 @@ async fn try_once(
     let active = if checked { BTreeSet::new() } else { must_be_active(changes.iter().copied()) };
     let statement = batch.statement(grip, &active);
     let held = if checked {
-        let (held, committed) = join(statement.run(client), client.batch_execute("COMMIT")).await;
+        let gone =
+            async { if claims.is_empty() { Ok(Vec::new()) } else { withdraw(claims).run(client).await } };
+        let (held, gone, committed) = join!(statement.run(client), gone, client.batch_execute("COMMIT"));
         let held = held?;
+        gone?;
         committed.map_err(Failure::from)?;
         held
     } else {

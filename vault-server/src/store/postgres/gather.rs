@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::batch::{RowId, rows_of, watched};
+use super::batch::{RowId, claimed, rows_of, watched};
 use crate::store::{Change, Committed, StoreError, Write};
 
 /// A change and who waits for it.
@@ -19,17 +19,19 @@ pub(super) struct Job {
 const BATCH_CHANGES: usize = 4096;
 const BATCH_BYTES: usize = 8 << 20;
 
-/// The first change, and those behind it that fit into a batch with it; and one that does not.
+/// The first change, and those behind it that fit into a batch with it; and one that does not. A change that must have
+/// a key's row alone shares none: others do not wait with it, nor fail with it.
 pub(super) fn gather(first: Job, queue: &mut mpsc::Receiver<Job>) -> (Vec<Job>, Option<Job>) {
     let mut touched: HashSet<RowId> = HashSet::new();
     let (mut jobs, mut bytes, mut next) = (Vec::new(), 0, Some(first));
     while let Some(job) = next {
         let rows: Vec<_> = job.change.writes.iter().flat_map(rows_of).flatten().collect();
         let watched = job.change.writes.iter().filter_map(watched);
-        let asks_of_records = job.change.writes.iter().any(|write| matches!(write, Write::Unused(_)));
-        if rows.iter().cloned().chain(watched).any(|row| touched.contains(&row))
-            || (asks_of_records && touched.iter().any(|row| matches!(row, RowId::Record(_))))
-        {
+        let alone = !claimed(&job.change).is_empty();
+        if alone && jobs.is_empty() {
+            return (vec![job], None);
+        }
+        if alone || rows.iter().cloned().chain(watched).any(|row| touched.contains(&row)) {
             return (jobs, Some(job));
         }
         touched.extend(rows);

@@ -6,12 +6,13 @@ use futures::join;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
-use super::batch::{Present, must_be_active, must_be_unused};
+use super::batch::{Present, claimed, must_be_active, must_be_unused};
 use super::committer::Stopped;
 use super::error::Failure;
 use super::log::{Grip, int4};
 use super::rows::{self, number};
 use super::statement::{Statement, int8};
+use super::turn::{TURN, awaited};
 use crate::domain::{KeyId, KeyRecord, KeyState, TenantId};
 use crate::store::keys;
 use crate::store::{Change, StoreError, Write};
@@ -23,7 +24,8 @@ use crate::store::{Change, StoreError, Write};
 const BEGIN: &str =
     "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '1s'";
 
-/// Begins a transaction, makes sure of the fence, and reads and locks what the conditions are about.
+/// Begins a transaction, reads and locks what the conditions are about, and makes sure of the fence. Keys come first: who
+/// waits for one holds nothing yet.
 pub(super) async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Present, Stopped> {
     let writes = || changes.iter().flat_map(|change| &change.writes);
     let mut held = Statement::new(
@@ -44,7 +46,18 @@ pub(super) async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> R
     records.bind(of_records, Type::BYTEA_ARRAY);
 
     let changed = changed_keys(changes);
-    let keys = lock_keys(&changed, changes);
+    let claims = changes.iter().any(|change| !claimed(change).is_empty());
+    // Not a bound for each wait: one lock that others share is waited for holder by holder.
+    let begin = if claims {
+        format!("{BEGIN}; SET LOCAL statement_timeout = {}", TURN.as_millis())
+    } else {
+        BEGIN.to_owned()
+    };
+    let unbound = async {
+        // A commit is not given up halfway.
+        if claims { client.batch_execute("SET LOCAL statement_timeout TO DEFAULT").await } else { Ok(()) }
+    };
+    let keys = lock_keys(&changed, changes, claims);
     let unused = must_be_unused(changes.iter().copied());
 
     let of_answers = writes().filter_map(|write| match write {
@@ -70,20 +83,25 @@ pub(super) async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> R
 
     let jobs = lock_jobs(changes);
 
-    let (begun, held, records, keys, answers, leases, jobs, used) = join!(
-        client.batch_execute(BEGIN),
+    // Sent in this order, and looked at in this order: what comes behind a failure only says that there was one.
+    let (begun, keys, unbound, held, records, answers, leases, jobs, used) = join!(
+        client.batch_execute(&begin),
+        keys.run(client),
+        unbound,
         held.run(client),
         records.run(client),
-        keys.run(client),
         answers.run(client),
         leases.run(client),
         jobs.run(client),
         used_keys(client, &unused),
     );
     begun.map_err(Failure::from)?;
-    if held?.is_empty() {
+    let keys = keys?;
+    unbound.map_err(Failure::from)?;
+    let fenced = held?.is_empty().then_some(Stopped::Fenced);
+    if let Some(stopped) = fenced.or_else(|| are_awaited(&keys).then_some(Stopped::Awaited)) {
         client.batch_execute("ROLLBACK").await.map_err(Failure::from)?;
-        return Err(Stopped::Fenced);
+        return Err(stopped);
     }
     let altered = |error: StoreError| Failure::Refused(error.to_string());
     let mut present = Present::default();
@@ -92,7 +110,7 @@ pub(super) async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> R
         let revision = u32::try_from(revision).unwrap_or(u32::MAX);
         present.records.insert(*rows::token(&row).map_err(altered)?.as_bytes(), revision);
     }
-    for row in keys? {
+    for row in keys.into_iter().filter(is_key) {
         let key = match rows::key(&row) {
             Ok(key) => key,
             // Then it is not known to be active: that is for those who need it.
@@ -137,29 +155,48 @@ fn changed_keys<'a>(changes: &[&'a Change]) -> Vec<&'a KeyRecord> {
     of_keys.collect()
 }
 
-/// Those, and the keys that must be active or unused: all of them in one order. Who changes none and needs none unused
-/// shares the lock with others of the kind: so what is written under a key is either seen by who needs it unused, or waits.
-fn lock_keys(changed: &[&KeyRecord], changes: &[&Change]) -> Statement<'static> {
+/// Those, and the keys that must be active or unused: all of them in one order. Who claims none shares the lock with others
+/// of the kind, if nobody waits for one of the keys: so what is written under a key is either seen by who needs it unused,
+/// or waits. There is a row at least, which says whether somebody waits.
+fn lock_keys(changed: &[&KeyRecord], changes: &[&Change], claims: bool) -> Statement<'static> {
     let active = must_be_active(changes.iter().copied());
     let unused = must_be_unused(changes.iter().copied());
-    let shared = changed.is_empty() && unused.is_empty();
     let ids = changed.iter().map(|key| key.id).chain(active).chain(unused).map(|id| id.as_bytes().to_vec());
     let ids: Vec<_> = ids.collect();
-    let mut keys = Statement::new(&format!("SELECT {} FROM keys WHERE id = ANY($1)", rows::KEY));
-    keys.bind(ids, Type::BYTEA_ARRAY);
-    if shared {
-        keys.add(" ORDER BY id FOR SHARE");
-        return keys;
+    let mut keys = Statement::default();
+    let ids = keys.array(ids, Type::BYTEA_ARRAY);
+    let awaited = if claims { "false".to_owned() } else { awaited(&ids) };
+    keys.add(&format!(
+        "WITH turn AS (SELECT {awaited} AS awaited), locked AS (SELECT {} FROM keys \
+         WHERE NOT (SELECT awaited FROM turn) AND (id = ANY({ids})",
+        rows::KEY
+    ));
+    if !changed.is_empty() {
+        let tenant = |key: &&KeyRecord| key.tenant.as_ref().map_or("", TenantId::as_str).to_owned();
+        let tenants = keys.array(changed.iter().map(tenant).collect::<Vec<_>>(), Type::TEXT_ARRAY);
+        let purposes = changed.iter().map(|key| rows::purpose(key.purpose)).collect::<Vec<_>>();
+        let purposes = keys.array(purposes, Type::INT2_ARRAY);
+        let versions = changed.iter().map(|key| i64::from(key.version.0)).collect::<Vec<_>>();
+        let versions = keys.array(versions, Type::INT8_ARRAY);
+        keys.add(&format!(
+            " OR (tenant, purpose, version) IN (SELECT * FROM unnest({tenants}, {purposes}, {versions}))"
+        ));
     }
-    let tenant = |key: &&KeyRecord| key.tenant.as_ref().map_or("", TenantId::as_str).to_owned();
-    keys.add(
-        " OR (tenant, purpose, version) IN (SELECT * FROM unnest($2::text[], $3::int2[], $4::int8[])) \
-         ORDER BY id FOR UPDATE",
-    );
-    keys.bind(changed.iter().map(tenant).collect::<Vec<_>>(), Type::TEXT_ARRAY);
-    keys.bind(changed.iter().map(|key| rows::purpose(key.purpose)).collect::<Vec<_>>(), Type::INT2_ARRAY);
-    keys.bind(changed.iter().map(|key| i64::from(key.version.0)).collect::<Vec<_>>(), Type::INT8_ARRAY);
+    let strength = if claims { "UPDATE" } else { "SHARE" };
+    keys.add(&format!(
+        ") ORDER BY id FOR {strength}) SELECT turn.awaited, locked.* FROM turn LEFT JOIN locked ON true"
+    ));
     keys
+}
+
+/// Whether nothing was locked because a change waits for one of the keys.
+fn are_awaited(keys: &[Row]) -> bool {
+    keys.first().is_some_and(|row| row.try_get("awaited").unwrap_or(false))
+}
+
+/// A row that says nothing but that has no id.
+fn is_key(row: &Row) -> bool {
+    !matches!(row.try_get::<_, Option<&[u8]>>("id"), Ok(None))
 }
 
 /// Which of these keys are used. To be asked once they are locked: each statement sees what was committed by then.

@@ -24,6 +24,7 @@ mod reader;
 mod rows;
 mod schema;
 mod statement;
+mod turn;
 
 #[cfg(test)]
 mod tests;

@@ -220,9 +220,9 @@ async fn a_database_of_another_vault_or_for_newer_software_is_refused() {
     assert_eq!(database.sql("SELECT * FROM logs").await.len(), 3, "no log was taken for it");
 
     // One step ahead, and this software may go on beside it; and one with which it may not.
-    database.sql("INSERT INTO vault_schema VALUES (3, 2)").await;
+    database.sql("INSERT INTO vault_schema VALUES (4, 2)").await;
     assert!(open(database.options(), Some(&identity(1))).await.is_ok());
-    database.sql("INSERT INTO vault_schema VALUES (4, 4)").await;
+    database.sql("INSERT INTO vault_schema VALUES (5, 5)").await;
     let newer = open(database.options(), Some(&identity(1))).await;
     assert!(matches!(newer.err(), Some(StoreError::Foreign { why }) if why.contains("newer software")));
 }
@@ -236,7 +236,7 @@ async fn a_database_of_the_schema_before_is_brought_forward_and_closed_to_its_so
     let store = database.instance("ann").await;
     store.commit(insert(1)).await.unwrap();
     store.close().await.unwrap();
-    database.sql("DROP TABLE jobs; DELETE FROM vault_schema WHERE number = 2").await;
+    database.sql("DROP TABLE jobs, awaited_keys; DELETE FROM vault_schema WHERE number >= 2").await;
     let store = database.instance("ann").await;
     assert!(matches!(&store.records(&[token(1)]).await.unwrap()[..], [Lookup::Found(_)]));
     assert_eq!(store.jobs(None, 9).await, Ok(vec![]));
@@ -446,5 +446,81 @@ async fn who_needs_a_key_unused_waits_for_who_writes_under_it() {
         assert_eq!(asked.await.unwrap(), Err(StoreError::Conflict { write: 0 }), "{level}");
         other.client().batch_execute("DELETE FROM records WHERE key_id IS NOT NULL").await.unwrap();
         store.commit(change(writes, &[])).await.unwrap();
+    }
+}
+
+/// Commits take a while, each its own: at any moment one of several instances shares the lock of a key.
+const SLOW_COMMITS: &str = "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS \
+                            $$BEGIN PERFORM pg_sleep(0.02 + random() * 0.03); RETURN NULL; END$$; \
+                            CREATE CONSTRAINT TRIGGER linger AFTER INSERT ON log_entries \
+                            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION linger()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_gets_its_turn_although_there_is_always_an_instance_that_writes_under_it() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let rotator = database.instance("ann").await;
+    let mut writers = Vec::new();
+    for number in 0..12 {
+        writers.push(database.instance(&format!("writer-{number}")).await);
+    }
+    database.sql(SLOW_COMMITS).await;
+    // A change that gets no turn is refused, and this does not stand for it.
+    retire_under_writers(&rotator, &writers, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_a_key_that_gets_no_turn_fails_alone() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    store.commit(change([Write::InsertKey(key(1))], &[])).await.unwrap();
+    // As an instance that hangs in the middle of a commit.
+    let other = Connector::new(database.options()).connect().await.unwrap();
+    other.client().batch_execute("BEGIN; SELECT id FROM keys FOR SHARE").await.unwrap();
+    let retired = KeyRecord { state: KeyState::Retired, revision: 1, ..key(1) };
+    let retire = || store.commit(change([Write::ReplaceKey(retired.clone())], &[]));
+    let (changed, written) = tokio::join!(retire(), store.commit(insert(1)));
+    assert!(matches!(changed, Err(StoreError::Unavailable { .. })), "{changed:?}");
+    assert_eq!(written, Ok(Committed { first_sequence: 0 }));
+    // Others write under it meanwhile, and nobody waits for a change that was given up.
+    let under = |number| change([Write::Insert(record(number)), Write::Active(key_id(1))], &[]);
+    store.commit(under(2)).await.unwrap();
+    assert_eq!(database.sql("SELECT id FROM awaited_keys").await.len(), 2, "no row");
+    other.client().batch_execute("COMMIT").await.unwrap();
+    retire().await.unwrap();
+    assert_eq!(store.commit(under(3)).await, Err(StoreError::Conflict { write: 1 }));
+    assert_eq!(database.sql("SELECT id FROM awaited_keys").await.len(), 2, "no row");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_writes_under_a_key_keeps_off_while_its_change_waits_and_no_longer() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    store.commit(change([Write::InsertKey(key(1)), Write::InsertKey(key(2))], &[])).await.unwrap();
+    let note = format!(
+        "INSERT INTO awaited_keys SELECT id, now() + interval '1 hour' FROM keys WHERE version = {}",
+        key(1).version.0
+    );
+    for (number, end) in [(10, "UPDATE awaited_keys SET until = now()"), (20, "DELETE FROM awaited_keys")] {
+        database.sql("DELETE FROM awaited_keys").await;
+        database.sql(&note).await;
+        let under = |number, key| change([Write::Insert(record(number)), Write::Active(key_id(key))], &[]);
+        store.commit(under(number, 2)).await.unwrap();
+        let waits = {
+            let (store, change) = (Arc::clone(&store), under(number + 1, 1));
+            tokio::spawn(async move { store.commit(change).await })
+        };
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!waits.is_finished(), "{end}");
+        database.sql(end).await;
+        waits.await.unwrap().unwrap();
     }
 }
