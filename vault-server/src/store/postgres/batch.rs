@@ -1,6 +1,6 @@
 //! Changes that share a commit, and the statements that write them.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use tokio_postgres::types::Type;
 
@@ -10,7 +10,7 @@ use super::statement::{Statement, int8};
 use super::turn::awaited;
 use crate::domain::{Body, Job, JobPlace, KeyId, KeyRecord, KeyState, LeaseName, Record, TenantId};
 use crate::store::keys;
-use crate::store::{Change, Lease, Remembered, Write};
+use crate::store::{Change, Lease, Remembered, StoreError, Write};
 
 /// A row that a write changes. Two changes that name the same one do not share a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -96,12 +96,19 @@ pub(super) struct Present {
     pub(super) used: BTreeSet<KeyId>,
     /// Revisions by place.
     pub(super) jobs: BTreeMap<JobPlace, u64>,
+    /// Rows that are not what was written: who needs one of them fails, and nobody else.
+    pub(super) altered: HashMap<RowId, StoreError>,
 }
 
 impl Present {
-    /// The first write whose condition does not hold.
-    pub(super) fn conflict(&self, change: &Change) -> Option<usize> {
-        change.writes.iter().position(|write| !self.holds(write))
+    /// Whether a change may be made: all its rows can be told, and all its conditions hold.
+    pub(super) fn allows(&self, change: &Change) -> Result<(), StoreError> {
+        let rows = change.writes.iter().flat_map(|write| rows_of(write).into_iter().chain([watched(write)]));
+        if let Some(error) = rows.flatten().find_map(|row| self.altered.get(&row)) {
+            return Err(error.clone());
+        }
+        let conflict = change.writes.iter().position(|write| !self.holds(write));
+        conflict.map_or(Ok(()), |write| Err(StoreError::Conflict { write }))
     }
 
     fn holds(&self, write: &Write) -> bool {

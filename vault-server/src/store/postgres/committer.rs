@@ -393,21 +393,19 @@ async fn try_once(
         announce(client, claims).await?;
     }
     let present = if checked { lock(client, grip, changes).await? } else { Present::default() };
-    let conflicts: Vec<_> = changes.iter().map(|change| present.conflict(change)).collect();
-    let conflicts = if checked { conflicts } else { vec![None; changes.len()] };
-    let fine = changes.iter().zip(&conflicts).filter(|(_, conflict)| conflict.is_none());
+    let allowed = |change: &&Change| if checked { present.allows(change) } else { Ok(()) };
+    let allowed: Vec<_> = changes.iter().map(allowed).collect();
+    let fine = changes.iter().zip(&allowed).filter(|(_, allowed)| allowed.is_ok());
     let batch = Batch::of(fine.map(|(change, _)| *change), &present);
     let mut sequence = grip.size;
-    let verdicts = changes.iter().zip(&conflicts).map(|(change, conflict)| {
-        if let Some(write) = *conflict {
-            return Err(StoreError::Conflict { write });
-        }
+    let writes = allowed.iter().any(Result::is_ok);
+    let verdicts = changes.iter().zip(allowed).map(|(change, allowed)| {
+        allowed?;
         let first_sequence = sequence;
         sequence += change.entries.len() as u64;
         Ok(Committed { first_sequence })
     });
     let verdicts: Verdicts = verdicts.collect();
-    let writes = conflicts.iter().any(Option::is_none);
     let planned = plan.insert(Plan { verdicts, entries: batch.entries(), writes }).clone();
     if !writes {
         client.batch_execute("ROLLBACK").await.map_err(Failure::from)?;

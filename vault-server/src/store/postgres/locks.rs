@@ -6,14 +6,14 @@ use futures::join;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
-use super::batch::{Present, claimed, must_be_active, must_be_unused};
+use super::batch::{Present, RowId, claimed, must_be_active, must_be_unused};
 use super::committer::Stopped;
 use super::error::Failure;
 use super::log::{Grip, int4};
 use super::rows::{self, number};
 use super::statement::{Statement, int8};
 use super::turn::{TURN, awaited};
-use crate::domain::{KeyId, KeyRecord, KeyState, TenantId};
+use crate::domain::{KeyId, KeyRecord, KeyState, LeaseName, TenantId};
 use crate::store::keys;
 use crate::store::{Change, StoreError, Write};
 
@@ -27,25 +27,6 @@ const BEGIN: &str =
 /// Begins a transaction, reads and locks what the conditions are about, and makes sure of the fence. Keys come first: who
 /// waits for one holds nothing yet.
 pub(super) async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> Result<Present, Stopped> {
-    let writes = || changes.iter().flat_map(|change| &change.writes);
-    let mut held = Statement::new(
-        "SELECT log FROM logs WHERE log = $1 AND fence = $2 AND commits = $3 AND holder = $4 FOR UPDATE",
-    );
-    held.bind(int4(grip.log), Type::INT4)
-        .bind(int8(grip.fence), Type::INT8)
-        .bind(int8(grip.commits), Type::INT8);
-    held.bind(grip.holder.as_bytes().as_slice(), Type::BYTEA);
-
-    let of_records = writes().filter_map(|write| match write {
-        Write::Insert(record) | Write::Replace(record) => Some(record.token.as_bytes().as_slice()),
-        _ => None,
-    });
-    let of_records: Vec<_> = of_records.collect();
-    let mut records =
-        Statement::new("SELECT token, revision FROM records WHERE token = ANY($1) ORDER BY token FOR UPDATE");
-    records.bind(of_records, Type::BYTEA_ARRAY);
-
-    let changed = changed_keys(changes);
     let claims = changes.iter().any(|change| !claimed(change).is_empty());
     // Not a bound for each wait: one lock that others share is waited for holder by holder.
     let begin = if claims {
@@ -57,32 +38,10 @@ pub(super) async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> R
         // A commit is not given up halfway.
         if claims { client.batch_execute("SET LOCAL statement_timeout TO DEFAULT").await } else { Ok(()) }
     };
-    let keys = lock_keys(&changed, changes, claims);
+    let (keys, held) = (lock_keys(changes, claims), lock_log(grip));
+    let (records, answers) = (lock_records(changes), lock_answers(changes));
+    let (leases, jobs) = (lock_leases(changes), lock_jobs(changes));
     let unused = must_be_unused(changes.iter().copied());
-
-    let of_answers = writes().filter_map(|write| match write {
-        Write::Remember(answer) => Some(answer.key.as_slice()),
-        _ => None,
-    });
-    let of_answers: Vec<_> = of_answers.collect();
-    let mut answers =
-        Statement::new("SELECT key, expires FROM remembered WHERE key = ANY($1) ORDER BY key FOR UPDATE");
-    answers.bind(of_answers, Type::BYTEA_ARRAY);
-
-    let of_leases = writes().filter_map(|write| match write {
-        Write::PutLease(lease) => Some(lease.name.as_str()),
-        Write::Fence { lease, .. } => Some(lease.as_str()),
-        _ => None,
-    });
-    let of_leases: Vec<_> = of_leases.collect();
-    let mut leases = Statement::new(&format!(
-        "SELECT {} FROM leases WHERE name = ANY($1) ORDER BY name FOR UPDATE",
-        rows::LEASE
-    ));
-    leases.bind(of_leases, Type::TEXT_ARRAY);
-
-    let jobs = lock_jobs(changes);
-
     // Sent in this order, and looked at in this order: what comes behind a failure only says that there was one.
     let (begun, keys, unbound, held, records, answers, leases, jobs, used) = join!(
         client.batch_execute(&begin),
@@ -103,46 +62,160 @@ pub(super) async fn lock(client: &Client, grip: &Grip, changes: &[&Change]) -> R
         client.batch_execute("ROLLBACK").await.map_err(Failure::from)?;
         return Err(stopped);
     }
-    let altered = |error: StoreError| Failure::Refused(error.to_string());
     let mut present = Present::default();
-    for row in records? {
-        let revision = number(&row, "revision").map_err(altered)?;
-        let revision = u32::try_from(revision).unwrap_or(u32::MAX);
-        present.records.insert(*rows::token(&row).map_err(altered)?.as_bytes(), revision);
-    }
-    for row in keys.into_iter().filter(is_key) {
-        let key = match rows::key(&row) {
-            Ok(key) => key,
-            // Then it is not known to be active: that is for those who need it.
-            Err(_) if changed.is_empty() => continue,
-            Err(error) => return Err(altered(error).into()),
-        };
-        if key.state == KeyState::Active {
-            present.active.insert(key.id);
-        }
-        let place = keys::key(key.tenant.as_ref(), key.purpose, key.version);
-        present.keys.insert(*key.id.as_bytes(), key.revision);
-        present.key_places.insert(place, *key.id.as_bytes());
+    read_records(&records?, &mut present)?;
+    read_answers(&answers?, &mut present)?;
+    read_leases(&leases?, &mut present)?;
+    read_jobs(&jobs?, &mut present)?;
+    for row in keys.iter().filter(|row| is_key(row)) {
+        read_key(row, &mut present)?;
     }
     for row in used? {
         let id = row.try_get::<_, &[u8]>("id").ok().and_then(|id| id.try_into().ok());
         let id = id.ok_or_else(|| Failure::Refused("corrupt key id".to_owned()))?;
         present.used.insert(KeyId::from_bytes(id));
     }
-    for row in answers? {
+    Ok(present)
+}
+
+fn writes<'a>(changes: &[&'a Change]) -> impl Iterator<Item = &'a Write> {
+    changes.iter().flat_map(|change| &change.writes)
+}
+
+/// No row: the fence is not in force.
+fn lock_log(grip: &Grip) -> Statement<'_> {
+    let mut held = Statement::new(
+        "SELECT log FROM logs WHERE log = $1 AND fence = $2 AND commits = $3 AND holder = $4 FOR UPDATE",
+    );
+    held.bind(int4(grip.log), Type::INT4)
+        .bind(int8(grip.fence), Type::INT8)
+        .bind(int8(grip.commits), Type::INT8);
+    held.bind(grip.holder.as_bytes().as_slice(), Type::BYTEA);
+    held
+}
+
+fn lock_records<'a>(changes: &[&'a Change]) -> Statement<'a> {
+    let tokens = writes(changes).filter_map(|write| match write {
+        Write::Insert(record) | Write::Replace(record) => Some(record.token.as_bytes().as_slice()),
+        _ => None,
+    });
+    let mut records =
+        Statement::new("SELECT token, revision FROM records WHERE token = ANY($1) ORDER BY token FOR UPDATE");
+    records.bind(tokens.collect::<Vec<_>>(), Type::BYTEA_ARRAY);
+    records
+}
+
+fn read_records(rows: &[Row], present: &mut Present) -> Result<(), Failure> {
+    for row in rows {
+        let token = *rows::token(row).map_err(refused)?.as_bytes();
+        match number(row, "revision") {
+            Ok(revision) => {
+                present.records.insert(token, u32::try_from(revision).unwrap_or(u32::MAX));
+            }
+            Err(error) => {
+                present.altered.insert(RowId::Record(token), error);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn lock_answers<'a>(changes: &[&'a Change]) -> Statement<'a> {
+    let keys = writes(changes).filter_map(|write| match write {
+        Write::Remember(answer) => Some(answer.key.as_slice()),
+        _ => None,
+    });
+    let mut answers =
+        Statement::new("SELECT key, expires FROM remembered WHERE key = ANY($1) ORDER BY key FOR UPDATE");
+    answers.bind(keys.collect::<Vec<_>>(), Type::BYTEA_ARRAY);
+    answers
+}
+
+fn read_answers(rows: &[Row], present: &mut Present) -> Result<(), Failure> {
+    for row in rows {
         let key = row.try_get::<_, &[u8]>("key").ok().and_then(|key| key.try_into().ok());
         let key = key.ok_or_else(|| Failure::Refused("corrupt idempotency hash".to_owned()))?;
-        present.remembered.insert(key, number(&row, "expires").map_err(altered)?);
+        match number(row, "expires") {
+            Ok(expires) => {
+                present.remembered.insert(key, expires);
+            }
+            Err(error) => {
+                present.altered.insert(RowId::Remembered(key), error);
+            }
+        }
     }
-    for row in leases? {
-        let lease = rows::lease(&row).map_err(altered)?;
-        present.leases.insert(lease.name, (lease.revision, lease.fence));
+    Ok(())
+}
+
+fn lock_leases<'a>(changes: &[&'a Change]) -> Statement<'a> {
+    let names = writes(changes).filter_map(|write| match write {
+        Write::PutLease(lease) => Some(lease.name.as_str()),
+        Write::Fence { lease, .. } => Some(lease.as_str()),
+        _ => None,
+    });
+    let mut leases = Statement::new(&format!(
+        "SELECT {} FROM leases WHERE name = ANY($1) ORDER BY name FOR UPDATE",
+        rows::LEASE
+    ));
+    leases.bind(names.collect::<Vec<_>>(), Type::TEXT_ARRAY);
+    leases
+}
+
+fn read_leases(rows: &[Row], present: &mut Present) -> Result<(), Failure> {
+    for row in rows {
+        match rows::lease(row) {
+            Ok(lease) => {
+                present.leases.insert(lease.name, (lease.revision, lease.fence));
+            }
+            Err(error) => {
+                let name = row.try_get::<_, &str>("name").ok().and_then(|name| LeaseName::parse(name).ok());
+                let name = name.ok_or_else(|| refused(error.clone()))?;
+                present.altered.insert(RowId::Lease(name), error);
+            }
+        }
     }
-    for row in jobs? {
-        let job = rows::job(&row).map_err(altered)?;
-        present.jobs.insert(job.place, job.revision);
+    Ok(())
+}
+
+fn read_jobs(rows: &[Row], present: &mut Present) -> Result<(), Failure> {
+    for row in rows {
+        match rows::job(row) {
+            Ok(job) => {
+                present.jobs.insert(job.place, job.revision);
+            }
+            Err(error) => {
+                let place = row.try_get::<_, &[u8]>("place").ok().and_then(keys::parse_job);
+                let place = place.ok_or_else(|| refused(error.clone()))?;
+                present.altered.insert(RowId::Job(place), error);
+            }
+        }
     }
-    Ok(present)
+    Ok(())
+}
+
+/// A row that was found by its name and has another.
+fn refused(error: StoreError) -> Failure {
+    Failure::Refused(error.to_string())
+}
+
+fn read_key(row: &Row, present: &mut Present) -> Result<(), Failure> {
+    let key = match rows::key(row) {
+        Ok(key) => key,
+        Err(error) => {
+            let id = row.try_get::<_, &[u8]>("id").ok().and_then(|id| id.try_into().ok());
+            let id = id.ok_or_else(|| refused(error.clone()))?;
+            present.altered.extend(rows::key_place(row).map(|place| (RowId::Key(place), error.clone())));
+            present.altered.insert(RowId::KeyId(id), error);
+            return Ok(());
+        }
+    };
+    if key.state == KeyState::Active {
+        present.active.insert(key.id);
+    }
+    let place = keys::key(key.tenant.as_ref(), key.purpose, key.version);
+    present.keys.insert(*key.id.as_bytes(), key.revision);
+    present.key_places.insert(place, *key.id.as_bytes());
+    Ok(())
 }
 
 /// Keys that a batch makes or changes.
@@ -158,7 +231,8 @@ fn changed_keys<'a>(changes: &[&'a Change]) -> Vec<&'a KeyRecord> {
 /// Those, and the keys that must be active or unused: all of them in one order. Who claims none shares the lock with others
 /// of the kind, if nobody waits for one of the keys: so what is written under a key is either seen by who needs it unused,
 /// or waits. There is a row at least, which says whether somebody waits.
-fn lock_keys(changed: &[&KeyRecord], changes: &[&Change], claims: bool) -> Statement<'static> {
+fn lock_keys(changes: &[&Change], claims: bool) -> Statement<'static> {
+    let changed = changed_keys(changes);
     let active = must_be_active(changes.iter().copied());
     let unused = must_be_unused(changes.iter().copied());
     let ids = changed.iter().map(|key| key.id).chain(active).chain(unused).map(|id| id.as_bytes().to_vec());

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU32;
 
 use super::connect::Connector;
 use super::*;
-use crate::domain::{Body, Environment, KeyRecord, KeyState, VaultId};
+use crate::domain::{Body, Environment, InstanceId, KeyRecord, KeyState, VaultId};
 use crate::store::Write;
 use crate::store::conformance::{
     Backend, change, conformance_tests, destroy_under_writers, key, key_id, record, retire_under_writers,
@@ -522,5 +522,50 @@ async fn who_writes_under_a_key_keeps_off_while_its_change_waits_and_no_longer()
         assert!(!waits.is_finished(), "{end}");
         database.sql(end).await;
         waits.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_was_altered_fails_who_needs_it_and_nobody_who_shares_the_commit() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    let lease = |name: &str, fence, revision| Lease {
+        name: LeaseName::parse(name).unwrap(),
+        holder: InstanceId::from_bytes([7; 16]),
+        fence,
+        expires: Timestamp(9),
+        revision,
+    };
+    let first = [Write::PutLease(lease("good", 1, 0)), Write::PutLease(lease("bad", 1, 0))];
+    store.commit(change(first, &[])).await.unwrap();
+    store.commit(change([Write::InsertKey(key(1)), Write::InsertKey(key(2))], &[])).await.unwrap();
+    database.sql("UPDATE leases SET expires = 8 WHERE name = 'bad'").await;
+    let keys = format!("UPDATE keys SET created = created + 1 WHERE version = {}", key(1).version.0);
+    database.sql(&keys).await;
+    let mut commits = Vec::new();
+    for round in 0..8_u64 {
+        let fence = |name: &str| Write::Fence { lease: LeaseName::parse(name).unwrap(), fence: 1 };
+        let number = 100 + round * 10;
+        let under = |number| vec![fence("good"), Write::Active(key_id(number))];
+        for (place, writes) in
+            [vec![fence("good")], vec![fence("bad")], under(2), under(1)].into_iter().enumerate()
+        {
+            let record = Write::Insert(record(number + place as u64));
+            let writes: Vec<_> = writes.into_iter().chain([record]).collect();
+            commits.push((place % 2 == 0, store.commit(change(writes, &["e"]))));
+        }
+        // Under a name of its own, where the altered one is.
+        let again = KeyRecord { id: KeyId::from_bytes([0xee; 16]), ..key(1) };
+        commits.push((false, store.commit(change([Write::InsertKey(again)], &[]))));
+    }
+    let (fine, commits): (Vec<_>, Vec<_>) = commits.into_iter().unzip();
+    for (fine, outcome) in fine.into_iter().zip(futures::future::join_all(commits).await) {
+        match outcome {
+            Ok(_) => assert!(fine),
+            Err(error) => assert!(!fine && matches!(error, StoreError::Corrupt { .. }), "{error:?}"),
+        }
     }
 }
