@@ -107,7 +107,7 @@ fn lock_records<'a>(changes: &[&'a Change]) -> Statement<'a> {
 
 fn read_records(rows: &[Row], present: &mut Present) -> Result<(), Failure> {
     for row in rows {
-        let token = *rows::token(row).map_err(refused)?.as_bytes();
+        let token = *rows::token(row).map_err(|error| refused(&error))?.as_bytes();
         match number(row, "revision") {
             Ok(revision) => {
                 present.records.insert(token, u32::try_from(revision).unwrap_or(u32::MAX));
@@ -169,7 +169,7 @@ fn read_leases(rows: &[Row], present: &mut Present) -> Result<(), Failure> {
             }
             Err(error) => {
                 let name = row.try_get::<_, &str>("name").ok().and_then(|name| LeaseName::parse(name).ok());
-                let name = name.ok_or_else(|| refused(error.clone()))?;
+                let name = name.ok_or_else(|| refused(&error))?;
                 present.altered.insert(RowId::Lease(name), error);
             }
         }
@@ -185,7 +185,7 @@ fn read_jobs(rows: &[Row], present: &mut Present) -> Result<(), Failure> {
             }
             Err(error) => {
                 let place = row.try_get::<_, &[u8]>("place").ok().and_then(keys::parse_job);
-                let place = place.ok_or_else(|| refused(error.clone()))?;
+                let place = place.ok_or_else(|| refused(&error))?;
                 present.altered.insert(RowId::Job(place), error);
             }
         }
@@ -194,7 +194,7 @@ fn read_jobs(rows: &[Row], present: &mut Present) -> Result<(), Failure> {
 }
 
 /// A row that was found by its name and has another.
-fn refused(error: StoreError) -> Failure {
+fn refused(error: &StoreError) -> Failure {
     Failure::Refused(error.to_string())
 }
 
@@ -203,7 +203,7 @@ fn read_key(row: &Row, present: &mut Present) -> Result<(), Failure> {
         Ok(key) => key,
         Err(error) => {
             let id = row.try_get::<_, &[u8]>("id").ok().and_then(|id| id.try_into().ok());
-            let id = id.ok_or_else(|| refused(error.clone()))?;
+            let id = id.ok_or_else(|| refused(&error))?;
             present.altered.extend(rows::key_place(row).map(|place| (RowId::Key(place), error.clone())));
             present.altered.insert(RowId::KeyId(id), error);
             return Ok(());
