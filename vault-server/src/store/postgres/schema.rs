@@ -133,6 +133,14 @@ const MIGRATIONS: &[Migration] = &[
              content bytea NOT NULL,
              checksum bytea NOT NULL)"],
     },
+    // Software of before does not keep off a key whose change waits: beside it a change waits longer, or is refused.
+    Migration {
+        number: 4,
+        oldest: 2,
+        statements: &["CREATE TABLE IF NOT EXISTS awaited_keys (
+             id bytea PRIMARY KEY,
+             until timestamptz NOT NULL)"],
+    },
 ];
 
 const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS vault_schema (
