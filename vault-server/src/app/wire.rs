@@ -83,8 +83,8 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let access = Arc::new(Access::new(read_directory(config)?, read_policies(config)?));
     let classes = Arc::new(classes(config)?);
-    let kms = WrappingKeys::new(kms(config).await?);
-    let wrapping_keys = kms.names().collect::<Vec<_>>().join(" ");
+    let kms = wrapping_keys(config).await?;
+    let names = kms.names().collect::<Vec<_>>().join(" ");
     let identity = config.identity();
     let store = open_store(config, &identity).await?;
     store.found(&identity).await.context("the store")?;
@@ -112,7 +112,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let details = vec![
         ("engine", store.engine().to_owned()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("wrapping_keys", wrapping_keys),
+        ("wrapping_keys", names),
     ];
     log.record(own(AuditAction::Start, details)?, Vec::new()).await.context("the log's first entry")?;
     let vault = Arc::new(Vault::new(Parts {
@@ -220,6 +220,14 @@ fn classes(config: &Config) -> anyhow::Result<Classes> {
     let custom = custom.collect::<anyhow::Result<Vec<_>>>()?;
     let builtin = Classes::builtin(ClassOptions { accept_synthetic: config.accept_synthetic() });
     builtin.with_custom(custom).context("[[classes.custom]]")
+}
+
+async fn wrapping_keys(config: &Config) -> anyhow::Result<WrappingKeys> {
+    let mut keys = WrappingKeys::new(kms(config).await?);
+    for pin in &config.kms.residency {
+        keys = keys.pin(pin.tenant.clone(), &pin.keys).context("[[kms.residency]]")?;
+    }
+    Ok(keys)
 }
 
 async fn kms(config: &Config) -> anyhow::Result<Vec<Arc<dyn Kms>>> {

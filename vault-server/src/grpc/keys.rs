@@ -312,7 +312,7 @@ fn wire_tenant(tenant: Option<&TenantId>) -> String {
     tenant.map_or("*", TenantId::as_str).to_owned()
 }
 
-fn wire_key(KnownKey { key, records }: KnownKey) -> v1::Key {
+fn wire_key(KnownKey { key, records, strays }: KnownKey) -> v1::Key {
     let purpose = match key.purpose {
         KeyPurpose::Data => v1::KeyPurpose::Data,
         KeyPurpose::Index => v1::KeyPurpose::Index,
@@ -334,6 +334,7 @@ fn wire_key(KnownKey { key, records }: KnownKey) -> v1::Key {
         wrapped_by: key.wraps.into_iter().map(|wrap| wrap.wrapping_key).collect(),
         records,
         tenant: wire_tenant(key.tenant.as_ref()),
+        stray_wraps: strays,
     }
 }
 

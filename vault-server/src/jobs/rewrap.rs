@@ -1,4 +1,4 @@
-//! The job on wraps: each key under every configured KMS key, and under no other.
+//! The job on wraps: each key under every KMS key that its tenant may have, and under no other.
 
 use super::shift::{End, Shift, Stop};
 use crate::audit::{Item, LogError, Outcome};
@@ -34,7 +34,8 @@ pub(super) async fn rewrap(shift: &mut Shift) -> Result<End, Stop> {
 /// What to say of the key if its wraps could not be made.
 async fn one(shift: &mut Shift, mut key: KeyRecord) -> Result<Option<Outcome>, Stop> {
     for _ in 0..ATTEMPTS {
-        shift.spend_kms_calls(1 + 2 * shift.parts.keyring.kms_keys()).await?;
+        let kms_keys = shift.parts.keyring.kms_keys(key.tenant.as_ref());
+        shift.spend_kms_calls(1 + 2 * kms_keys).await?;
         let changed = match shift.parts.keyring.rewrapped(&key).await {
             Ok(None) => {
                 shift.job.progress.done += 1;

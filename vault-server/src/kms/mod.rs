@@ -11,7 +11,7 @@ pub(crate) mod testing;
 
 pub use aws::AwsKms;
 pub use local::LocalKms;
-pub use ring::WrappingKeys;
+pub use ring::{PinError, WrappingKeys};
 
 use async_trait::async_trait;
 use vault_mem::{LockedKey, LockedMemoryError};

@@ -5,7 +5,10 @@
 //!   KMS opens again would be lost without anyone noticing.
 //! * A wrap is opened by the first that can, in the configured order; each gets a bounded time, so a region that
 //!   hangs delays an open, but does not prevent it.
+//! * A tenant may be pinned to some of them ([`WrappingKeys::pin`]). Then the others are asked nothing about its keys, be
+//!   it that all of its own are down: neither a key nor a wrap of one leaves the regions that were chosen for it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +18,7 @@ use tokio::time::timeout;
 use vault_mem::LockedKey;
 
 use super::{KeyContext, Kms, KmsError};
-use crate::domain::WrappedKey;
+use crate::domain::{TenantId, WrappedKey};
 
 /// Longest wait for one KMS key, before the next one is asked.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -24,13 +27,51 @@ const PATIENCE: Duration = Duration::from_secs(6);
 #[derive(Clone)]
 pub struct WrappingKeys {
     keys: Arc<[Arc<dyn Kms>]>,
+    /// Tenants whose keys only these may wrap.
+    pinned: BTreeMap<TenantId, Arc<[Arc<dyn Kms>]>>,
     patience: Duration,
+}
+
+/// A tenant can't be pinned so.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PinError {
+    /// Nothing could wrap its keys.
+    #[error("tenant {0} is pinned to no KMS key")]
+    Nothing(TenantId),
+    /// There is no such KMS key.
+    #[error("tenant {0} is pinned to {1}, which is not a configured KMS key")]
+    Unknown(TenantId, String),
+    /// It is not said which of the two holds.
+    #[error("tenant {0} is pinned twice")]
+    Twice(TenantId),
 }
 
 impl WrappingKeys {
     /// The first makes new keys; all wrap them; all are asked, in order, to open one.
     pub fn new(keys: Vec<Arc<dyn Kms>>) -> Self {
-        Self { keys: keys.into(), patience: PATIENCE }
+        Self { keys: keys.into(), pinned: BTreeMap::new(), patience: PATIENCE }
+    }
+
+    /// From now on only these wrap a tenant's keys, in this order, and no other is asked anything about them.
+    pub fn pin(mut self, tenant: TenantId, names: &[String]) -> Result<Self, PinError> {
+        let mut keys = Vec::new();
+        for name in names {
+            // More than one, where a KMS key is reached by several endpoints.
+            let of_name = self.keys.iter().filter(|key| key.wrapping_key() == name).cloned();
+            let before = keys.len();
+            keys.extend(of_name);
+            if keys.len() == before {
+                return Err(PinError::Unknown(tenant, name.clone()));
+            }
+        }
+        if keys.is_empty() {
+            return Err(PinError::Nothing(tenant));
+        }
+        if self.pinned.contains_key(&tenant) {
+            return Err(PinError::Twice(tenant));
+        }
+        self.pinned.insert(tenant, keys.into());
+        Ok(self)
     }
 
     /// Another bound on the wait for one KMS key.
@@ -45,10 +86,20 @@ impl WrappingKeys {
         self.keys.iter().map(|key| key.wrapping_key())
     }
 
+    /// Full names of those that wrap a tenant's keys, or the vault's own.
+    pub fn names_for(&self, tenant: Option<&TenantId>) -> impl Iterator<Item = &str> {
+        self.keys_for(tenant).iter().map(|key| key.wrapping_key())
+    }
+
+    /// The one place where it is chosen who is asked about a key.
+    fn keys_for(&self, tenant: Option<&TenantId>) -> &[Arc<dyn Kms>] {
+        tenant.and_then(|tenant| self.pinned.get(tenant)).unwrap_or(&self.keys)
+    }
+
     /// A new key from the first that makes one, wrapped by all, in their order. Fails unless every one wrapped it.
     pub async fn generate(&self, context: &KeyContext) -> Result<(LockedKey, Vec<WrappedKey>), KmsError> {
         let mut failures = Vec::new();
-        for (maker, kms) in self.keys.iter().enumerate() {
+        for (maker, kms) in self.keys_for(context.tenant.as_ref()).iter().enumerate() {
             match self.bounded(kms.generate(context)).await {
                 Ok((key, first)) => {
                     let wraps = self.wrap_by_others(maker, first, &key, context).await?;
@@ -66,7 +117,7 @@ impl WrappingKeys {
     /// When none can: `Unavailable` if any of them may later, else `Refused` if any was, else `Invalid`.
     pub async fn unwrap(&self, wraps: &[WrappedKey], context: &KeyContext) -> Result<LockedKey, KmsError> {
         let mut failures = Vec::new();
-        for kms in self.keys.iter() {
+        for kms in self.keys_for(context.tenant.as_ref()) {
             for wrapped in wraps.iter().filter(|wrapped| wrapped.wrapping_key == kms.wrapping_key()) {
                 match self.bounded(kms.unwrap(wrapped, context)).await {
                     Ok(key) => return Ok(key),
@@ -85,7 +136,8 @@ impl WrappingKeys {
         context: &KeyContext,
     ) -> Result<Vec<WrappedKey>, KmsError> {
         let key = self.unwrap(wraps, context).await?;
-        try_join_all(self.keys.iter().map(|kms| self.wrap_of(kms, wraps, &key, context))).await
+        let keys = self.keys_for(context.tenant.as_ref()).iter();
+        try_join_all(keys.map(|kms| self.wrap_of(kms, wraps, &key, context))).await
     }
 
     /// The wrap by one KMS key: one that is there and opens, or a new one.
@@ -112,18 +164,21 @@ impl WrappingKeys {
         Ok(made)
     }
 
-    /// Whether keys can be opened: one KMS key that answers is enough. Those that do not are logged.
+    /// Whether keys can be opened: one KMS key that answers is enough, and one of those that a tenant is pinned to for
+    /// each that is. Those that do not are logged.
     pub async fn probe(&self) -> Result<(), KmsError> {
         let answers = join_all(self.keys.iter().map(|kms| self.bounded(kms.probe()))).await;
         let mut failures = Vec::new();
-        let mut answered = false;
+        let mut answered = Vec::new();
         for (kms, answer) in self.keys.iter().zip(answers) {
             match answer {
-                Ok(()) => answered = true,
+                Ok(()) => answered.push(kms.wrapping_key()),
                 Err(error) => failures.push(note(kms.as_ref(), "answer", error)),
             }
         }
-        if answered { Ok(()) } else { Err(worth_retrying_first(failures)) }
+        let serves = |keys: &[Arc<dyn Kms>]| keys.iter().any(|kms| answered.contains(&kms.wrapping_key()));
+        let all = serves(&self.keys) && self.pinned.values().all(|keys| serves(keys));
+        if all { Ok(()) } else { Err(worth_retrying_first(failures)) }
     }
 
     async fn wrap_by_others(
@@ -133,7 +188,8 @@ impl WrappingKeys {
         key: &LockedKey,
         context: &KeyContext,
     ) -> Result<Vec<WrappedKey>, KmsError> {
-        let others = self.keys.iter().enumerate().filter(|(at, _)| *at != maker);
+        let keys = self.keys_for(context.tenant.as_ref());
+        let others = keys.iter().enumerate().filter(|(at, _)| *at != maker);
         let mut wraps = try_join_all(others.map(|(_, kms)| self.bounded(kms.wrap(key, context)))).await?;
         wraps.insert(maker, first);
         Ok(wraps)
@@ -145,8 +201,8 @@ impl WrappingKeys {
         key: &LockedKey,
         context: &KeyContext,
     ) -> Result<(), KmsError> {
-        let proofs =
-            self.keys.iter().zip(wraps).map(|(kms, wrapped)| self.opens_to(kms, wrapped, key, context));
+        let keys = self.keys_for(context.tenant.as_ref()).iter();
+        let proofs = keys.zip(wraps).map(|(kms, wrapped)| self.opens_to(kms, wrapped, key, context));
         try_join_all(proofs).await.map(|_| ())
     }
 
@@ -189,7 +245,7 @@ fn worth_retrying_first(failures: Vec<KmsError>) -> KmsError {
     };
     failures.into_iter().min_by_key(rank).unwrap_or_else(|| KmsError::Refused {
         wrapping_key: "-".to_owned(),
-        why: "no configured KMS key has a wrap of this key".to_owned(),
+        why: "no KMS key that may be asked has a wrap of this key".to_owned(),
     })
 }
 

@@ -372,7 +372,7 @@ impl Vault {
         let keyring = &self.parts.keyring;
         let Some(tenant) = tenant else {
             let keys = keyring.list(None, KeyPurpose::LogSigning).await?;
-            return Ok(self.priced(Preview { items: keys.len() as u64, ..Preview::default() }));
+            return Ok(self.priced(None, Preview { items: keys.len() as u64, ..Preview::default() }));
         };
         let data = keyring.list(Some(tenant), KeyPurpose::Data).await?;
         let index = keyring.list(Some(tenant), KeyPurpose::Index).await?;
@@ -438,7 +438,7 @@ impl Vault {
             }
         }
         if asked.kind == JobKind::Rewrap {
-            return Ok(self.priced(preview));
+            return Ok(self.priced(Some(tenant), preview));
         }
         let rules = &self.parts.jobs;
         preview.seconds = preview.bytes.checked_div(rules.budget.bytes).unwrap_or(0);
@@ -447,9 +447,9 @@ impl Vault {
     }
 
     /// A rewrap: every wrap is opened, a missing one made and opened.
-    fn priced(&self, preview: Preview) -> Preview {
+    fn priced(&self, tenant: Option<&TenantId>, preview: Preview) -> Preview {
         let rules = &self.parts.jobs;
-        let kms_calls = preview.items * (1 + 2 * self.parts.keyring.kms_keys());
+        let kms_calls = preview.items * (1 + 2 * self.parts.keyring.kms_keys(tenant));
         Preview {
             kms_calls,
             kms_cost_micros: kms_calls * rules.kms_price / 10_000,
