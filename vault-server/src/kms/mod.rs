@@ -93,6 +93,16 @@ pub trait Kms: Send + Sync + 'static {
     /// Wraps a key that another KMS key made.
     async fn wrap(&self, key: &LockedKey, context: &KeyContext) -> Result<WrappedKey, KmsError>;
 
+    /// A wrap by this KMS key of the key that another one's wrap has, made within the KMS: the key is not sent to it.
+    /// `None`: the KMS can't, with this source.
+    async fn reencrypt(
+        &self,
+        _source: &WrappedKey,
+        _context: &KeyContext,
+    ) -> Result<Option<WrappedKey>, KmsError> {
+        Ok(None)
+    }
+
     /// Opens a wrap of this KMS key.
     async fn unwrap(&self, wrapped: &WrappedKey, context: &KeyContext) -> Result<LockedKey, KmsError>;
 

@@ -159,9 +159,43 @@ impl WrappingKeys {
                 Err(error) => return Err(error),
             };
         }
-        let made = self.bounded(kms.wrap(key, context)).await?;
+        let made = match self.reencrypted(kms, wraps, context).await {
+            Some(made) => made,
+            None => self.bounded(kms.wrap(key, context)).await?,
+        };
         self.opens_to(kms, &made, key, context).await?;
         Ok(made)
+    }
+
+    /// The wrap by one KMS key, made within the KMS from the wrap by another, if any can.
+    ///
+    /// That does not spare the vault the key's bytes. A wrap is kept only after it opened to the same key, and for that
+    /// both are opened here: a wrap that turns out to be of no use after the old ones were dropped would be the loss of
+    /// all that the key sealed, which is worse than a key in this process's locked memory for a moment more, where it is
+    /// each time that it is used. What is won: the key is not *sent* to any KMS once more, and a KMS key whose policy
+    /// lets nobody encrypt with it but by `ReEncrypt` gets its wrap. Whatever goes wrong, wrapping is left.
+    async fn reencrypted(
+        &self,
+        kms: &Arc<dyn Kms>,
+        wraps: &[WrappedKey],
+        context: &KeyContext,
+    ) -> Option<WrappedKey> {
+        // Wraps by others than these are not to be shown to anybody.
+        let may_be_shown: Vec<&str> = self.names_for(context.tenant.as_ref()).collect();
+        let sources = wraps.iter().filter(|wrap| {
+            wrap.wrapping_key != kms.wrapping_key() && may_be_shown.contains(&wrap.wrapping_key.as_str())
+        });
+        for source in sources {
+            match self.bounded(kms.reencrypt(source, context)).await {
+                Ok(Some(made)) => return Some(made),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::info!(wrapping_key = kms.wrapping_key(), source = source.wrapping_key, %error,
+                        "a KMS key did not re-encrypt a wrap: the key is sent to it instead");
+                }
+            }
+        }
+        None
     }
 
     /// Whether keys can be opened: one KMS key that answers is enough, and one of those that a tenant is pinned to for
@@ -340,6 +374,93 @@ mod tests {
         }
     }
 
+    fn pinned() -> (Arc<TestKms>, Arc<TestKms>, WrappingKeys, KeyContext) {
+        let (east, west, keys) = two();
+        let tenant = TenantId::parse("st-mary").unwrap();
+        let keys = keys.pin(tenant.clone(), &["west".to_owned()]).unwrap();
+        (east, west, keys, KeyContext { tenant: Some(tenant), purpose: KeyPurpose::Data, ..context() })
+    }
+
+    #[tokio::test]
+    async fn of_a_pinned_tenants_keys_no_other_kms_key_is_asked_anything() {
+        let (east, west, keys, of_mary) = pinned();
+        let (key, wraps) = keys.generate(&of_mary).await.unwrap();
+        assert_eq!(wraps.iter().map(|w| w.wrapping_key.as_str()).collect::<Vec<_>>(), ["west"]);
+        assert!(keys.unwrap(&wraps, &of_mary).await.unwrap().expose() == key.expose());
+        assert_eq!(keys.rewrap(&wraps, &of_mary).await.unwrap(), wraps);
+        for mood in [Mood::Unavailable, Mood::Refuses] {
+            west.set(mood);
+            let errors = [keys.unwrap(&wraps, &of_mary).await.err(), keys.generate(&of_mary).await.err()];
+            assert!(errors.iter().flatten().count() == 2, "{mood:?}");
+            let is_down = |error: &Option<KmsError>| matches!(error, Some(KmsError::Unavailable { .. }));
+            assert_eq!(errors.iter().all(is_down), mood == Mood::Unavailable);
+        }
+        assert_eq!(east.calls(), 0);
+        // Others', and the vault's own, are wrapped by all.
+        west.set(Mood::Answers);
+        let of_john = KeyContext { tenant: Some(TenantId::parse("st-john").unwrap()), ..of_mary };
+        for context in [context(), of_john] {
+            assert_eq!(keys.generate(&context).await.unwrap().1.len(), 2);
+        }
+    }
+
+    #[tokio::test]
+    async fn wraps_from_before_a_pin_are_dropped_and_shown_to_nobody() {
+        let (east, west, keys, of_mary) = pinned();
+        let (key, wraps) = two_of(&east, &west).generate(&of_mary).await.unwrap();
+        let asked = east.calls();
+        let kept = keys.rewrap(&wraps, &of_mary).await.unwrap();
+        assert_eq!(kept, wraps[1..]);
+        assert!(keys.unwrap(&wraps, &of_mary).await.unwrap().expose() == key.expose());
+        // Only the other one has it: it is not for it to open.
+        assert!(matches!(keys.unwrap(&wraps[..1], &of_mary).await, Err(KmsError::Refused { .. })));
+        assert!(matches!(keys.rewrap(&wraps[..1], &of_mary).await, Err(KmsError::Refused { .. })));
+        assert_eq!(east.calls(), asked);
+    }
+
+    fn two_of(east: &Arc<TestKms>, west: &Arc<TestKms>) -> WrappingKeys {
+        WrappingKeys::new(vec![east.clone(), west.clone()])
+    }
+
+    #[test]
+    fn a_pin_that_says_nothing_or_too_much_is_refused() {
+        let tenant = TenantId::parse("st-mary").unwrap();
+        let pin = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            two().2.pin(tenant.clone(), &names)
+        };
+        assert_eq!(pin(&[]).err(), Some(PinError::Nothing(tenant.clone())));
+        assert_eq!(pin(&["north"]).err(), Some(PinError::Unknown(tenant.clone(), "north".to_owned())));
+        assert_eq!(
+            pin(&["west", "north"]).err(),
+            Some(PinError::Unknown(tenant.clone(), "north".to_owned()))
+        );
+        let again = pin(&["west"]).unwrap().pin(tenant.clone(), &["east".to_owned()]);
+        assert_eq!(again.err(), Some(PinError::Twice(tenant.clone())));
+        let ordered = pin(&["west", "east"]).unwrap();
+        assert_eq!(ordered.names_for(Some(&tenant)).collect::<Vec<_>>(), ["west", "east"]);
+    }
+
+    #[tokio::test]
+    async fn a_wrap_is_made_within_the_kms_where_it_can_and_is_proven_all_the_same() {
+        let (_, west, keys) = two();
+        let (key, wraps) = keys.generate(&context()).await.unwrap();
+        west.share(&wraps[0], &key);
+        assert_eq!(west.wrapped(), 1);
+        let whole = keys.rewrap(&wraps[..1], &context()).await.unwrap();
+        assert_eq!((west.wrapped(), west.reencrypted()), (1, 1), "the key was sent although it need not be");
+        assert!(keys.unwrap(&whole[1..], &context()).await.unwrap().expose() == key.expose());
+        // What comes back is of another key: it is not kept.
+        west.set(Mood::Corrupts);
+        let error = keys.rewrap(&wraps[..1], &context()).await.err();
+        assert_eq!(error, Some(KmsError::Invalid { wrapping_key: "west".to_owned() }));
+        // It can't: the key is wrapped.
+        west.set(Mood::Answers);
+        west.unshare();
+        keys.rewrap(&wraps[..1], &context()).await.unwrap();
+        assert_eq!(west.wrapped(), 2);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_kms_key_that_hangs_delays_an_open_by_a_bounded_time() {
         let (east, _west, keys) = two();
@@ -382,5 +503,10 @@ mod tests {
         assert!(keys.probe().await.is_ok());
         west.set(Mood::Refuses);
         assert!(keys.probe().await.is_err());
+        east.set(Mood::Answers);
+        assert!(keys.probe().await.is_ok());
+        let mary = TenantId::parse("st-mary").unwrap();
+        let keys = keys.pin(mary, &["west".to_owned()]).unwrap();
+        assert!(keys.probe().await.is_err(), "a pinned tenant's keys can't be opened");
     }
 }
