@@ -147,6 +147,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         Schedule { after: config.keys.rotate_after, after_records: config.keys.rotate_after_records };
     let (scheduler, stopping) = (Arc::clone(&vault), context.stopping.clone());
     tokio::spawn(schedule.run(scheduler, Arc::clone(&store), Arc::clone(&clock), stopping));
+    workers.announce().await.context("what this instance says of its KMS keys")?;
     let workers = tokio::spawn(workers.run());
     let observer: Arc<dyn Observer> = Arc::new(ItemCounter(Arc::clone(&context.metrics)));
     let limits = WireLimits {

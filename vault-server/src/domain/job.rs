@@ -1,6 +1,6 @@
 //! Long work on keys, as it is kept.
 
-use crate::domain::{JobId, KeyId, PrincipalId, TenantId, Timestamp};
+use crate::domain::{JobId, KeyId, KmsSet, PrincipalId, TenantId, Timestamp};
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident $number:literal $name:literal;)*) => {
@@ -115,6 +115,8 @@ pub struct JobOrder {
     pub asked: Timestamp,
     /// Not to be begun before.
     pub not_before: Timestamp,
+    /// A re-wrap: the KMS keys of the instance that was asked. No instance with others does it.
+    pub kms_set: Option<KmsSet>,
 }
 
 /// How far a job is.

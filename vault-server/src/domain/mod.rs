@@ -10,8 +10,8 @@ pub mod secret;
 pub mod time;
 
 pub use id::{
-    ClassName, IdempotencyKey, InstanceId, JobId, KeyId, KeyVersion, LeaseName, PrincipalId, RequestId,
-    TenantId, VaultId,
+    ClassName, IdempotencyKey, InstanceId, JobId, KeyId, KeyVersion, KmsSet, LeaseName, PrincipalId,
+    RequestId, TenantId, VaultId,
 };
 pub use index::{BlindIndex, SubjectRef};
 pub use job::{Job, JobBudget, JobKind, JobOrder, JobPlace, JobProgress, JobState};

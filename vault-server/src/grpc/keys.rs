@@ -399,6 +399,7 @@ mod tests {
                 asked_by: PrincipalId::parse("rotator").unwrap(),
                 asked: Timestamp(1),
                 not_before: Timestamp(2),
+                kms_set: None,
             },
             state: JobState::Running,
             approved_by: None,

@@ -10,6 +10,7 @@
 //!   new one.
 //! * Pausing or cancelling changes the job's row, which the worker's next report of its progress finds.
 
+mod agreement;
 mod ended;
 mod mandate;
 mod pace;

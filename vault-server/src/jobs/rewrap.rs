@@ -46,6 +46,10 @@ async fn one(shift: &mut Shift, mut key: KeyRecord) -> Result<Option<Outcome>, S
             Err(KeyringError::Corrupt) => return Ok(Some(Outcome::Corrupt)),
             Err(error) => return Err(error.into()),
         };
+        // The last thing before it: an instance with other KMS keys has said so before it made a key.
+        if !shift.agreement.holds().await? {
+            return Err(Stop::Disagreed);
+        }
         match shift.parts.log.write(vec![shift.fence(), Write::ReplaceKey(changed)]).await {
             Ok(_) => {
                 shift.job.progress.done += 1;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::agreement::Agreement;
 use super::pace::Pace;
 use super::worker::Parts;
 use crate::audit::{AuditAction, Item, LogError};
@@ -25,6 +26,8 @@ pub(super) enum Stop {
     Told,
     /// The process ends.
     Stopping,
+    /// Instances are configured with different KMS keys.
+    Disagreed,
     /// Store, log or KMS do not do it now: later, perhaps by another worker.
     Trouble(String),
 }
@@ -57,6 +60,7 @@ pub(super) enum End {
 
 pub(super) struct Shift {
     pub(super) parts: Arc<Parts>,
+    pub(super) agreement: Arc<Agreement>,
     pub(super) job: Job,
     held: Held,
     renewed: Instant,
@@ -66,11 +70,12 @@ pub(super) struct Shift {
 }
 
 impl Shift {
-    pub(super) fn new(parts: Arc<Parts>, job: Job, held: Held) -> Self {
+    pub(super) fn new(parts: Arc<Parts>, agreement: Arc<Agreement>, job: Job, held: Held) -> Self {
         let budget = job.order.budget;
         let now = Instant::now();
         Self {
             parts,
+            agreement,
             job,
             held,
             renewed: now,

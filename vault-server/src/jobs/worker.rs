@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::agreement::{Agreement, Verdict};
 use super::shift::{End, Shift, Stop};
 use super::{ended, mandate, rewrap, work};
 use crate::audit::{Log, LogError};
@@ -57,6 +58,7 @@ pub struct Parts {
 /// The workers of a process.
 pub struct Workers {
     parts: Arc<Parts>,
+    agreement: Arc<Agreement>,
     state: Arc<Mutex<State>>,
 }
 
@@ -84,7 +86,14 @@ const KNOWN_FOR: Duration = Duration::from_hours(1);
 impl Workers {
     /// With these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts), state: Arc::default() }
+        let (store, clock) = (Arc::clone(&parts.store), Arc::clone(&parts.clock));
+        let agreement = Agreement::new(store, clock, parts.keyring.kms_set(), parts.options.lease);
+        Self { parts: Arc::new(parts), agreement: Arc::new(agreement), state: Arc::default() }
+    }
+
+    /// Says to the other instances which KMS keys this one is configured with. To be called before it serves anybody.
+    pub async fn announce(&self) -> Result<(), StoreError> {
+        self.agreement.say().await
     }
 
     /// Works until the process stops.
@@ -97,6 +106,9 @@ impl Workers {
                 () = self.parts.stopping.cancelled() => break,
                 _ = ticks.tick() => {}
             }
+            if let Err(error) = self.agreement.say().await {
+                tracing::warn!(%error, "other instances could not be told which KMS keys this one has");
+            }
             match self.due().await {
                 Ok(due) => self.take_all(due).await,
                 Err(error) => tracing::warn!(%error, "jobs could not be looked for"),
@@ -106,6 +118,7 @@ impl Workers {
         while !self.state.lock().busy.is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        self.agreement.unsay().await;
     }
 
     /// The jobs that wait for a worker, those past the one that was taken last first.
@@ -176,7 +189,7 @@ impl Workers {
             state.busy.insert(place.clone());
             state.last = Some(place.clone());
         }
-        let shift = Shift::new(Arc::clone(&self.parts), job, held);
+        let shift = Shift::new(Arc::clone(&self.parts), Arc::clone(&self.agreement), job, held);
         tokio::spawn(async move {
             let is_well = serve(shift).await;
             busy.state.lock().rest(place, is_well);
@@ -244,6 +257,11 @@ async fn serve(mut shift: Shift) -> bool {
         Err(Stop::Told | Stop::Stopping) => {
             tracing::info!(%job, kind, "a job was laid down");
         }
+        Err(Stop::Disagreed) => {
+            tracing::warn!(%job, kind, "a re-wrap waits: instances are configured with different KMS keys");
+            shift.release().await;
+            return false;
+        }
         Err(Stop::Trouble(why)) => {
             tracing::warn!(%job, kind, why, "a job was laid down, to be taken up later");
             // How far it was is of use to who watches. The trouble may have been that it stood still for too long.
@@ -260,6 +278,13 @@ async fn serve(mut shift: Shift) -> bool {
 }
 
 async fn work(shift: &mut Shift) -> Result<End, Stop> {
+    if shift.job.place.kind == JobKind::Rewrap {
+        match shift.agreement.on(&shift.job).await? {
+            Verdict::Go => {}
+            Verdict::Wait => return Err(Stop::Disagreed),
+            Verdict::Fail => return Ok(End::Failed("kms_keys_differ")),
+        }
+    }
     let now = shift.parts.clock.now();
     if shift.job.begun == Timestamp(0) {
         shift.job.begun = now;

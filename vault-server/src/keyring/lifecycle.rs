@@ -8,7 +8,7 @@ use super::open::open_key;
 use super::versions::Versions;
 use super::{Inner, Keyring, KeyringError, Slot, data_key};
 use crate::crypto::{DataKey, Mandate};
-use crate::domain::{KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, TenantId};
+use crate::domain::{KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, KmsSet, TenantId};
 
 impl Keyring {
     /// All versions of a key as the store has them now, newest first.
@@ -72,6 +72,11 @@ impl Keyring {
     /// How many KMS keys wrap each key of a tenant, or of the vault's own.
     pub fn kms_keys(&self, tenant: Option<&TenantId>) -> u64 {
         self.0.kms.names_for(tenant).count() as u64
+    }
+
+    /// Which KMS keys wrap whose keys here.
+    pub fn kms_set(&self) -> KmsSet {
+        self.0.kms.set()
     }
 
     /// KMS keys that have a wrap of a key and are asked nothing about it: not configured, or not among those that its

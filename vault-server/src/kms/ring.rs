@@ -8,17 +8,18 @@
 //! * A tenant may be pinned to some of them ([`WrappingKeys::pin`]). Then the others are asked nothing about its keys, be
 //!   it that all of its own are down: neither a key nor a wrap of one leaves the regions that were chosen for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::time::timeout;
 use vault_mem::LockedKey;
 
 use super::{KeyContext, Kms, KmsError};
-use crate::domain::{TenantId, WrappedKey};
+use crate::domain::{KmsSet, TenantId, WrappedKey};
 
 /// Longest wait for one KMS key, before the next one is asked.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -89,6 +90,26 @@ impl WrappingKeys {
     /// Full names of those that wrap a tenant's keys, or the vault's own.
     pub fn names_for(&self, tenant: Option<&TenantId>) -> impl Iterator<Item = &str> {
         self.keys_for(tenant).iter().map(|key| key.wrapping_key())
+    }
+
+    /// Which wrap whose keys. The order in which they are asked is no part of it:
+    ///
+    /// ```text
+    /// SHA-256("phi-vault kms set v1" | names | number of pins(4) | each: 4:tenant | names)[..16]
+    /// names = count(4) | each: 4:name, sorted, none twice
+    /// ```
+    pub fn set(&self) -> KmsSet {
+        let mut hash = Sha256::new();
+        hash.update(b"phi-vault kms set v1");
+        hash_names(&mut hash, &self.keys);
+        hash.update(length(self.pinned.len()));
+        for (tenant, keys) in &self.pinned {
+            hash.update(length(tenant.as_str().len()));
+            hash.update(tenant.as_str());
+            hash_names(&mut hash, keys);
+        }
+        let digest = hash.finalize();
+        KmsSet::from_bytes(*digest.first_chunk().expect("a SHA-256 digest has 32 bytes"))
     }
 
     /// The one place where it is chosen who is asked about a key.
@@ -261,6 +282,19 @@ impl WrappingKeys {
         let late = KmsError::Unavailable { why: "no answer in time".to_owned() };
         timeout(self.patience, call).await.unwrap_or(Err(late))
     }
+}
+
+fn hash_names(hash: &mut Sha256, keys: &[Arc<dyn Kms>]) {
+    let names: BTreeSet<&str> = keys.iter().map(|key| key.wrapping_key()).collect();
+    hash.update(length(names.len()));
+    for name in names {
+        hash.update(length(name.len()));
+        hash.update(name);
+    }
+}
+
+fn length(length: usize) -> [u8; 4] {
+    u32::try_from(length).expect("a configuration is far smaller than 4 GiB").to_be_bytes()
 }
 
 /// Tells the operator: a caller may never notice, as another KMS key serves it.
@@ -440,6 +474,36 @@ mod tests {
         let ordered = pin(&["west", "east"]).unwrap();
         assert_eq!(ordered.names_for(Some(&tenant)).collect::<Vec<_>>(), ["west", "east"]);
     }
+
+    #[test]
+    fn sets_differ_by_who_wraps_whose_keys_and_by_nothing_else() {
+        let of = |names: &[&str], pins: &[(&str, &[&str])]| {
+            let kms = names.iter().map(|name| TestKms::new(name) as Arc<dyn Kms>).collect();
+            let mut keys = WrappingKeys::new(kms);
+            for (tenant, names) in pins {
+                let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+                keys = keys.pin(TenantId::parse(tenant).unwrap(), &names).unwrap();
+            }
+            keys.set()
+        };
+        let set = of(&["a", "b"], &[("t", &["a"])]);
+        assert_eq!(hex::encode(set.as_bytes()), SET);
+        assert_eq!(of(&["b", "a"], &[("t", &["a"])]), set);
+        assert_eq!(of(&["b", "a", "b"], &[("t", &["a", "a"])]), set);
+        let others = [
+            of(&["a", "b"], &[]),
+            of(&["a"], &[("t", &["a"])]),
+            of(&["a", "b"], &[("t", &["b"])]),
+            of(&["a", "b"], &[("t", &["a", "b"])]),
+            of(&["a", "b"], &[("u", &["a"])]),
+            of(&["a", "b"], &[("t", &["a"]), ("u", &["a"])]),
+            of(&["ab"], &[("t", &["ab"])]),
+        ];
+        assert!(others.iter().all(|other| *other != set), "{others:?}");
+    }
+
+    /// `printf 'phi-vault kms set v1\0\0\0\2\0\0\0\1a\0\0\0\1b\0\0\0\1\0\0\0\1t\0\0\0\1\0\0\0\1a' | sha256sum`
+    const SET: &str = "6d9ef8c75ee4192b25ffb94f71b37b0d";
 
     #[tokio::test]
     async fn a_wrap_is_made_within_the_kms_where_it_can_and_is_proven_all_the_same() {

@@ -202,6 +202,10 @@ impl Store for MemoryStore {
         "memory"
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     async fn identity(&self) -> Result<Option<VaultIdentity>, StoreError> {
         self.read(|rows| rows.identity.clone())
     }

@@ -206,6 +206,11 @@ pub trait Store: Send + Sync + 'static {
     /// Name of the engine, for people: `fjall`, `sled`, `memory`.
     fn engine(&self) -> &'static str;
 
+    /// Whether other processes may have it open at the same time.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Which vault this store is of; `None` before [`Store::found`].
     async fn identity(&self) -> Result<Option<VaultIdentity>, StoreError>;
 

@@ -14,7 +14,7 @@
 //! lease      version(1)=1 | revision(8) | fence(8) | holder(16) | expires(8)
 //! job        version(1)=1 | revision(8) | id(16) | state(1) | flags(1) | 1:asked by | asked(8) | not before(8)
 //!            | budget: bytes(8) | KMS calls(4) | key id(16), if flags & 1 | 1:approved by, if flags & 2
-//!            | begun(8) | changed(8) | progress: total(8) | done(8) | failed(8) | bytes(8) | KMS calls(8) | 4:cause
+//!            | KMS set(16), if flags & 4 | begun(8) | changed(8) | progress: total(8) | done(8) | failed(8) | bytes(8) | KMS calls(8) | 4:cause
 //! identity   version(1)=1 | vault(16) | 1:environment
 //! ```
 //!
@@ -29,8 +29,8 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{
     BlindIndex, Body, ClassName, Environment, InstanceId, Job, JobBudget, JobId, JobOrder, JobPlace,
-    JobProgress, JobState, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, LeaseName, PrincipalId,
-    Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
+    JobProgress, JobState, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, KmsSet, LeaseName,
+    PrincipalId, Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
 };
 use crate::store::keys::{self, Space, purpose_byte};
 use crate::store::{Lease, Remembered};
@@ -48,6 +48,7 @@ const HAS_INDEX: u8 = 2;
 const IS_ERASED: u8 = 4;
 const HAS_KEY: u8 = 1;
 const IS_APPROVED: u8 = 2;
+const HAS_KMS_SET: u8 = 4;
 
 /// The checksum of a row at its place.
 pub(crate) fn checksum(space: Space, key: &[u8], content: &[u8]) -> [u8; CHECKSUM] {
@@ -238,7 +239,7 @@ pub(crate) fn read_lease(name: &LeaseName, row: &[u8]) -> Result<Lease, CorruptR
 /// Content of a job's row; its place is the row's key.
 pub(crate) fn write_job(job: &Job, out: &mut Vec<u8>) {
     let Job { id, place: _, order, state, approved_by, begun, changed, progress, cause, revision } = job;
-    let JobOrder { key, budget, asked_by, asked, not_before } = order;
+    let JobOrder { key, budget, asked_by, asked, not_before, kms_set } = order;
     out.push(VERSION);
     out.extend_from_slice(&revision.to_be_bytes());
     out.extend_from_slice(id.as_bytes());
@@ -250,7 +251,11 @@ pub(crate) fn write_job(job: &Job, out: &mut Vec<u8>) {
         JobState::Failed => 5,
         JobState::Cancelled => 6,
     });
-    out.push(if key.is_some() { HAS_KEY } else { 0 } | if approved_by.is_some() { IS_APPROVED } else { 0 });
+    out.push(
+        if key.is_some() { HAS_KEY } else { 0 }
+            | if approved_by.is_some() { IS_APPROVED } else { 0 }
+            | if kms_set.is_some() { HAS_KMS_SET } else { 0 },
+    );
     push_name(out, asked_by.as_str());
     out.extend_from_slice(&asked.0.to_be_bytes());
     out.extend_from_slice(&not_before.0.to_be_bytes());
@@ -261,6 +266,9 @@ pub(crate) fn write_job(job: &Job, out: &mut Vec<u8>) {
     }
     if let Some(principal) = approved_by {
         push_name(out, principal.as_str());
+    }
+    if let Some(set) = kms_set {
+        out.extend_from_slice(set.as_bytes());
     }
     let JobProgress { total, done, failed, bytes, kms_calls } = *progress;
     for number in [begun.0, changed.0, total, done, failed, bytes, kms_calls] {
@@ -290,7 +298,7 @@ pub(crate) fn read_job_content(place: &JobPlace, content: &[u8]) -> Result<Job, 
         _ => return Err(CorruptRow),
     };
     let flags = reader.u8()?;
-    if flags & !(HAS_KEY | IS_APPROVED) != 0 {
+    if flags & !(HAS_KEY | IS_APPROVED | HAS_KMS_SET) != 0 {
         return Err(CorruptRow);
     }
     let asked_by = reader.principal()?;
@@ -298,6 +306,7 @@ pub(crate) fn read_job_content(place: &JobPlace, content: &[u8]) -> Result<Job, 
     let budget = JobBudget { bytes: reader.u64()?, kms_calls: reader.u32()? };
     let key = if flags & HAS_KEY == 0 { None } else { Some(KeyId::from_bytes(*reader.array()?)) };
     let approved_by = if flags & IS_APPROVED == 0 { None } else { Some(reader.principal()?) };
+    let kms_set = if flags & HAS_KMS_SET == 0 { None } else { Some(KmsSet::from_bytes(*reader.array()?)) };
     let (begun, changed) = (reader.time()?, reader.time()?);
     let progress = JobProgress {
         total: reader.u64()?,
@@ -308,7 +317,7 @@ pub(crate) fn read_job_content(place: &JobPlace, content: &[u8]) -> Result<Job, 
     };
     let cause = reader.text()?.to_owned();
     reader.end()?;
-    let order = JobOrder { key, budget, asked_by, asked, not_before };
+    let order = JobOrder { key, budget, asked_by, asked, not_before, kms_set };
     let place = place.clone();
     Ok(Job { id, place, order, state, approved_by, begun, changed, progress, cause, revision })
 }

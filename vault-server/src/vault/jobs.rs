@@ -6,7 +6,7 @@ use crate::access::{Action, PrincipalKind};
 use crate::audit::{Actor, AuditAction, Draft, LogError};
 use crate::domain::{
     Job, JobBudget, JobId, JobKind, JobOrder, JobPlace, JobProgress, JobState, KeyId, KeyPurpose, KeyRecord,
-    KeyState, TenantId, Timestamp,
+    KeyState, KmsSet, TenantId, Timestamp,
 };
 use crate::store::{Lookup, Write};
 
@@ -133,7 +133,9 @@ impl Vault {
             let before = self.parts.store.job(&place).await?;
             if let Some(under_way) = before.as_ref().filter(|job| !job.state.is_over()) {
                 let order = &under_way.order;
-                if (order.key, order.budget) == (asked.key, self.budget(asked.budget)) {
+                if (order.key, order.budget, order.kms_set)
+                    == (asked.key, self.budget(asked.budget), self.kms_set(asked.kind))
+                {
                     draft.details.push(("job", under_way.id.to_string()));
                     self.parts.log.record(draft, Vec::new()).await?;
                     return Ok(under_way.clone());
@@ -150,6 +152,7 @@ impl Vault {
                     asked_by: cx.caller.principal.id.clone(),
                     asked: now,
                     not_before: now,
+                    kms_set: self.kms_set(asked.kind),
                 },
                 state: if needs_approval(asked.kind) { JobState::Asked } else { JobState::Running },
                 approved_by: None,
@@ -358,6 +361,11 @@ impl Vault {
             Err(LogError::Conflict { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// What a re-wrap is ordered with: an instance with other KMS keys does not do it.
+    fn kms_set(&self, kind: JobKind) -> Option<KmsSet> {
+        (kind == JobKind::Rewrap).then(|| self.parts.keyring.kms_set())
     }
 
     fn budget(&self, asked: JobBudget) -> JobBudget {

@@ -315,6 +315,10 @@ impl Store for PostgresStore {
         "postgres"
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     async fn identity(&self) -> Result<Option<VaultIdentity>, StoreError> {
         read::identity_of(&self.query(&read::identity_statement()).await?)
     }
