@@ -27,7 +27,7 @@ use crate::audit::{
 use crate::domain::class::{ClassOptions, Classes, CustomClass};
 use crate::domain::{Clock, InstanceId, JobBudget, RequestId, SystemClock, VaultIdentity};
 use crate::grpc::{self, Observer, WireLimits};
-use crate::jobs::{self, Schedule, Workers};
+use crate::jobs::{self, Schedule, Tally, Workers};
 use crate::keyring::{CacheOptions, Keyring};
 use crate::kms::aws::AwsOptions;
 use crate::kms::{AwsKms, Kms, LocalKms, WrappingKeys};
@@ -132,6 +132,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         },
         jobs: job_rules(config),
     }));
+    let tally = Arc::<Tally>::default();
     let workers = Workers::new(jobs::Parts {
         identity: vault.identity().clone(),
         classes,
@@ -140,6 +141,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         log: Arc::clone(&log),
         clock: Arc::clone(&clock),
         leases: Leases::new(Arc::clone(&store), Arc::clone(&clock), InstanceId::random()?),
+        tally: Arc::clone(&tally),
         options: job_options(config),
         stopping: context.stopping.clone(),
     });
@@ -166,7 +168,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         routes,
         doorkeeper: Arc::new(Door(vault)),
         reloads: vec![access_reload(config, access, Arc::clone(&log))],
-        sample: Some(Box::new(Figures { keyring, store: Arc::clone(&store) })),
+        sample: Some(Box::new(Figures { keyring, store: Arc::clone(&store), tally })),
         close: Box::pin(close(workers, log, follower, store)),
     })
 }
@@ -478,6 +480,7 @@ impl Observer for ItemCounter {
 struct Figures {
     keyring: Arc<Keyring>,
     store: Arc<dyn Store>,
+    tally: Arc<Tally>,
 }
 
 #[async_trait]
@@ -485,6 +488,7 @@ impl Sample for Figures {
     async fn sample(&self, metrics: &Metrics) {
         let keys = self.keyring.stats();
         metrics.keyring.set(keys.entries, keys.hits, keys.misses, keys.kms_calls);
+        metrics.jobs.set(&self.tally.stats());
         if let Ok(stats) = self.store.stats().await {
             metrics.store.set(stats);
         }

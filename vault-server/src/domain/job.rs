@@ -46,7 +46,7 @@ kinds! {
 }
 
 /// How it stands with a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum JobState {
     /// It needs a second person's approval.
     Asked,
@@ -63,6 +63,10 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Asked, Self::Running, Self::Paused, Self::Done, Self::Failed, Self::Cancelled];
+
     /// Whether no more will come of it.
     pub const fn is_over(self) -> bool {
         match self {

@@ -17,6 +17,7 @@ mod pace;
 mod rewrap;
 mod schedule;
 mod shift;
+mod tally;
 mod walk;
 mod work;
 mod worker;
@@ -25,4 +26,5 @@ mod worker;
 mod tests;
 
 pub use schedule::Schedule;
+pub use tally::{JobStats, Tally};
 pub use worker::{Options, Parts, Workers};

@@ -147,6 +147,7 @@ impl Rig {
             log: Arc::new(Log::new(Arc::clone(&store), Arc::clone(&self.clock), options)),
             clock: Arc::clone(&self.clock),
             leases: Leases::new(store, Arc::clone(&self.clock), InstanceId::random().unwrap()),
+            tally: Arc::default(),
             options: Options {
                 poll: Duration::from_millis(5),
                 lease: LEASE,

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::agreement::{Agreement, Verdict};
 use super::shift::{End, Shift, Stop};
+use super::tally::Tally;
 use super::{ended, mandate, rewrap, work};
 use crate::audit::{Log, LogError};
 use crate::crypto::Mandate;
@@ -49,6 +50,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Takes leases for this process.
     pub leases: Leases,
+    /// Where they count.
+    pub tally: Arc<Tally>,
     /// How they work.
     pub options: Options,
     /// Ends them.
@@ -72,10 +75,10 @@ struct State {
     known: HashMap<JobId, Instant>,
     /// The place that was taken last: others have their turn before it.
     last: Option<JobPlace>,
+    /// Rows that can't be read.
+    corrupt: Vec<String>,
 }
 
-/// Rows that are looked at at once.
-const PAGE: usize = 256;
 /// A job in trouble is left alone for so long, and twice as long after each further one.
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_mins(2);
@@ -123,14 +126,11 @@ impl Workers {
 
     /// The jobs that wait for a worker, those past the one that was taken last first.
     async fn due(&self) -> Result<Vec<Job>, StoreError> {
-        let mut running: Vec<Job> = Vec::new();
-        let mut after: Option<JobPlace> = None;
-        loop {
-            let page = self.parts.store.jobs(after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.place.clone());
-            running.extend(page.into_iter().filter(|job| job.state == JobState::Running));
-        }
+        let found = self.parts.store.jobs_under_way().await?;
+        self.parts.tally.saw(&found);
+        self.name_corrupt(found.corrupt);
+        let mut running = found.jobs;
+        running.retain(|job| job.state == JobState::Running);
         let approved = running.iter().filter(|job| is_irreversible(job.place.kind)).map(|job| job.id);
         let approved: Vec<JobId> = approved.collect();
         let last = {
@@ -144,6 +144,15 @@ impl Workers {
         running.retain(|job| self.is_due(job));
         running.sort_by_key(|job| (Some(&job.place) <= last.as_ref(), job.place.clone()));
         Ok(running)
+    }
+
+    /// Tells of rows that can't be read, once each.
+    fn name_corrupt(&self, corrupt: Vec<String>) {
+        let mut state = self.state.lock();
+        for row in corrupt.iter().filter(|row| !state.corrupt.contains(*row)) {
+            tracing::error!(row, "a job's row is not what was written: nobody works on that job");
+        }
+        state.corrupt = corrupt;
     }
 
     /// Whether it may be worked on now, by somebody.
@@ -249,7 +258,10 @@ async fn serve(mut shift: Shift) -> bool {
         Err(stop) => Err(stop),
     };
     match outcome {
-        Ok(()) => tracing::info!(%job, kind, state = shift.job.state.as_str(), "a job ended"),
+        Ok(()) => {
+            shift.parts.tally.ended(&shift.job);
+            tracing::info!(%job, kind, state = shift.job.state.as_str(), "a job ended");
+        }
         Err(Stop::Lost) => {
             tracing::warn!(%job, kind, "a job was taken over by another worker");
             return true;

@@ -17,7 +17,7 @@ use crate::domain::{
 };
 use crate::store::{
     Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, MAX_ENTRY, Remembered, Stats, Store,
-    StoreError, TileId, Write,
+    StoreError, TileId, UnderWay, Write,
 };
 
 /// A store in memory. Clones are the same store.
@@ -336,6 +336,14 @@ impl Store for MemoryStore {
             let past = rows.jobs.values().filter(|job| after.is_none_or(|after| job.place > *after));
             past.take(limit).cloned().collect()
         })
+    }
+
+    async fn jobs_under_way(&self) -> Result<UnderWay, StoreError> {
+        let mut found = UnderWay::default();
+        for job in self.jobs(None, usize::MAX).await? {
+            found.push(Ok(job))?;
+        }
+        Ok(found)
     }
 
     fn log(&self) -> LogId {

@@ -277,6 +277,14 @@ pub(crate) fn write_job(job: &Job, out: &mut Vec<u8>) {
     push_bytes(out, cause.as_bytes());
 }
 
+/// Where a job's content has its state, and the states of one that is over.
+pub(crate) const JOB_STATE: (usize, std::ops::RangeInclusive<u8>) = (25, 4..=6);
+
+/// Whether a job's row says that the job is over. It is not compared with its checksum: to be passed over only.
+pub(crate) fn says_over(row: &[u8]) -> bool {
+    row.get(JOB_STATE.0).is_some_and(|state| JOB_STATE.1.contains(state))
+}
+
 /// The job of a row.
 pub(crate) fn read_job(place: &JobPlace, row: &[u8]) -> Result<Job, CorruptRow> {
     read_job_content(place, content(Space::Jobs, &keys::job(place), row)?)

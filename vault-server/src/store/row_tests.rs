@@ -128,6 +128,21 @@ fn rows_are_the_committed_vectors() {
     }
 }
 
+#[test]
+fn a_jobs_row_says_whether_it_is_over() {
+    for state in [
+        JobState::Asked,
+        JobState::Running,
+        JobState::Paused,
+        JobState::Done,
+        JobState::Failed,
+        JobState::Cancelled,
+    ] {
+        assert_eq!(says_over(&job_row(&Job { state, ..bare_job() })), state.is_over(), "{state:?}");
+    }
+    assert!(!says_over(&[4; 25]));
+}
+
 fn assert_every_bit_counts<T: PartialEq + std::fmt::Debug>(
     row: &[u8],
     read: impl Fn(&[u8]) -> Result<T, CorruptRow>,

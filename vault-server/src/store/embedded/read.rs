@@ -11,7 +11,7 @@ use crate::domain::{
 use crate::store::embedded::engine::{Direction, Engine};
 use crate::store::keys::{self, Space, meta};
 use crate::store::row::{self, CHECKSUM};
-use crate::store::{DerivedState, Lease, Lookup, Remembered, StoreError, TileId, corrupt};
+use crate::store::{DerivedState, Lease, Lookup, Remembered, StoreError, TileId, UnderWay, corrupt};
 
 pub(crate) fn identity(engine: &impl Engine) -> Result<Option<VaultIdentity>, StoreError> {
     let key = meta::IDENTITY;
@@ -180,6 +180,18 @@ pub(crate) fn jobs(
     page(engine, Space::Jobs, from.as_deref(), limit, |key, row| {
         row::read_job(&keys::parse_job(key)?, row).ok()
     })
+}
+
+pub(crate) fn jobs_under_way(engine: &impl Engine) -> Result<UnderWay, StoreError> {
+    let mut found = UnderWay::default();
+    scan(engine, Space::Jobs, &[], &[], Direction::Forward, &mut |key, row| {
+        if !row::says_over(row) {
+            let job = keys::parse_job(key).and_then(|place| row::read_job(&place, row).ok());
+            found.push(job.ok_or_else(|| corrupt(Space::Jobs, key)))?;
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
 }
 
 pub(crate) fn scan_records(

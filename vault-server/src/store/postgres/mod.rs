@@ -55,7 +55,7 @@ use crate::domain::{
 };
 use crate::store::{
     Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, MAX_ENTRY, Remembered, Stats, Store,
-    StoreError, TileId,
+    StoreError, TileId, UnderWay,
 };
 
 /// How many changes may wait for the committer, and how many bytes.
@@ -459,6 +459,14 @@ impl Store for PostgresStore {
     async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<domain::Job>, StoreError> {
         let rows = self.query(&read::jobs_statement(after, limit)).await?;
         rows.iter().map(rows::job).collect()
+    }
+
+    async fn jobs_under_way(&self) -> Result<UnderWay, StoreError> {
+        let mut found = UnderWay::default();
+        for row in &self.query(&read::jobs_under_way_statement()).await? {
+            found.push(rows::job(row))?;
+        }
+        Ok(found)
     }
 
     fn log(&self) -> LogId {

@@ -13,6 +13,7 @@ use crate::domain::{
     Timestamp, Token, VaultIdentity,
 };
 use crate::store::keys::{self, Space};
+use crate::store::row;
 use crate::store::{Derived, DerivedState, LogId, Lookup, Remembered, StoreError, TileId, corrupt};
 
 /// A count of rows as a parameter.
@@ -214,6 +215,18 @@ pub(super) fn jobs_statement(place: Option<&JobPlace>, limit: usize) -> Statemen
         Statement::new(&format!("SELECT {} FROM jobs WHERE place > $1 ORDER BY place LIMIT $2", rows::JOB));
     statement.bind(place.map(keys::job).unwrap_or_default(), Type::BYTEA).bind(limit_of(limit), Type::INT8);
     statement
+}
+
+/// The place of the state is that in the row's content ([`row::JOB_STATE`]); a row that is too short has none.
+pub(super) fn jobs_under_way_statement() -> Statement<'static> {
+    let (at, over) = row::JOB_STATE;
+    let over: Vec<String> = over.map(|state| format!("'\\x{state:02x}'::bytea")).collect();
+    Statement::new(&format!(
+        "SELECT {} FROM jobs WHERE substring(job FROM {} FOR 1) NOT IN ({}) ORDER BY place",
+        rows::JOB,
+        at + 1,
+        over.join(", ")
+    ))
 }
 
 pub(super) fn size_statement(log: LogId) -> Statement<'static> {
