@@ -215,9 +215,9 @@ mod tests {
         let (clock, [one, other]) = instances([1, 2]).await;
         other.say().await.unwrap();
         assert!(!one.holds().await.unwrap());
-        clock.turn(LEASE * LIFETIME - Duration::from_millis(1));
+        clock.turn(LEASE * (LIFETIME - 1));
         assert!(!one.holds().await.unwrap());
-        clock.turn(Duration::from_millis(1));
+        clock.turn(LEASE);
         assert!(one.holds().await.unwrap());
     }
 
