@@ -11,6 +11,7 @@ mod history;
 mod instances;
 mod keys;
 mod kms;
+mod kms_moves;
 mod leaks;
 mod logs;
 mod main_job;

@@ -146,7 +146,17 @@ impl Site {
 
     /// Serves it with another configuration; the profile leads there.
     pub fn serve_with(&self, config: &Path) -> DevVault {
-        let profile = self.dir.join("profile.toml");
+        self.serve_as(config, "profile.toml")
+    }
+
+    /// The same, with a profile of its own, which is made: so that several instances serve at once.
+    pub fn serve_beside(&self, config: &Path, profile: &str) -> DevVault {
+        fs::copy(self.dir.join("profile.toml"), self.dir.join(profile)).unwrap();
+        self.serve_as(config, profile)
+    }
+
+    fn serve_as(&self, config: &Path, profile: &str) -> DevVault {
+        let profile = self.dir.join(profile);
         // The signature of the fake KMS is not checked, but there must be one.
         let env = [("AWS_ACCESS_KEY_ID", "AKIDTEST"), ("AWS_SECRET_ACCESS_KEY", "secret")];
         let vault = DevVault::serve(&self.dir, config, &profile, &env);

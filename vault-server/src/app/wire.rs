@@ -27,7 +27,7 @@ use crate::audit::{
 use crate::domain::class::{ClassOptions, Classes, CustomClass};
 use crate::domain::{Clock, InstanceId, JobBudget, RequestId, SystemClock, VaultIdentity};
 use crate::grpc::{self, Observer, WireLimits};
-use crate::jobs::{self, Schedule, Workers};
+use crate::jobs::{self, Schedule, Tally, Workers};
 use crate::keyring::{CacheOptions, Keyring};
 use crate::kms::aws::AwsOptions;
 use crate::kms::{AwsKms, Kms, LocalKms, WrappingKeys};
@@ -83,8 +83,8 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let access = Arc::new(Access::new(read_directory(config)?, read_policies(config)?));
     let classes = Arc::new(classes(config)?);
-    let kms = WrappingKeys::new(kms(config).await?);
-    let wrapping_keys = kms.names().collect::<Vec<_>>().join(" ");
+    let kms = wrapping_keys(config).await?;
+    let names = kms.names().collect::<Vec<_>>().join(" ");
     let identity = config.identity();
     let store = open_store(config, &identity).await?;
     store.found(&identity).await.context("the store")?;
@@ -115,7 +115,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let details = vec![
         ("engine", store.engine().to_owned()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("wrapping_keys", wrapping_keys),
+        ("wrapping_keys", names),
     ];
     log.record(own(AuditAction::Start, details)?, Vec::new()).await.context("the log's first entry")?;
     let vault = Arc::new(Vault::new(Parts {
@@ -136,6 +136,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         },
         jobs: job_rules(config),
     }));
+    let tally = Arc::<Tally>::default();
     let workers = Workers::new(jobs::Parts {
         identity: vault.identity().clone(),
         classes,
@@ -144,6 +145,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         log: Arc::clone(&log),
         clock: Arc::clone(&clock),
         leases: Leases::new(Arc::clone(&store), Arc::clone(&clock), InstanceId::random()?),
+        tally: Arc::clone(&tally),
         options: job_options(config),
         stopping: context.stopping.clone(),
     });
@@ -151,6 +153,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         Schedule { after: config.keys.rotate_after, after_records: config.keys.rotate_after_records };
     let (scheduler, stopping) = (Arc::clone(&vault), context.stopping.clone());
     tokio::spawn(schedule.run(scheduler, Arc::clone(&store), Arc::clone(&clock), stopping));
+    workers.announce().await.context("what this instance says of its KMS keys")?;
     let workers = tokio::spawn(workers.run());
     let observer: Arc<dyn Observer> = Arc::new(ItemCounter(Arc::clone(&context.metrics)));
     let limits = WireLimits {
@@ -169,7 +172,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         routes,
         doorkeeper: Arc::new(Door(vault)),
         reloads: vec![access_reload(config, access, Arc::clone(&log))],
-        sample: Some(Box::new(Figures { keyring, store: Arc::clone(&store) })),
+        sample: Some(Box::new(Figures { keyring, store: Arc::clone(&store), tally })),
         close: Box::pin(close(workers, log, follower, store)),
     })
 }
@@ -224,6 +227,14 @@ fn classes(config: &Config) -> anyhow::Result<Classes> {
     let custom = custom.collect::<anyhow::Result<Vec<_>>>()?;
     let builtin = Classes::builtin(ClassOptions { accept_synthetic: config.accept_synthetic() });
     builtin.with_custom(custom).context("[[classes.custom]]")
+}
+
+async fn wrapping_keys(config: &Config) -> anyhow::Result<WrappingKeys> {
+    let mut keys = WrappingKeys::new(kms(config).await?);
+    for pin in &config.kms.residency {
+        keys = keys.pin(pin.tenant.clone(), &pin.keys).context("[[kms.residency]]")?;
+    }
+    Ok(keys)
 }
 
 async fn kms(config: &Config) -> anyhow::Result<Vec<Arc<dyn Kms>>> {
@@ -485,6 +496,7 @@ impl Observer for ItemCounter {
 struct Figures {
     keyring: Arc<Keyring>,
     store: Arc<dyn Store>,
+    tally: Arc<Tally>,
 }
 
 #[async_trait]
@@ -492,6 +504,7 @@ impl Sample for Figures {
     async fn sample(&self, metrics: &Metrics) {
         let keys = self.keyring.stats();
         metrics.keyring.set(keys.entries, keys.hits, keys.misses, keys.kms_calls);
+        metrics.jobs.set(&self.tally.stats());
         if let Ok(stats) = self.store.stats().await {
             metrics.store.set(stats);
         }

@@ -10,12 +10,14 @@
 //!   new one.
 //! * Pausing or cancelling changes the job's row, which the worker's next report of its progress finds.
 
+mod agreement;
 mod ended;
 mod mandate;
 mod pace;
 mod rewrap;
 mod schedule;
 mod shift;
+mod tally;
 mod walk;
 mod work;
 mod worker;
@@ -24,4 +26,5 @@ mod worker;
 mod tests;
 
 pub use schedule::Schedule;
+pub use tally::{JobStats, Tally};
 pub use worker::{Options, Parts, Workers};

@@ -1,4 +1,4 @@
-//! The job on wraps: each key under every configured KMS key, and under no other.
+//! The job on wraps: each key under every KMS key that its tenant may have, and under no other.
 
 use super::shift::{End, Shift, Stop};
 use crate::audit::{Item, LogError, Outcome};
@@ -34,7 +34,8 @@ pub(super) async fn rewrap(shift: &mut Shift) -> Result<End, Stop> {
 /// What to say of the key if its wraps could not be made.
 async fn one(shift: &mut Shift, mut key: KeyRecord) -> Result<Option<Outcome>, Stop> {
     for _ in 0..ATTEMPTS {
-        shift.spend_kms_calls(1 + 2 * shift.parts.keyring.kms_keys()).await?;
+        let kms_keys = shift.parts.keyring.kms_keys(key.tenant.as_ref());
+        shift.spend_kms_calls(1 + 2 * kms_keys).await?;
         let changed = match shift.parts.keyring.rewrapped(&key).await {
             Ok(None) => {
                 shift.job.progress.done += 1;
@@ -45,6 +46,10 @@ async fn one(shift: &mut Shift, mut key: KeyRecord) -> Result<Option<Outcome>, S
             Err(KeyringError::Corrupt) => return Ok(Some(Outcome::Corrupt)),
             Err(error) => return Err(error.into()),
         };
+        // The last thing before it: an instance with other KMS keys has said so before it made a key.
+        if !shift.agreement.holds().await? {
+            return Err(Stop::Disagreed);
+        }
         match shift.parts.log.write(vec![shift.fence(), Write::ReplaceKey(changed)]).await {
             Ok(_) => {
                 shift.job.progress.done += 1;

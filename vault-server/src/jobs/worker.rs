@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::agreement::{Agreement, Verdict};
 use super::shift::{End, Shift, Stop};
+use super::tally::Tally;
 use super::{ended, mandate, rewrap, work};
 use crate::audit::{Log, LogError};
 use crate::crypto::Mandate;
@@ -48,6 +50,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Takes leases for this process.
     pub leases: Leases,
+    /// Where they count.
+    pub tally: Arc<Tally>,
     /// How they work.
     pub options: Options,
     /// Ends them.
@@ -57,6 +61,7 @@ pub struct Parts {
 /// The workers of a process.
 pub struct Workers {
     parts: Arc<Parts>,
+    agreement: Arc<Agreement>,
     state: Arc<Mutex<State>>,
 }
 
@@ -70,10 +75,10 @@ struct State {
     known: HashMap<JobId, Instant>,
     /// The place that was taken last: others have their turn before it.
     last: Option<JobPlace>,
+    /// Rows that can't be read.
+    corrupt: Vec<String>,
 }
 
-/// Rows that are looked at at once.
-const PAGE: usize = 256;
 /// A job in trouble is left alone for so long, and twice as long after each further one.
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_mins(2);
@@ -84,7 +89,14 @@ const KNOWN_FOR: Duration = Duration::from_hours(1);
 impl Workers {
     /// With these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts), state: Arc::default() }
+        let (store, clock) = (Arc::clone(&parts.store), Arc::clone(&parts.clock));
+        let agreement = Agreement::new(store, clock, parts.keyring.kms_set(), parts.options.lease);
+        Self { parts: Arc::new(parts), agreement: Arc::new(agreement), state: Arc::default() }
+    }
+
+    /// Says to the other instances which KMS keys this one is configured with. To be called before it serves anybody.
+    pub async fn announce(&self) -> Result<(), StoreError> {
+        self.agreement.say().await
     }
 
     /// Works until the process stops.
@@ -97,6 +109,9 @@ impl Workers {
                 () = self.parts.stopping.cancelled() => break,
                 _ = ticks.tick() => {}
             }
+            if let Err(error) = self.agreement.say().await {
+                tracing::warn!(%error, "other instances could not be told which KMS keys this one has");
+            }
             match self.due().await {
                 Ok(due) => self.take_all(due).await,
                 Err(error) => tracing::warn!(%error, "jobs could not be looked for"),
@@ -106,18 +121,16 @@ impl Workers {
         while !self.state.lock().busy.is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        self.agreement.unsay().await;
     }
 
     /// The jobs that wait for a worker, those past the one that was taken last first.
     async fn due(&self) -> Result<Vec<Job>, StoreError> {
-        let mut running: Vec<Job> = Vec::new();
-        let mut after: Option<JobPlace> = None;
-        loop {
-            let page = self.parts.store.jobs(after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.place.clone());
-            running.extend(page.into_iter().filter(|job| job.state == JobState::Running));
-        }
+        let found = self.parts.store.jobs_under_way().await?;
+        self.parts.tally.saw(&found);
+        self.name_corrupt(found.corrupt);
+        let mut running = found.jobs;
+        running.retain(|job| job.state == JobState::Running);
         let approved = running.iter().filter(|job| is_irreversible(job.place.kind)).map(|job| job.id);
         let approved: Vec<JobId> = approved.collect();
         let last = {
@@ -131,6 +144,15 @@ impl Workers {
         running.retain(|job| self.is_due(job));
         running.sort_by_key(|job| (Some(&job.place) <= last.as_ref(), job.place.clone()));
         Ok(running)
+    }
+
+    /// Tells of rows that can't be read, once each.
+    fn name_corrupt(&self, corrupt: Vec<String>) {
+        let mut state = self.state.lock();
+        for row in corrupt.iter().filter(|row| !state.corrupt.contains(*row)) {
+            tracing::error!(row, "a job's row is not what was written: nobody works on that job");
+        }
+        state.corrupt = corrupt;
     }
 
     /// Whether it may be worked on now, by somebody.
@@ -176,7 +198,7 @@ impl Workers {
             state.busy.insert(place.clone());
             state.last = Some(place.clone());
         }
-        let shift = Shift::new(Arc::clone(&self.parts), job, held);
+        let shift = Shift::new(Arc::clone(&self.parts), Arc::clone(&self.agreement), job, held);
         tokio::spawn(async move {
             let is_well = serve(shift).await;
             busy.state.lock().rest(place, is_well);
@@ -236,13 +258,21 @@ async fn serve(mut shift: Shift) -> bool {
         Err(stop) => Err(stop),
     };
     match outcome {
-        Ok(()) => tracing::info!(%job, kind, state = shift.job.state.as_str(), "a job ended"),
+        Ok(()) => {
+            shift.parts.tally.ended(&shift.job);
+            tracing::info!(%job, kind, state = shift.job.state.as_str(), "a job ended");
+        }
         Err(Stop::Lost) => {
             tracing::warn!(%job, kind, "a job was taken over by another worker");
             return true;
         }
         Err(Stop::Told | Stop::Stopping) => {
             tracing::info!(%job, kind, "a job was laid down");
+        }
+        Err(Stop::Disagreed) => {
+            tracing::warn!(%job, kind, "a re-wrap waits: instances are configured with different KMS keys");
+            shift.release().await;
+            return false;
         }
         Err(Stop::Trouble(why)) => {
             tracing::warn!(%job, kind, why, "a job was laid down, to be taken up later");
@@ -260,6 +290,13 @@ async fn serve(mut shift: Shift) -> bool {
 }
 
 async fn work(shift: &mut Shift) -> Result<End, Stop> {
+    if shift.job.place.kind == JobKind::Rewrap {
+        match shift.agreement.on(&shift.job).await? {
+            Verdict::Go => {}
+            Verdict::Wait => return Err(Stop::Disagreed),
+            Verdict::Fail => return Ok(End::Failed("kms_keys_differ")),
+        }
+    }
     let now = shift.parts.clock.now();
     if shift.job.begun == Timestamp(0) {
         shift.job.begun = now;

@@ -14,7 +14,7 @@
 //! lease      version(1)=1 | revision(8) | fence(8) | holder(16) | expires(8)
 //! job        version(1)=1 | revision(8) | id(16) | state(1) | flags(1) | 1:asked by | asked(8) | not before(8)
 //!            | budget: bytes(8) | KMS calls(4) | key id(16), if flags & 1 | 1:approved by, if flags & 2
-//!            | begun(8) | changed(8) | progress: total(8) | done(8) | failed(8) | bytes(8) | KMS calls(8) | 4:cause
+//!            | KMS set(16), if flags & 4 | begun(8) | changed(8) | progress: total(8) | done(8) | failed(8) | bytes(8) | KMS calls(8) | 4:cause
 //! entity     version(1)=1 | revision(8) | 4:content
 //! identity   version(1)=1 | vault(16) | 1:environment
 //! ```
@@ -30,7 +30,7 @@ use sha2::{Digest, Sha256};
 
 use crate::domain::{
     BlindIndex, Body, ClassName, Entity, EntityPlace, Environment, InstanceId, Job, JobBudget, JobId,
-    JobOrder, JobPlace, JobProgress, JobState, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, LeaseName,
+    JobOrder, JobPlace, JobProgress, JobState, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, KmsSet, LeaseName,
     PrincipalId, Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
 };
 use crate::store::keys::{self, Space, purpose_byte};
@@ -49,6 +49,7 @@ const HAS_INDEX: u8 = 2;
 const IS_ERASED: u8 = 4;
 const HAS_KEY: u8 = 1;
 const IS_APPROVED: u8 = 2;
+const HAS_KMS_SET: u8 = 4;
 
 /// The checksum of a row at its place.
 pub(crate) fn checksum(space: Space, key: &[u8], content: &[u8]) -> [u8; CHECKSUM] {
@@ -239,7 +240,7 @@ pub(crate) fn read_lease(name: &LeaseName, row: &[u8]) -> Result<Lease, CorruptR
 /// Content of a job's row; its place is the row's key.
 pub(crate) fn write_job(job: &Job, out: &mut Vec<u8>) {
     let Job { id, place: _, order, state, approved_by, begun, changed, progress, cause, revision } = job;
-    let JobOrder { key, budget, asked_by, asked, not_before } = order;
+    let JobOrder { key, budget, asked_by, asked, not_before, kms_set } = order;
     out.push(VERSION);
     out.extend_from_slice(&revision.to_be_bytes());
     out.extend_from_slice(id.as_bytes());
@@ -251,7 +252,11 @@ pub(crate) fn write_job(job: &Job, out: &mut Vec<u8>) {
         JobState::Failed => 5,
         JobState::Cancelled => 6,
     });
-    out.push(if key.is_some() { HAS_KEY } else { 0 } | if approved_by.is_some() { IS_APPROVED } else { 0 });
+    out.push(
+        if key.is_some() { HAS_KEY } else { 0 }
+            | if approved_by.is_some() { IS_APPROVED } else { 0 }
+            | if kms_set.is_some() { HAS_KMS_SET } else { 0 },
+    );
     push_name(out, asked_by.as_str());
     out.extend_from_slice(&asked.0.to_be_bytes());
     out.extend_from_slice(&not_before.0.to_be_bytes());
@@ -263,11 +268,22 @@ pub(crate) fn write_job(job: &Job, out: &mut Vec<u8>) {
     if let Some(principal) = approved_by {
         push_name(out, principal.as_str());
     }
+    if let Some(set) = kms_set {
+        out.extend_from_slice(set.as_bytes());
+    }
     let JobProgress { total, done, failed, bytes, kms_calls } = *progress;
     for number in [begun.0, changed.0, total, done, failed, bytes, kms_calls] {
         out.extend_from_slice(&number.to_be_bytes());
     }
     push_bytes(out, cause.as_bytes());
+}
+
+/// Where a job's content has its state, and the states of one that is over.
+pub(crate) const JOB_STATE: (usize, std::ops::RangeInclusive<u8>) = (25, 4..=6);
+
+/// Whether a job's row says that the job is over. It is not compared with its checksum: to be passed over only.
+pub(crate) fn says_over(row: &[u8]) -> bool {
+    row.get(JOB_STATE.0).is_some_and(|state| JOB_STATE.1.contains(state))
 }
 
 /// The job of a row.
@@ -291,7 +307,7 @@ pub(crate) fn read_job_content(place: &JobPlace, content: &[u8]) -> Result<Job, 
         _ => return Err(CorruptRow),
     };
     let flags = reader.u8()?;
-    if flags & !(HAS_KEY | IS_APPROVED) != 0 {
+    if flags & !(HAS_KEY | IS_APPROVED | HAS_KMS_SET) != 0 {
         return Err(CorruptRow);
     }
     let asked_by = reader.principal()?;
@@ -299,6 +315,7 @@ pub(crate) fn read_job_content(place: &JobPlace, content: &[u8]) -> Result<Job, 
     let budget = JobBudget { bytes: reader.u64()?, kms_calls: reader.u32()? };
     let key = if flags & HAS_KEY == 0 { None } else { Some(KeyId::from_bytes(*reader.array()?)) };
     let approved_by = if flags & IS_APPROVED == 0 { None } else { Some(reader.principal()?) };
+    let kms_set = if flags & HAS_KMS_SET == 0 { None } else { Some(KmsSet::from_bytes(*reader.array()?)) };
     let (begun, changed) = (reader.time()?, reader.time()?);
     let progress = JobProgress {
         total: reader.u64()?,
@@ -309,7 +326,7 @@ pub(crate) fn read_job_content(place: &JobPlace, content: &[u8]) -> Result<Job, 
     };
     let cause = reader.text()?.to_owned();
     reader.end()?;
-    let order = JobOrder { key, budget, asked_by, asked, not_before };
+    let order = JobOrder { key, budget, asked_by, asked, not_before, kms_set };
     let place = place.clone();
     Ok(Job { id, place, order, state, approved_by, begun, changed, progress, cause, revision })
 }

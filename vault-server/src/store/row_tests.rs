@@ -72,6 +72,7 @@ fn example_job() -> Job {
             asked_by: PrincipalId::parse("ann@example.org").unwrap(),
             asked: Timestamp(1),
             not_before: Timestamp(2),
+            kms_set: None,
         },
         state: JobState::Failed,
         approved_by: Some(PrincipalId::parse("bob").unwrap()),
@@ -81,6 +82,13 @@ fn example_job() -> Job {
         cause: "kms".to_owned(),
         revision: 10,
     }
+}
+
+/// With all that may be left out.
+fn rewrap_job() -> Job {
+    let job = example_job();
+    let place = JobPlace { kind: JobKind::Rewrap, ..job.place };
+    Job { place, order: JobOrder { kms_set: Some(KmsSet::from_bytes([0x55; 16])), ..job.order }, ..job }
 }
 
 /// Of the vault itself, with nothing that may be left out.
@@ -133,12 +141,28 @@ fn rows_are_the_committed_vectors() {
         ("vault key", key_row(&vault_key), include_str!("vectors/vault-key.hex")),
         ("remembered", remembered_row(&example_answer()), include_str!("vectors/remembered.hex")),
         ("job", job_row(&example_job()), include_str!("vectors/job.hex")),
+        ("rewrap job", job_row(&rewrap_job()), include_str!("vectors/rewrap-job.hex")),
         ("bare job", job_row(&bare_job()), include_str!("vectors/bare-job.hex")),
         ("entity", entity_row(&example_entity()), include_str!("vectors/entity.hex")),
         ("bare entity", entity_row(&bare_entity()), include_str!("vectors/bare-entity.hex")),
     ] {
         assert_eq!(hex::encode(row), vector.split_whitespace().collect::<String>(), "{name}");
     }
+}
+
+#[test]
+fn a_jobs_row_says_whether_it_is_over() {
+    for state in [
+        JobState::Asked,
+        JobState::Running,
+        JobState::Paused,
+        JobState::Done,
+        JobState::Failed,
+        JobState::Cancelled,
+    ] {
+        assert_eq!(says_over(&job_row(&Job { state, ..bare_job() })), state.is_over(), "{state:?}");
+    }
+    assert!(!says_over(&[4; 25]));
 }
 
 fn assert_every_bit_counts<T: PartialEq + std::fmt::Debug>(
@@ -269,26 +293,29 @@ fn any_job() -> impl Strategy<Value = Job> {
         JobState::Failed,
         JobState::Cancelled,
     ]);
-    let fields =
-        (any::<[u8; 16]>(), any::<Option<[u8; 16]>>(), any::<u32>(), any::<[u64; 11]>(), any::<String>());
-    (place, names, state, fields).prop_map(|((tenant, kind), names, state, (id, key, calls, n, cause))| Job {
-        id: JobId::from_bytes(id),
-        place: JobPlace { tenant: tenant.map(|name| TenantId::parse(&name).unwrap()), kind },
-        order: JobOrder {
-            key: key.map(KeyId::from_bytes),
-            budget: JobBudget { bytes: n[0], kms_calls: calls },
-            asked_by: PrincipalId::parse(&names.0).unwrap(),
-            asked: Timestamp(n[1]),
-            not_before: Timestamp(n[2]),
+    let ids = (any::<[u8; 16]>(), any::<Option<[u8; 16]>>(), any::<Option<[u8; 16]>>());
+    let fields = (ids, any::<u32>(), any::<[u64; 11]>(), any::<String>());
+    (place, names, state, fields).prop_map(
+        |((tenant, kind), names, state, ((id, key, set), calls, n, cause))| Job {
+            id: JobId::from_bytes(id),
+            place: JobPlace { tenant: tenant.map(|name| TenantId::parse(&name).unwrap()), kind },
+            order: JobOrder {
+                key: key.map(KeyId::from_bytes),
+                budget: JobBudget { bytes: n[0], kms_calls: calls },
+                asked_by: PrincipalId::parse(&names.0).unwrap(),
+                asked: Timestamp(n[1]),
+                not_before: Timestamp(n[2]),
+                kms_set: set.map(KmsSet::from_bytes),
+            },
+            state,
+            approved_by: names.1.map(|name| PrincipalId::parse(&name).unwrap()),
+            begun: Timestamp(n[3]),
+            changed: Timestamp(n[4]),
+            progress: JobProgress { total: n[5], done: n[6], failed: n[7], bytes: n[8], kms_calls: n[9] },
+            cause,
+            revision: n[10],
         },
-        state,
-        approved_by: names.1.map(|name| PrincipalId::parse(&name).unwrap()),
-        begun: Timestamp(n[3]),
-        changed: Timestamp(n[4]),
-        progress: JobProgress { total: n[5], done: n[6], failed: n[7], bytes: n[8], kms_calls: n[9] },
-        cause,
-        revision: n[10],
-    })
+    )
 }
 
 fn any_record() -> impl Strategy<Value = Record> {

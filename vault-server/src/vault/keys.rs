@@ -14,12 +14,8 @@ pub struct KnownKey {
     pub key: KeyRecord,
     /// Records that are sealed under it, if they were counted.
     pub records: u64,
-}
-
-impl From<KeyRecord> for KnownKey {
-    fn from(key: KeyRecord) -> Self {
-        Self { key, records: 0 }
-    }
+    /// KMS keys that have a wrap of it and may not have one: `rewrap` drops those.
+    pub strays: Vec<String>,
 }
 
 /// Versions of a key that are not destroyed: every find looks under each of an index key's, and an audit query, too.
@@ -31,14 +27,16 @@ impl Vault {
     /// All versions of a tenant's keys, newest first; those of the vault itself for `*`.
     pub async fn list_keys(&self, cx: &Context, tenant: &str, count: bool) -> Result<Vec<KnownKey>, Refused> {
         let (tenant, draft, ()) =
-            self.asked(cx, AuditAction::KeyList, Action::KeyList, tenant, Ok(())).await?;
+            self.asked_of_place(cx, AuditAction::KeyList, Action::KeyList, tenant, Ok(())).await?;
         self.parts.log.record(draft, Vec::new()).await?;
+        let purposes: &[KeyPurpose] =
+            if tenant.is_some() { &[KeyPurpose::Data, KeyPurpose::Index] } else { &[KeyPurpose::LogSigning] };
         let mut keys = Vec::new();
-        for purpose in [KeyPurpose::Data, KeyPurpose::Index] {
-            for key in self.parts.keyring.list(Some(&tenant), purpose).await? {
+        for purpose in purposes.iter().copied() {
+            for key in self.parts.keyring.list(tenant.as_ref(), purpose).await? {
                 let counted = count && purpose == KeyPurpose::Data;
                 let records = if counted { self.parts.store.count_of_key(key.id).await? } else { 0 };
-                keys.push(KnownKey { key, records });
+                keys.push(KnownKey { records, ..self.known(key) });
             }
         }
         Ok(keys)
@@ -94,7 +92,7 @@ impl Vault {
                 (Some(asked), Some(active)) if asked != active.version => {
                     draft.details.push(("rotated", "false".to_owned()));
                     self.parts.log.record(draft, vec![item(active)]).await?;
-                    return Ok((active.clone().into(), false));
+                    return Ok((self.known(active.clone()), false));
                 }
                 _ => {}
             }
@@ -120,7 +118,7 @@ impl Vault {
             match self.parts.log.commit(draft, items, writes).await {
                 Ok(_) => {
                     self.parts.keyring.forget(tenant, purpose);
-                    return Ok((new.into(), true));
+                    return Ok((self.known(new), true));
                 }
                 // Somebody else was faster. What was to be replaced is replaced then.
                 Err(LogError::Conflict { .. }) => {
@@ -184,13 +182,18 @@ impl Vault {
             match self.parts.log.commit(draft, items, writes).await {
                 Ok(_) => {
                     self.parts.keyring.forget(&tenant, key.purpose);
-                    return Ok(changed(&key, KeyState::Compromised).into());
+                    return Ok(self.known(changed(&key, KeyState::Compromised)));
                 }
                 Err(LogError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Err(Problem::Overloaded.whole())
+    }
+
+    fn known(&self, key: KeyRecord) -> KnownKey {
+        let strays = self.parts.keyring.strays(&key);
+        KnownKey { key, records: 0, strays }
     }
 
     /// A tenant's key by its id, or why there is none. Another tenant's is not there.

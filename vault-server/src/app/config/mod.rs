@@ -19,7 +19,7 @@ pub use error::ConfigError;
 pub use postgres::{Postgres, PostgresTls, address, is_instance, is_loopback};
 pub use sections::{
     Access, Audit, Cache, Classes, Engine, Idempotency, Jobs, Keys, Kms, KmsKey, KmsKind, Limits, Listen,
-    Log, LogFormat, LogLevel, Metrics, Store, Tls, Vault,
+    Log, LogFormat, LogLevel, Metrics, Residency, Store, Tls, Vault,
 };
 
 use crate::domain::VaultIdentity;
@@ -210,6 +210,9 @@ impl Config {
                 if !kms.key.is_empty() {
                     return Err(("kms.kind", "\"local\" has no [[kms.key]]".to_owned()));
                 }
+                if !kms.residency.is_empty() {
+                    return Err(("kms.kind", "\"local\" has no [[kms.residency]]".to_owned()));
+                }
                 if self.is_prod() && kms.local_in_prod.as_deref() != Some(LOCAL_IN_PROD) {
                     let why = "\"local\" is refused in environment `prod`: whoever reads this machine's disk reads \
                                every value. If that is what you want, set";
@@ -227,6 +230,29 @@ impl Config {
                     let why =
                         "must be the full ARN of a key, arn:aws:kms:REGION:ACCOUNT:key/ID, not an alias";
                     return Err(("kms.key.arn", why.to_owned()));
+                }
+                self.check_residency()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_residency(&self) -> Result<(), (&'static str, String)> {
+        let kms = &self.kms;
+        for (at, Residency { tenant, keys }) in kms.residency.iter().enumerate() {
+            if kms.residency[..at].iter().any(|before| before.tenant == *tenant) {
+                return Err(("kms.residency.tenant", format!("{tenant} is there twice")));
+            }
+            if keys.is_empty() {
+                return Err(("kms.residency.keys", format!("{tenant} needs at least one KMS key")));
+            }
+            for (at, arn) in keys.iter().enumerate() {
+                if !kms.key.iter().any(|key| key.arn == *arn) {
+                    let why = format!("{tenant} is pinned to {arn}, which is no [[kms.key]]");
+                    return Err(("kms.residency.keys", why));
+                }
+                if keys[..at].contains(arn) {
+                    return Err(("kms.residency.keys", format!("{tenant} is pinned to {arn} twice")));
                 }
             }
         }

@@ -66,6 +66,10 @@ fn sample_mentions_every_option() {
     for option in known_names("[[kms.key]]") {
         assert!(key.contains_key(&option), "kms.key.{option} is missing");
     }
+    let residency = table["kms"]["residency"][0].as_table().unwrap();
+    for option in known_names("[[kms.residency]]") {
+        assert!(residency.contains_key(&option), "kms.residency.{option} is missing");
+    }
     // Alternatives of others are mentioned, but not with them.
     for option in known_names("[store.postgres]") {
         let there =
@@ -103,12 +107,17 @@ fn a_database_must_be_whole_and_protected() {
 
 #[test]
 fn examples_of_the_sample_are_accepted() {
-    let local = uncommented(&["#=", "#?"]).replace("\n[[kms.key]]", "\n[[skip]]");
+    let local = uncommented(&["#=", "#?"]).replace("\n[[kms.", "\n[[skip.");
     let mut table: toml::Table = toml::from_str(&local).unwrap();
-    table.remove("skip");
+    let aws = table.remove("skip").unwrap();
     let config = parse(&toml::to_string(&table).unwrap()).unwrap();
     assert!(config.metrics.listen.is_some());
     assert_eq!(config.tls.crl, [Path::new("/etc/vault/pki/ca.crl")]);
+    let mut kms = aws.as_table().unwrap().clone();
+    kms.insert("kind".to_owned(), "aws".into());
+    table.insert("kms".to_owned(), kms.into());
+    let config = parse(&toml::to_string(&table).unwrap()).unwrap();
+    assert_eq!(config.kms.residency[0].keys, [config.kms.key[0].arn.clone()]);
 }
 
 #[test]
@@ -177,6 +186,44 @@ fn aws_kms_takes_full_key_arns_only() {
     assert!(
         refused(&MINIMAL.replace("\"local\"\nroot_key_file = \"root.key\"", "\"aws\""))
             .contains("[[kms.key]]")
+    );
+}
+
+#[test]
+fn a_tenant_is_pinned_once_and_to_kms_keys_that_are_there() {
+    const ARNS: [&str; 2] =
+        ["arn:aws:kms:eu-west-1:111122223333:key/1", "arn:aws:kms:us-east-1:111122223333:key/2"];
+    let with = |residency: &str| {
+        let head = MINIMAL.replace("\"local\"\nroot_key_file = \"root.key\"", "\"aws\"");
+        let keys = ARNS.map(|arn| format!("[[kms.key]]\narn = \"{arn}\"\n")).concat();
+        parse(&format!("{head}{keys}{residency}"))
+    };
+    let pin =
+        |tenant: &str, keys: &[&str]| format!("[[kms.residency]]\ntenant = \"{tenant}\"\nkeys = {keys:?}\n");
+    let config = with(&(pin("st-mary", &ARNS[..1]) + &pin("st-john", &[ARNS[1], ARNS[0]]))).unwrap();
+    assert_eq!(config.kms.residency[0].tenant.as_str(), "st-mary");
+    assert_eq!(config.kms.residency[1].keys, [ARNS[1], ARNS[0]]);
+    for (residency, said) in [
+        (pin("st-mary", &[]), ":13: kms.residency.keys: st-mary needs at least one KMS key"),
+        (
+            pin("st-mary", &["arn:aws:kms:eu-west-1:111122223333:key/3"]),
+            ":13: kms.residency.keys: st-mary is pinned to arn:aws:kms:eu-west-1:111122223333:key/3, which is no [[kms.key]]",
+        ),
+        (pin("st-mary", &[ARNS[0], ARNS[0]]), "twice"),
+        (
+            pin("st-mary", &ARNS) + &pin("st-mary", &ARNS[..1]),
+            ":12: kms.residency.tenant: st-mary is there twice",
+        ),
+        (pin("St Mary", &ARNS), "kms.residency.tenant: "),
+        (pin("*", &ARNS), "kms.residency.tenant: "),
+        (pin("st-mary", &ARNS).replace("keys", "regions"), "unknown option `regions` in [kms.residency]"),
+    ] {
+        let error = with(&residency).unwrap_err();
+        assert!(error.contains(said), "{error}");
+    }
+    assert!(
+        refused(&format!("{MINIMAL}{}", pin("st-mary", &ARNS)))
+            .contains("\"local\" has no [[kms.residency]]")
     );
 }
 

@@ -49,7 +49,7 @@ use crate::domain::{
 use crate::store::keys::{Space, meta};
 use crate::store::{
     Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
-    TileId, row,
+    TileId, UnderWay, row,
 };
 
 /// Opens the store in `dir`, makes it if there is none. Blocks; needs no runtime.
@@ -346,6 +346,10 @@ impl<E: Engine> Store for EmbeddedStore<E> {
     ) -> Result<Vec<Entity>, StoreError> {
         let (of, after) = (of.clone(), after.cloned());
         self.read(limit, move |engine| read::entities(engine, &of, after.as_ref(), limit)).await
+    }
+
+    async fn jobs_under_way(&self) -> Result<UnderWay, StoreError> {
+        self.read(usize::MAX, read::jobs_under_way).await
     }
 
     fn log(&self) -> LogId {

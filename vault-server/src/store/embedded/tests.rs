@@ -222,6 +222,12 @@ mod corruption {
         assert_eq!(store.jobs(None, 9).await, Err(corrupt(&[0, 77])));
         engine.flip(Space::Jobs, &[0, 3], 30);
         assert_eq!(store.job(&place).await, Err(corrupt(&[0, 3])));
+        // Neither is in the way of others.
+        let other = job(JobPlace { tenant: None, kind: JobKind::Reindex }, 0);
+        store.commit(change([Write::PutJob(other.clone())], &[])).await.unwrap();
+        let corrupt_rows = ["job 0003", "job 004d"].map(str::to_owned).to_vec();
+        let found = UnderWay { jobs: vec![other], corrupt: corrupt_rows };
+        assert_eq!(store.jobs_under_way().await, Ok(found));
         let next = store.commit(change([Write::PutJob(job(place, 1))], &[])).await;
         assert_eq!(next, Err(corrupt(&[0, 3])));
     }

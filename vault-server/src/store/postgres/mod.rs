@@ -58,7 +58,7 @@ use crate::domain::{
 };
 use crate::store::{
     Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
-    TileId, check_lengths,
+    TileId, UnderWay, check_lengths,
 };
 
 /// How many changes may wait for the committer, and how many bytes.
@@ -107,6 +107,10 @@ impl PostgresStore {
 impl Store for PostgresStore {
     fn engine(&self) -> &'static str {
         "postgres"
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 
     async fn identity(&self) -> Result<Option<VaultIdentity>, StoreError> {
@@ -262,6 +266,14 @@ impl Store for PostgresStore {
     ) -> Result<Vec<Entity>, StoreError> {
         let rows = self.query(&read::entities_statement(of, after, limit)).await?;
         rows.iter().map(rows::entity).collect()
+    }
+
+    async fn jobs_under_way(&self) -> Result<UnderWay, StoreError> {
+        let mut found = UnderWay::default();
+        for row in &self.query(&read::jobs_under_way_statement()).await? {
+            found.push(rows::job(row))?;
+        }
+        Ok(found)
     }
 
     fn log(&self) -> LogId {

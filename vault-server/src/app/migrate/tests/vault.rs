@@ -99,6 +99,7 @@ pub(super) fn job(tenant: Option<&str>, kind: JobKind) -> Job {
             asked_by: PrincipalId::parse("ann").unwrap(),
             asked: NOW,
             not_before: NOW,
+            kms_set: None,
         },
         state: JobState::Running,
         approved_by: None,
