@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::{BlindIndex, Body, ClassName, Record, Sealed, SubjectRef};
 use crate::domain::JobKind;
 use crate::store::keys;
 

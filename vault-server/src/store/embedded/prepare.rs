@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::domain::{JobPlace, KeyId, LeaseName, Record, Timestamp};
 use crate::store::embedded::engine::Rows;
-use crate::store::keys::{self, Space};
+use crate::store::keys::{self, Indexed, Space};
 use crate::store::{Change, MAX_ENTRY, StoreError, Write, row};
 
 /// A row that a condition is about. Two changes that name the same one do not share a batch.
@@ -25,7 +25,7 @@ pub(crate) enum RowId {
 pub(crate) enum Condition {
     /// No record has the token.
     NewRecord([u8; 16]),
-    /// The record there has the revision before this one's; its index rows that this one has not, go.
+    /// The record there has the revision before this one's; index rows that only one of the two has are put or go.
     NextRecord(Box<Record>),
     /// There is no such key, by name nor by id.
     NewKey { place: Box<[u8]>, id: [u8; 16] },
@@ -82,7 +82,7 @@ impl Condition {
 pub(crate) struct Prepared {
     /// One for each write, in order.
     pub(crate) conditions: Vec<Condition>,
-    /// What the writes put.
+    /// What the writes put, but for the index rows of a changed record: which of them change is known by what is there.
     pub(crate) rows: Rows,
     /// Entries, to be numbered.
     pub(crate) entries: Vec<Bytes>,
@@ -109,6 +109,7 @@ fn prepare(write: Write, rows: &mut Rows) -> Condition {
     match write {
         Write::Insert(record) => {
             put_record(&record, rows);
+            put_indexes(&record, rows);
             Condition::NewRecord(*record.token.as_bytes())
         }
         Write::Replace(record) => {
@@ -147,7 +148,14 @@ fn prepare(write: Write, rows: &mut Rows) -> Condition {
 
 fn put_record(record: &Record, rows: &mut Rows) {
     rows.put_with(Space::Records, record.token.as_bytes(), |out| row::write_record(record, out));
-    for (space, key) in keys::indexes(record).into_iter().flatten() {
-        rows.put(space, &key, &[]);
+}
+
+fn put_indexes(record: &Record, rows: &mut Rows) {
+    let indexed = Indexed::of(record);
+    for space in Indexed::SPACES {
+        let key = indexed.key_in(space);
+        if !key.is_empty() {
+            rows.put(space, &key, &[]);
+        }
     }
 }

@@ -126,6 +126,76 @@ fn every_engine_is_configured_by_the_name_it_has_on_disk() {
     }
 }
 
+mod replacing {
+    use super::*;
+    use crate::store::keys::Indexed;
+
+    /// The rows of a batch that changes `from` to `to`.
+    async fn rows(from: Record, to: Record) -> Vec<(Space, Vec<u8>, bool)> {
+        let engine = SimulatedEngine::default();
+        let store = start(&engine);
+        store.commit(change([Write::Insert(from)], &[])).await.unwrap();
+        store.commit(change([Write::Replace(to)], &[])).await.unwrap();
+        let mut rows = engine.applied();
+        rows.sort();
+        rows
+    }
+
+    fn row(record: &Record, space: Space, put: bool) -> (Space, Vec<u8>, bool) {
+        (space, Indexed::of(record).key_in(space), put)
+    }
+
+    fn itself(record: &Record) -> (Space, Vec<u8>, bool) {
+        (Space::Records, record.token.as_bytes().to_vec(), true)
+    }
+
+    fn next(record: &Record) -> Record {
+        Record { revision: record.revision + 1, ..record.clone() }
+    }
+
+    #[tokio::test]
+    async fn one_sealed_anew_writes_itself_and_its_key_alone() {
+        let from = record(1);
+        let mut to = next(&from);
+        let Body::Sealed { key_id: under, .. } = &mut to.body else { panic!("sealed") };
+        *under = key_id(77);
+        let mut expected = vec![
+            itself(&to),
+            row(&from, Space::SealedUnder, false),
+            row(&to, Space::SealedUnder, true),
+        ];
+        expected.sort();
+        assert_eq!(rows(from, to).await, expected);
+    }
+
+    #[tokio::test]
+    async fn one_with_another_index_writes_itself_and_its_index_alone() {
+        let from = record(1);
+        let mut to = next(&from);
+        to.index.as_mut().unwrap().mac[0] ^= 1;
+        let mut expected =
+            vec![itself(&to), row(&from, Space::Indexes, false), row(&to, Space::Indexes, true)];
+        expected.sort();
+        assert_eq!(rows(from, to).await, expected);
+    }
+
+    #[tokio::test]
+    async fn one_that_lost_its_value_loses_its_index_rows() {
+        let from = record(1);
+        let to = Record { body: Body::Erased { at: Timestamp(9) }, index: None, ..next(&from) };
+        let mut expected = vec![itself(&to)];
+        expected.extend(Indexed::SPACES.map(|space| row(&from, space, false)));
+        expected.sort();
+        assert_eq!(rows(from, to).await, expected);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_otherwise_the_same_writes_no_index_row() {
+        let (from, to) = (record(1), next(&record(1)));
+        assert_eq!(rows(from, to.clone()).await, [itself(&to)]);
+    }
+}
+
 mod corruption {
     use super::*;
     use crate::store::keys;
