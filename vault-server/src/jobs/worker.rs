@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +59,8 @@ pub struct Parts {
 pub struct Workers {
     parts: Arc<Parts>,
     state: Arc<Mutex<State>>,
+    /// That there may be room for another job.
+    room: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -84,10 +87,10 @@ const KNOWN_FOR: Duration = Duration::from_hours(1);
 impl Workers {
     /// With these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts), state: Arc::default() }
+        Self { parts: Arc::new(parts), state: Arc::default(), room: Arc::default() }
     }
 
-    /// Works until the process stops.
+    /// Works until the process stops. It looks for jobs now and then, and at once when one is out of its hands.
     pub async fn run(self) {
         let mut ticks = interval(self.parts.options.poll);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -96,6 +99,7 @@ impl Workers {
                 biased;
                 () = self.parts.stopping.cancelled() => break,
                 _ = ticks.tick() => {}
+                () = self.room.notified() => {}
             }
             match self.due().await {
                 Ok(due) => self.take_all(due).await,
@@ -177,10 +181,12 @@ impl Workers {
             state.last = Some(place.clone());
         }
         let shift = Shift::new(Arc::clone(&self.parts), job, held);
+        let room = Arc::clone(&self.room);
         tokio::spawn(async move {
             let is_well = serve(shift).await;
             busy.state.lock().rest(place, is_well);
             drop(busy);
+            room.notify_one();
         });
         Ok(())
     }
