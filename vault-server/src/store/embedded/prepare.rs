@@ -40,7 +40,11 @@ pub(crate) enum Condition {
     /// The key is there and active.
     Active(KeyId),
     /// No record is sealed under the key.
-    Unused(KeyId),
+    Unused {
+        key: KeyId,
+        /// None was, once this batch and all before it could be seen: who asked has looked.
+        looked: Option<u64>,
+    },
     /// The job there has the revision before this one; there is none if this is 0.
     NextJob { place: JobPlace, revision: u64 },
 }
@@ -57,7 +61,7 @@ impl Condition {
             Self::NewAnswer { key, .. } => [Some(RowId::Remembered(*key)), None],
             Self::NextLease { name, .. } => [Some(RowId::Lease(name.clone())), None],
             Self::NextJob { place, .. } => [Some(RowId::Job(keys::job(place).into())), None],
-            Self::Fence { .. } | Self::Active(_) | Self::Unused(_) => [None, None],
+            Self::Fence { .. } | Self::Active(_) | Self::Unused { .. } => [None, None],
         }
     }
 
@@ -65,7 +69,7 @@ impl Condition {
     pub(crate) fn watched(&self) -> Option<RowId> {
         match self {
             Self::Fence { name, .. } => Some(RowId::Lease(name.clone())),
-            Self::Active(id) | Self::Unused(id) => Some(RowId::KeyId(*id.as_bytes())),
+            Self::Active(id) | Self::Unused { key: id, .. } => Some(RowId::KeyId(*id.as_bytes())),
             Self::NewRecord(_)
             | Self::NextRecord(_)
             | Self::NewKey { .. }
@@ -84,6 +88,8 @@ pub(crate) struct Prepared {
     pub(crate) conditions: Vec<Condition>,
     /// What the writes put, but for the index rows of a changed record: which of them change is known by what is there.
     pub(crate) rows: Rows,
+    /// Keys that its records are sealed under.
+    pub(crate) sealed_under: Vec<KeyId>,
     /// Entries, to be numbered.
     pub(crate) entries: Vec<Bytes>,
 }
@@ -94,9 +100,18 @@ impl Prepared {
         if change.entries.iter().any(|entry| entry.len() > MAX_ENTRY) {
             return Err(StoreError::Unavailable { why: "a log entry is too long".to_owned() });
         }
+        let mut sealed_under = Vec::new();
+        for write in &change.writes {
+            if let Write::Insert(record) | Write::Replace(record) = write
+                && let Some(key) = record.key_id()
+                && !sealed_under.contains(&key)
+            {
+                sealed_under.push(key);
+            }
+        }
         let mut rows = Rows::default();
         let conditions = change.writes.into_iter().map(|write| prepare(write, &mut rows)).collect();
-        Ok(Self { conditions, rows, entries: change.entries })
+        Ok(Self { conditions, rows, sealed_under, entries: change.entries })
     }
 
     /// About how many bytes it holds in memory and writes.
@@ -138,7 +153,7 @@ fn prepare(write: Write, rows: &mut Rows) -> Condition {
         }
         Write::Fence { lease, fence } => Condition::Fence { name: lease, fence },
         Write::Active(id) => Condition::Active(id),
-        Write::Unused(id) => Condition::Unused(id),
+        Write::Unused(key) => Condition::Unused { key, looked: None },
         Write::PutJob(job) => {
             rows.put_with(Space::Jobs, &keys::job(&job.place), |out| row::write_job(&job, out));
             Condition::NextJob { place: job.place, revision: job.revision }

@@ -126,6 +126,35 @@ fn every_engine_is_configured_by_the_name_it_has_on_disk() {
     }
 }
 
+mod unused {
+    use super::*;
+    use crate::store::embedded::prepare::Condition;
+
+    const UNUSED: StoreError = StoreError::Conflict { write: 0 };
+
+    /// What the committer says if the one who asks looked so far, and saw nothing.
+    async fn asked(store: &EmbeddedStore<SimulatedEngine>, looked: u64) -> Result<Done, StoreError> {
+        let mut change = Prepared::new(change([Write::Unused(key_id(1))], &[])).unwrap();
+        let Some(Condition::Unused { looked: at, .. }) = change.conditions.first_mut() else { panic!() };
+        *at = Some(looked);
+        store.ask(Task::Commit(change), 1).await
+    }
+
+    #[tokio::test]
+    async fn the_committer_looks_only_if_a_record_came_since_the_asker_looked() {
+        let store = start(&SimulatedEngine::default());
+        store.commit(change([], &["the first batch"])).await.unwrap();
+        store.commit(change([Write::Insert(record(1))], &[])).await.unwrap();
+        assert_eq!(asked(&store, 1).await, Err(UNUSED));
+        // As if the asker had looked and overlooked it: nobody looks again.
+        assert!(asked(&store, 2).await.is_ok());
+        let next = Record { revision: 1, ..record(1) };
+        store.commit(change([Write::Replace(next)], &[])).await.unwrap();
+        assert_eq!(asked(&store, 2).await, Err(UNUSED));
+        assert_eq!(store.commit(change([Write::Unused(key_id(1))], &[])).await, Err(UNUSED));
+    }
+}
+
 mod replacing {
     use super::*;
     use crate::store::keys::Indexed;
