@@ -115,7 +115,8 @@ pub(super) async fn walk(shift: &mut Shift, task: Task, pages: Pages) -> Result<
             if ahead.is_empty()
                 && let Some(page) = reading.take()
             {
-                let (tokens, rest) = page.await.map_err(|_| Stop::Trouble("a page was dropped".to_owned()))??;
+                let (tokens, rest) =
+                    page.await.map_err(|_| Stop::Trouble("a page was dropped".to_owned()))??;
                 // One page is read ahead.
                 reading = (!tokens.is_empty()).then(|| rest.read(Arc::clone(&shift.parts.store)));
                 ahead.extend(tokens);

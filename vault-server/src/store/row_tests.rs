@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{BlindIndex, Body, ClassName, Record, Sealed, SubjectRef};
 use crate::domain::JobKind;
+use crate::domain::{BlindIndex, Body, ClassName, Record, Sealed, SubjectRef};
 use crate::store::keys;
 
 fn sealed(space: Space, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {

@@ -302,7 +302,8 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         limit: usize,
     ) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
         let of = (tenant.clone(), class.clone());
-        self.read(MANY, move |engine| read::indexed_under(engine, (&of.0, &of.1), version, after, limit)).await
+        self.read(MANY, move |engine| read::indexed_under(engine, (&of.0, &of.1), version, after, limit))
+            .await
     }
 
     async fn keys(

@@ -188,11 +188,8 @@ mod replacing {
         let mut to = next(&from);
         let Body::Sealed { key_id: under, .. } = &mut to.body else { panic!("sealed") };
         *under = key_id(77);
-        let mut expected = vec![
-            itself(&to),
-            row(&from, Space::SealedUnder, false),
-            row(&to, Space::SealedUnder, true),
-        ];
+        let mut expected =
+            vec![itself(&to), row(&from, Space::SealedUnder, false), row(&to, Space::SealedUnder, true)];
         expected.sort();
         assert_eq!(rows(from, to).await, expected);
     }
