@@ -515,3 +515,26 @@ async fn one_version_that_can_not_be_opened_is_named_and_the_others_are_moved() 
     let entries = rig.entries(AuditAction::JobTrouble).await;
     assert!(entries.iter().all(|entry| entry.items[0].key_id[..] == *new.id.as_bytes()));
 }
+
+#[tokio::test]
+async fn the_next_job_is_taken_up_when_one_has_ended() {
+    let rig = Rig::new(3).await;
+    for kind in [JobKind::Reencrypt, JobKind::Rewrap] {
+        rig.order(kind, None, JobBudget::default()).await;
+    }
+    let stopping = CancellationToken::new();
+    let mut parts = rig.parts(&stopping);
+    // One of a tenant at once; and nobody looks in vain twice.
+    parts.options.poll = Duration::from_hours(1);
+    let worker = tokio::spawn(Workers::new(parts).run());
+    let over = async {
+        for kind in [JobKind::Reencrypt, JobKind::Rewrap] {
+            while rig.store.job(&rig.place(kind)).await.unwrap().unwrap().state != JobState::Done {
+                sleep(Duration::from_millis(2)).await;
+            }
+        }
+    };
+    timeout(Duration::from_secs(20), over).await.expect("both end");
+    stopping.cancel();
+    worker.await.unwrap();
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -63,6 +64,8 @@ pub struct Workers {
     parts: Arc<Parts>,
     agreement: Arc<Agreement>,
     state: Arc<Mutex<State>>,
+    /// That there may be room for another job.
+    room: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -91,7 +94,12 @@ impl Workers {
     pub fn new(parts: Parts) -> Self {
         let (store, clock) = (Arc::clone(&parts.store), Arc::clone(&parts.clock));
         let agreement = Agreement::new(store, clock, parts.keyring.kms_set(), parts.options.lease);
-        Self { parts: Arc::new(parts), agreement: Arc::new(agreement), state: Arc::default() }
+        Self {
+            parts: Arc::new(parts),
+            agreement: Arc::new(agreement),
+            state: Arc::default(),
+            room: Arc::default(),
+        }
     }
 
     /// Says to the other instances which KMS keys this one is configured with. To be called before it serves anybody.
@@ -99,7 +107,7 @@ impl Workers {
         self.agreement.say().await
     }
 
-    /// Works until the process stops.
+    /// Works until the process stops. It looks for jobs now and then, and at once when one is out of its hands.
     pub async fn run(self) {
         let mut ticks = interval(self.parts.options.poll);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -108,6 +116,7 @@ impl Workers {
                 biased;
                 () = self.parts.stopping.cancelled() => break,
                 _ = ticks.tick() => {}
+                () = self.room.notified() => {}
             }
             if let Err(error) = self.agreement.say().await {
                 tracing::warn!(%error, "other instances could not be told which KMS keys this one has");
@@ -199,10 +208,12 @@ impl Workers {
             state.last = Some(place.clone());
         }
         let shift = Shift::new(Arc::clone(&self.parts), Arc::clone(&self.agreement), job, held);
+        let room = Arc::clone(&self.room);
         tokio::spawn(async move {
             let is_well = serve(shift).await;
             busy.state.lock().rest(place, is_well);
             drop(busy);
+            room.notify_one();
         });
         Ok(())
     }

@@ -26,12 +26,16 @@
 //!
 //! A row is read strictly: one encoding for each value, nothing after it.
 
+mod record;
+
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::record::{RecordRow, read_record, write_record};
+
 use crate::domain::{
-    BlindIndex, Body, ClassName, Entity, EntityPlace, Environment, InstanceId, Job, JobBudget, JobId,
-    JobOrder, JobPlace, JobProgress, JobState, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, KmsSet, LeaseName,
-    PrincipalId, Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
+    Entity, EntityPlace, Environment, InstanceId, Job, JobBudget, JobId, JobOrder, JobPlace, JobProgress,
+    JobState, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, KmsSet, LeaseName, PrincipalId, TenantId,
+    Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
 };
 use crate::store::keys::{self, Space, purpose_byte};
 use crate::store::{Lease, Remembered};
@@ -44,9 +48,6 @@ pub(crate) const CHECKSUM: usize = 8;
 pub(crate) struct CorruptRow;
 
 const VERSION: u8 = 1;
-const HAS_SUBJECT: u8 = 1;
-const HAS_INDEX: u8 = 2;
-const IS_ERASED: u8 = 4;
 const HAS_KEY: u8 = 1;
 const IS_APPROVED: u8 = 2;
 const HAS_KMS_SET: u8 = 4;
@@ -66,63 +67,6 @@ pub(crate) fn checksum(space: Space, key: &[u8], content: &[u8]) -> [u8; CHECKSU
 pub(crate) fn content<'a>(space: Space, key: &[u8], row: &'a [u8]) -> Result<&'a [u8], CorruptRow> {
     let (content, found) = row.split_last_chunk::<CHECKSUM>().ok_or(CorruptRow)?;
     if *found == checksum(space, key, content) { Ok(content) } else { Err(CorruptRow) }
-}
-
-/// Content of a record's row; its token is the row's key.
-pub(crate) fn write_record(record: &Record, out: &mut Vec<u8>) {
-    out.push(VERSION);
-    out.extend_from_slice(&record.revision.to_be_bytes());
-    out.extend_from_slice(&record.created.0.to_be_bytes());
-    push_name(out, record.tenant.as_str());
-    push_name(out, record.class.as_str());
-    let erased = matches!(record.body, Body::Erased { .. });
-    out.push(
-        if record.subject.is_some() { HAS_SUBJECT } else { 0 }
-            | if record.index.is_some() { HAS_INDEX } else { 0 }
-            | if erased { IS_ERASED } else { 0 },
-    );
-    if let Some(subject) = record.subject {
-        out.extend_from_slice(&subject.to_bytes());
-    }
-    if let Some(index) = record.index {
-        out.extend_from_slice(&index.to_bytes());
-    }
-    match &record.body {
-        Body::Erased { at } => out.extend_from_slice(&at.0.to_be_bytes()),
-        Body::Sealed { key_id, key_version, bytes } => {
-            out.extend_from_slice(key_id.as_bytes());
-            out.extend_from_slice(&key_version.0.to_be_bytes());
-            push_bytes(out, &bytes.0);
-        }
-    }
-}
-
-/// The record of a row.
-pub(crate) fn read_record(token: Token, row: &[u8]) -> Result<Record, CorruptRow> {
-    let mut reader = Reader(content(Space::Records, token.as_bytes(), row)?);
-    reader.version()?;
-    let revision = reader.u32()?;
-    let created = reader.time()?;
-    let tenant = TenantId::parse(reader.name()?).map_err(|_| CorruptRow)?;
-    let class = ClassName::parse(reader.name()?).map_err(|_| CorruptRow)?;
-    let flags = reader.u8()?;
-    if flags & !(HAS_SUBJECT | HAS_INDEX | IS_ERASED) != 0 {
-        return Err(CorruptRow);
-    }
-    let subject =
-        if flags & HAS_SUBJECT == 0 { None } else { Some(SubjectRef::from_bytes(*reader.array()?)) };
-    let index = if flags & HAS_INDEX == 0 { None } else { Some(BlindIndex::from_bytes(*reader.array()?)) };
-    let body = if flags & IS_ERASED == 0 {
-        Body::Sealed {
-            key_id: KeyId::from_bytes(*reader.array()?),
-            key_version: KeyVersion(reader.u32()?),
-            bytes: Sealed(reader.bytes()?.to_vec()),
-        }
-    } else {
-        Body::Erased { at: reader.time()? }
-    };
-    reader.end()?;
-    Ok(Record { token, tenant, class, subject, index, created, body, revision })
 }
 
 /// Content of a key's row.

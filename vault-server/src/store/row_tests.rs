@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{EntityKind, EntityName, JobKind};
+use crate::domain::{
+    BlindIndex, Body, ClassName, EntityKind, EntityName, JobKind, Record, Sealed, SubjectRef,
+};
 use crate::store::keys;
 
 fn sealed(space: Space, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {

@@ -314,7 +314,8 @@ async fn lock_entities(client: &Client, changes: &[&Change]) -> Result<Vec<Row>,
     if places.is_empty() {
         return Ok(Vec::new());
     }
-    let shared = writes(changes).all(|write| !matches!(write, Write::PutEntity(_) | Write::DropEntity { .. }));
+    let shared =
+        writes(changes).all(|write| !matches!(write, Write::PutEntity(_) | Write::DropEntity { .. }));
     let mode = if shared { "SHARE" } else { "UPDATE" };
     let mut entities = Statement::new(&format!(
         "SELECT {} FROM entities WHERE place = ANY($1) ORDER BY place FOR {mode}",
