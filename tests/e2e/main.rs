@@ -9,6 +9,7 @@ mod failover;
 mod full_disk;
 mod history;
 mod instances;
+mod job_kills;
 mod keys;
 mod kms;
 mod leaks;

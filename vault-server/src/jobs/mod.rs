@@ -16,6 +16,7 @@ mod pace;
 mod rewrap;
 mod schedule;
 mod shift;
+mod steps;
 mod walk;
 mod work;
 mod worker;
@@ -24,4 +25,5 @@ mod worker;
 mod tests;
 
 pub use schedule::Schedule;
+pub use steps::{CAN_DIE, DIE_AT, Step};
 pub use worker::{Options, Parts, Workers};

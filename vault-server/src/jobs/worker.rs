@@ -9,6 +9,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::shift::{End, Shift, Stop};
+use super::steps::{Step, reached};
 use super::{ended, mandate, rewrap, work};
 use crate::audit::{Log, LogError};
 use crate::crypto::Mandate;
@@ -162,8 +163,10 @@ impl Workers {
         else {
             return Ok(());
         };
+        reached(job.place.kind, Step::Leased);
         // As it stands under the lease: it may be another by now.
         let there = self.parts.store.job(&job.place).await?;
+        reached(job.place.kind, Step::Read);
         let Some(job) = there.filter(|there| there.id == job.id && self.is_due(there)) else {
             // The lease ends by itself, and nobody waits for it.
             return Ok(());
@@ -232,11 +235,17 @@ impl Drop for Busy {
 async fn serve(mut shift: Shift) -> bool {
     let (job, kind) = (shift.job.id, shift.job.place.kind.as_str());
     let outcome = match work(&mut shift).await {
-        Ok(end) => shift.end(end, Vec::new()).await,
+        Ok(end) => {
+            reached(shift.job.place.kind, Step::Proven);
+            shift.end(end, Vec::new()).await
+        }
         Err(stop) => Err(stop),
     };
     match outcome {
-        Ok(()) => tracing::info!(%job, kind, state = shift.job.state.as_str(), "a job ended"),
+        Ok(()) => {
+            reached(shift.job.place.kind, Step::Ended);
+            tracing::info!(%job, kind, state = shift.job.state.as_str(), "a job ended");
+        }
         Err(Stop::Lost) => {
             tracing::warn!(%job, kind, "a job was taken over by another worker");
             return true;
@@ -255,7 +264,9 @@ async fn serve(mut shift: Shift) -> bool {
             return false;
         }
     }
+    let kind = shift.job.place.kind;
     shift.release().await;
+    reached(kind, Step::Released);
     true
 }
 
@@ -273,6 +284,7 @@ async fn work(shift: &mut Shift) -> Result<End, Stop> {
         };
     };
     let mandate = Arc::new(begin(shift, tenant.clone()).await?);
+    reached(shift.job.place.kind, Step::Mandated);
     match shift.job.place.kind {
         JobKind::Reencrypt => work::reencrypt(shift, &mandate).await,
         JobKind::Reindex => work::reindex(shift, &mandate).await,
