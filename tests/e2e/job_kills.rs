@@ -59,9 +59,8 @@ struct Callers {
 
 impl Callers {
     fn of(vault: &DevVault) -> Self {
-        let client = |identity| {
-            Client::from_profile(vault.profile(), Some(identity)).unwrap().for_tenant("demo")
-        };
+        let client =
+            |identity| Client::from_profile(vault.profile(), Some(identity)).unwrap().for_tenant("demo");
         Self {
             service: client("service"),
             rotator: client("rotator"),
@@ -112,8 +111,7 @@ impl Callers {
         order.kms_calls_per_second = SLOW_CALLS;
         match kind {
             JobKind::Reencrypt | JobKind::Reindex => {
-                let purpose =
-                    if kind == JobKind::Reindex { KeyPurpose::Index } else { KeyPurpose::Data };
+                let purpose = if kind == JobKind::Reindex { KeyPurpose::Index } else { KeyPurpose::Data };
                 if self.is_moved(kind, purpose, &jobs).await? {
                     self.rotator.rotate_key(purpose, None, &note).await?;
                 } else {
@@ -238,11 +236,7 @@ fn make(dir: &Path) -> Site {
 }
 
 /// Kills at every step of a kind; gives the site and the kept tokens.
-async fn kill_everywhere(
-    site: &Site,
-    kind: JobKind,
-    mut before: impl FnMut(&Site),
-) -> Vec<Token> {
+async fn kill_everywhere(site: &Site, kind: JobKind, mut before: impl FnMut(&Site)) -> Vec<Token> {
     let vault = tokio::task::block_in_place(|| site.serve());
     let kept = Callers::of(&vault).keep().await;
     assert_eq!(tokio::task::block_in_place(|| vault.stop()), Some(0));
@@ -252,7 +246,8 @@ async fn kill_everywhere(
         for step in Step::all_of(of_server(kind)) {
             tokio::task::block_in_place(|| before(site));
             // Of steps that a job comes to often, not always the first.
-            let often = matches!(step, Step::Loaded | Step::Made | Step::Committed) && kind != JobKind::Rewrap;
+            let often =
+                matches!(step, Step::Loaded | Step::Made | Step::Committed) && kind != JobKind::Rewrap;
             let times = if often { 1 + round % 4 } else { 1 };
             die_at(site, kind, &format!("{name}/{}/{times}", step.as_str())).await;
             check_store(site).await;

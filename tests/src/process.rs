@@ -3,8 +3,8 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write as _};
-use std::path::{Path, PathBuf};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -75,9 +75,8 @@ impl DevVault {
     }
 
     fn spawn(command: Command, dir: &Path, profile: PathBuf, env: &[(&str, &str)], ready: Ready) -> Self {
-        Self::try_spawn(command, dir, profile, env, ready).unwrap_or_else(|ended| {
-            panic!("vault-server did not get ready; it printed:\n{}", ended.printed)
-        })
+        Self::try_spawn(command, dir, profile, env, ready)
+            .unwrap_or_else(|ended| panic!("vault-server did not get ready; it printed:\n{}", ended.printed))
     }
 
     fn try_spawn(

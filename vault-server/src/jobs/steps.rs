@@ -60,9 +60,9 @@ impl Step {
                 Released,
             ],
             // Its figures are in the commit itself.
-            JobKind::Destroy => &[
-                Leased, Read, Begun, Mandated, Loaded, Unproven, Proven, Made, Committed, Ended, Released,
-            ],
+            JobKind::Destroy => {
+                &[Leased, Read, Begun, Mandated, Loaded, Unproven, Proven, Made, Committed, Ended, Released]
+            }
             JobKind::Shred => {
                 &[Leased, Read, Begun, Mandated, Loaded, Made, Committed, Proven, Ended, Released]
             }
