@@ -80,7 +80,7 @@ impl Callers {
         let options = DetokenizeOptions::default();
         let values = self.service.detokenize(kept, Purpose::Treatment, &options).await.unwrap();
         for (at, value) in values.into_iter().enumerate() {
-            assert_eq!(value.unwrap().as_str(), format!("{at}@example.org"));
+            assert_eq!(value.unwrap().expose(), format!("{at}@example.org"));
         }
     }
 

@@ -177,6 +177,11 @@ impl History {
         self.keys.last().expect("there is at least the trusted one")
     }
 
+    /// A version's key.
+    pub fn key(&self, version: u32) -> Option<&Verifier> {
+        self.keys.get(usize::try_from(version.checked_sub(1)?).ok()?)
+    }
+
     /// Its version; 1 where there are no statements.
     pub fn versions(&self) -> usize {
         self.keys.len()

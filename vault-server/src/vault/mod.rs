@@ -15,6 +15,7 @@ mod mask;
 mod opening;
 mod problem;
 mod request;
+mod signing;
 mod tokenize;
 mod warrant;
 
@@ -29,7 +30,7 @@ use crate::domain::{Clock, Purpose, RequestId, TenantId, VaultIdentity};
 use crate::keyring::Keyring;
 use crate::store::Store;
 
-pub use audit::{AuditQuery, AuditScope};
+pub use audit::{AuditQuery, AuditScope, SignedLog};
 pub use describe::Described;
 pub use detokenize::Opened;
 pub use erase::{EraseTarget, Erased};
