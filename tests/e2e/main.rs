@@ -17,6 +17,7 @@ mod logs;
 mod main_job;
 mod migrate;
 mod roles;
+mod signing;
 mod tamper;
 mod tamper_database;
 mod wire;

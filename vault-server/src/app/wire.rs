@@ -322,6 +322,7 @@ async fn follow(
     let overlap = config.keys.signing_overlap;
     let signing: Arc<dyn SigningSource> =
         Arc::new(VaultSigning::new(Arc::clone(keyring), &identity, Arc::clone(clock), overlap));
+    drop(signing.now().await.context("the log's signing key")?);
     let options = FollowerOptions { checkpoint_every: config.audit.checkpoint_every };
     let adopter = Adopter::new(Arc::clone(store), identity, Arc::clone(&signing), Arc::clone(clock), options);
     let (store, clock) = (Arc::clone(store), Arc::clone(clock));

@@ -26,7 +26,7 @@ const FRESH: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SigningError {
     /// No key.
-    #[error("the log's signing key: {0}")]
+    #[error(transparent)]
     Keyring(#[from] KeyringError),
     /// A log's origin can't be a key's name.
     #[error(transparent)]
@@ -171,3 +171,7 @@ impl SigningSource for VaultSigning {
         Ok(keys)
     }
 }
+
+#[cfg(test)]
+#[path = "signing_tests.rs"]
+mod tests;

@@ -253,7 +253,6 @@ fn any_record() -> impl Strategy<Value = Record> {
             created: Timestamp(created),
             body,
             revision,
-            statements,
         },
     )
 }
@@ -281,6 +280,7 @@ fn any_key() -> impl Strategy<Value = KeyRecord> {
                 .map(|(wrapping_key, ciphertext)| WrappedKey { wrapping_key, ciphertext })
                 .collect(),
             revision,
+            statements,
         },
     )
 }
