@@ -48,6 +48,8 @@ words! {
         Data "data";
         /// Makes blind indexes and subject references.
         Index "index";
+        /// Signs the log's checkpoints. The vault's own, not a tenant's.
+        LogSigning "log-signing";
     }
 }
 
@@ -111,6 +113,7 @@ impl KeyPurpose {
         match self {
             Self::Data => wire::KeyPurpose::Data,
             Self::Index => wire::KeyPurpose::Index,
+            Self::LogSigning => wire::KeyPurpose::LogSigning,
             Self::Unknown => wire::KeyPurpose::Unspecified,
         }
     }

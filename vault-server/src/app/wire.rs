@@ -10,7 +10,6 @@ use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use vault_format::note::Signer;
 
 use super::config::{self, Config, Engine, KmsKind, Postgres, PostgresTls};
 use super::metrics::{ItemLabels, Metrics};
@@ -22,7 +21,7 @@ use super::shutdown::{FatalSwitch, Fatality};
 use crate::access::{Access, Credential, Directory, Policies, Provisioning};
 use crate::audit::{
     self, Adopter, AuditAction, Draft, Follower, FollowerHandle, FollowerOptions, KeyJournal, Log,
-    LogOptions, Recent,
+    LogOptions, Recent, SigningSource, VaultSigning,
 };
 use crate::domain::class::{ClassOptions, Classes, CustomClass};
 use crate::domain::{Clock, InstanceId, JobBudget, RequestId, SystemClock, VaultIdentity};
@@ -330,19 +329,19 @@ async fn follow(
     config: &Config,
     store: &Arc<dyn Store>,
     recent: Arc<Recent>,
-    keyring: &Keyring,
+    keyring: &Arc<Keyring>,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<(FollowerHandle, Adopter)> {
-    let seed = keyring.log_signing_key().await.context("the log's signing key")?;
     let identity = config.identity();
     let origin = audit::origin(&identity, store.log());
-    // Exposed: to the signer, which keeps it in memory that is wiped.
-    let signer = Signer::from_seed(&origin, seed.expose()).context("the log's signing key")?;
+    let overlap = config.keys.signing_overlap;
+    let signing: Arc<dyn SigningSource> =
+        Arc::new(VaultSigning::new(Arc::clone(keyring), &identity, Arc::clone(clock), overlap));
+    drop(signing.now().await.context("the log's signing key")?);
     let options = FollowerOptions { checkpoint_every: config.audit.checkpoint_every };
-    let adopting = signer.named(&origin).context("the log's signing key")?;
-    let adopter = Adopter::new(Arc::clone(store), identity, adopting, Arc::clone(clock), options);
-    let follower =
-        Follower::start_beside(Arc::clone(store), recent, signer, Arc::clone(clock), options).await;
+    let adopter = Adopter::new(Arc::clone(store), identity, Arc::clone(&signing), Arc::clone(clock), options);
+    let (store, clock) = (Arc::clone(store), Arc::clone(clock));
+    let follower = Follower::start_beside(store, recent, signing, &origin, clock, options).await;
     Ok((follower.context("the audit log is not what was signed")?, adopter))
 }
 

@@ -308,8 +308,7 @@ fn wire_key(KnownKey { key, records, strays }: KnownKey) -> v1::Key {
     let purpose = match key.purpose {
         KeyPurpose::Data => v1::KeyPurpose::Data,
         KeyPurpose::Index => v1::KeyPurpose::Index,
-        // Not one that is asked for by purpose.
-        KeyPurpose::LogSigning => v1::KeyPurpose::Unspecified,
+        KeyPurpose::LogSigning => v1::KeyPurpose::LogSigning,
     };
     let state = match key.state {
         KeyState::Active => v1::KeyState::Active,

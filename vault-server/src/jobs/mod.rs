@@ -17,6 +17,7 @@ mod pace;
 mod rewrap;
 mod schedule;
 mod shift;
+mod steps;
 mod tally;
 mod walk;
 mod work;
@@ -26,5 +27,6 @@ mod worker;
 mod tests;
 
 pub use schedule::Schedule;
+pub use steps::{CAN_DIE, DIE_AT, Step};
 pub use tally::{JobStats, Tally};
 pub use worker::{Options, Parts, Workers};

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::agreement::Agreement;
 use super::pace::Pace;
+use super::steps::{Step, reached};
 use super::worker::Parts;
 use crate::audit::{AuditAction, Item, LogError};
 use crate::domain::{Job, JobProgress, JobState, KeyId};
@@ -138,7 +139,10 @@ impl Shift {
     /// Writes down how far it is.
     pub(super) async fn report(&mut self) -> Result<(), Stop> {
         self.reported = Instant::now();
-        self.put(self.job.state, None, Vec::new()).await
+        reached(self.job.place.kind, Step::Counted);
+        self.put(self.job.state, None, Vec::new()).await?;
+        reached(self.job.place.kind, Step::Reported);
+        Ok(())
     }
 
     /// Puts what could not be changed on record.
@@ -203,7 +207,9 @@ impl Shift {
 
     /// Puts on record that a job of the vault's own begins.
     pub(super) async fn put_begin(&mut self) -> Result<(), Stop> {
-        self.write_as_it_stands(AuditAction::JobBegin, Vec::new(), Vec::new(), Vec::new()).await
+        self.write_as_it_stands(AuditAction::JobBegin, Vec::new(), Vec::new(), Vec::new()).await?;
+        reached(self.job.place.kind, Step::Begun);
+        Ok(())
     }
 
     /// Gives the lease back.

@@ -7,10 +7,11 @@ use futures::stream::{FuturesOrdered, StreamExt as _};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::shift::{Shift, Stop};
+use super::steps::{Step, reached};
 use super::worker::Parts;
 use crate::audit::{Item, LogError, Outcome};
 use crate::crypto::{DataKey, IndexKey, Mandate, ResealError, Resealing};
-use crate::domain::{BlindIndex, ClassName, KeyId, KeyVersion, Record, TenantId, Token};
+use crate::domain::{BlindIndex, ClassName, JobKind, KeyId, KeyVersion, Record, TenantId, Token};
 use crate::store::{Lookup, Store, Write};
 
 /// Tokens that are read at once.
@@ -144,6 +145,10 @@ pub(super) async fn walk(shift: &mut Shift, task: Task, pages: Pages) -> Result<
 }
 
 impl Task {
+    fn kind(&self) -> JobKind {
+        if self.index.is_some() { JobKind::Reindex } else { JobKind::Reencrypt }
+    }
+
     async fn batch(self: Arc<Self>, tokens: Vec<Token>) -> Result<Walked, Stop> {
         for _ in 0..ATTEMPTS {
             let mut walked = Walked::default();
@@ -152,6 +157,7 @@ impl Task {
             let conditions = writes.len();
             writes.reserve_exact(tokens.len());
             let lookups = self.parts.store.records(&tokens).await?;
+            reached(self.kind(), Step::Loaded);
             for (place, (token, lookup)) in tokens.iter().zip(lookups).enumerate() {
                 match lookup {
                     // Who erased or changed it meanwhile has won.
@@ -176,8 +182,12 @@ impl Task {
             if walked.done == 0 {
                 return Ok(walked);
             }
+            reached(self.kind(), Step::Made);
             match self.parts.log.write(writes).await {
-                Ok(_) => return Ok(walked),
+                Ok(_) => {
+                    reached(self.kind(), Step::Committed);
+                    return Ok(walked);
+                }
                 Err(LogError::Conflict { write: 0 }) => return Err(Stop::Lost),
                 Err(LogError::Conflict { write }) if write < conditions => {
                     return Ok(Walked { rotated: true, ..Walked::default() });

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::agreement::{Agreement, Verdict};
 use super::shift::{End, Shift, Stop};
+use super::steps::{Step, reached};
 use super::tally::Tally;
 use super::{ended, mandate, rewrap, work};
 use crate::audit::{Log, LogError};
@@ -193,8 +194,10 @@ impl Workers {
         else {
             return Ok(());
         };
+        reached(job.place.kind, Step::Leased);
         // As it stands under the lease: it may be another by now.
         let there = self.parts.store.job(&job.place).await?;
+        reached(job.place.kind, Step::Read);
         let Some(job) = there.filter(|there| there.id == job.id && self.is_due(there)) else {
             // The lease ends by itself, and nobody waits for it.
             return Ok(());
@@ -265,12 +268,16 @@ impl Drop for Busy {
 async fn serve(mut shift: Shift) -> bool {
     let (job, kind) = (shift.job.id, shift.job.place.kind.as_str());
     let outcome = match work(&mut shift).await {
-        Ok(end) => shift.end(end, Vec::new()).await,
+        Ok(end) => {
+            reached(shift.job.place.kind, Step::Proven);
+            shift.end(end, Vec::new()).await
+        }
         Err(stop) => Err(stop),
     };
     match outcome {
         Ok(()) => {
             shift.parts.tally.ended(&shift.job);
+            reached(shift.job.place.kind, Step::Ended);
             tracing::info!(%job, kind, state = shift.job.state.as_str(), "a job ended");
         }
         Err(Stop::Lost) => {
@@ -296,7 +303,9 @@ async fn serve(mut shift: Shift) -> bool {
             return false;
         }
     }
+    let kind = shift.job.place.kind;
     shift.release().await;
+    reached(kind, Step::Released);
     true
 }
 
@@ -321,6 +330,7 @@ async fn work(shift: &mut Shift) -> Result<End, Stop> {
         };
     };
     let mandate = Arc::new(begin(shift, tenant.clone()).await?);
+    reached(shift.job.place.kind, Step::Mandated);
     match shift.job.place.kind {
         JobKind::Reencrypt => work::reencrypt(shift, &mandate).await,
         JobKind::Reindex => work::reindex(shift, &mandate).await,

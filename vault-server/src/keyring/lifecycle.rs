@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use vault_mem::LockedKey;
+
 use super::open::open_key;
-use super::versions::Versions;
+use super::versions::{Versions, check_state};
 use super::{Inner, Keyring, KeyringError, Slot, data_key};
 use crate::crypto::{DataKey, Mandate};
 use crate::domain::{KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, KmsSet, TenantId};
@@ -28,6 +30,23 @@ impl Keyring {
         version: KeyVersion,
     ) -> Result<KeyRecord, KeyringError> {
         Ok(self.0.new_key(Some(tenant), purpose, version).await?.0)
+    }
+
+    /// A new version of the vault's signing key, and its seed. It is nowhere yet but here.
+    pub async fn new_signing_version(
+        &self,
+        version: KeyVersion,
+    ) -> Result<(KeyRecord, LockedKey), KeyringError> {
+        self.0.new_key(None, KeyPurpose::LogSigning, version).await
+    }
+
+    /// The Ed25519 seed of a version that may sign. Not cached.
+    pub async fn signing_seed(&self, record: &KeyRecord) -> Result<LockedKey, KeyringError> {
+        if record.tenant.is_some() || record.purpose != KeyPurpose::LogSigning {
+            return Err(KeyringError::Corrupt);
+        }
+        check_state(record)?;
+        self.0.unwrap(record).await
     }
 
     /// The next use of a tenant's keys asks the store how they stand.

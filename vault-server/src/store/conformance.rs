@@ -164,6 +164,7 @@ pub(crate) fn key(version: u8) -> KeyRecord {
         created: Timestamp(5),
         wraps: vec![WrappedKey { wrapping_key: "local:a".to_owned(), ciphertext: vec![version; 40] }],
         revision: 0,
+        statements: String::new(),
     }
 }
 

@@ -10,6 +10,7 @@
 //!            | erased at(8), if flags & 4; else key id(16) | key version(4) | 4:sealed bytes
 //! key        version(1)=1 | revision(4) | created(8) | key id(16) | 1:tenant (empty: the vault's own) | purpose(1)
 //!            | key version(4) | state(1) | number of wraps(4) | each: 4:wrapping key | 4:ciphertext
+//!            version(1)=2: the same, and 4:statements, which are not empty
 //! remembered version(1)=1 | request(32) | at(8) | expires(8) | number of tokens(4) | each: 0(1), or 1(1) token(16)
 //! lease      version(1)=1 | revision(8) | fence(8) | holder(16) | expires(8)
 //! job        version(1)=1 | revision(8) | id(16) | state(1) | flags(1) | 1:asked by | asked(8) | not before(8)
@@ -48,6 +49,8 @@ pub(crate) const CHECKSUM: usize = 8;
 pub(crate) struct CorruptRow;
 
 const VERSION: u8 = 1;
+/// Of a key's row, where there are any.
+const WITH_STATEMENTS: u8 = 2;
 const HAS_KEY: u8 = 1;
 const IS_APPROVED: u8 = 2;
 const HAS_KMS_SET: u8 = 4;
@@ -71,7 +74,7 @@ pub(crate) fn content<'a>(space: Space, key: &[u8], row: &'a [u8]) -> Result<&'a
 
 /// Content of a key's row.
 pub(crate) fn write_key(key: &KeyRecord, out: &mut Vec<u8>) {
-    out.push(VERSION);
+    out.push(if key.statements.is_empty() { VERSION } else { WITH_STATEMENTS });
     out.extend_from_slice(&key.revision.to_be_bytes());
     out.extend_from_slice(&key.created.0.to_be_bytes());
     out.extend_from_slice(key.id.as_bytes());
@@ -89,12 +92,18 @@ pub(crate) fn write_key(key: &KeyRecord, out: &mut Vec<u8>) {
         push_bytes(out, wrap.wrapping_key.as_bytes());
         push_bytes(out, &wrap.ciphertext);
     }
+    if !key.statements.is_empty() {
+        push_bytes(out, key.statements.as_bytes());
+    }
 }
 
 /// The key of the row at `place` in [`Space::Keys`].
 pub(crate) fn read_key(place: &[u8], row: &[u8]) -> Result<KeyRecord, CorruptRow> {
     let mut reader = Reader(content(Space::Keys, place, row)?);
-    reader.version()?;
+    let format = reader.u8()?;
+    if ![VERSION, WITH_STATEMENTS].contains(&format) {
+        return Err(CorruptRow);
+    }
     let revision = reader.u32()?;
     let created = reader.time()?;
     let id = KeyId::from_bytes(*reader.array()?);
@@ -121,8 +130,12 @@ pub(crate) fn read_key(place: &[u8], row: &[u8]) -> Result<KeyRecord, CorruptRow
         let wrapping_key = reader.text()?.to_owned();
         wraps.push(WrappedKey { wrapping_key, ciphertext: reader.bytes()?.to_vec() });
     }
+    let statements = if format == VERSION { String::new() } else { reader.text()?.to_owned() };
     reader.end()?;
-    Ok(KeyRecord { id, tenant, purpose, version, state, created, wraps, revision })
+    if format != VERSION && statements.is_empty() {
+        return Err(CorruptRow);
+    }
+    Ok(KeyRecord { id, tenant, purpose, version, state, created, wraps, revision, statements })
 }
 
 /// Content of a remembered answer's row.

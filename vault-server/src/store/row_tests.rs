@@ -57,6 +57,7 @@ fn example_key() -> KeyRecord {
         created: Timestamp(1_700_000_000_000_000),
         wraps: vec![WrappedKey { wrapping_key: "local:a".to_owned(), ciphertext: vec![0x66; 3] }],
         revision: 1,
+        statements: String::new(),
     }
 }
 
@@ -136,11 +137,13 @@ fn example_answer() -> Remembered {
 fn rows_are_the_committed_vectors() {
     let erased = Record { index: None, body: Body::Erased { at: Timestamp(9) }, ..example_record() };
     let vault_key = KeyRecord { tenant: None, purpose: KeyPurpose::LogSigning, ..example_key() };
+    let signing_key = KeyRecord { statements: "a statement\n".to_owned(), ..vault_key.clone() };
     for (name, row, vector) in [
         ("record", record_row(&example_record()), include_str!("vectors/record.hex")),
         ("erased", record_row(&erased), include_str!("vectors/erased.hex")),
         ("key", key_row(&example_key()), include_str!("vectors/key.hex")),
         ("vault key", key_row(&vault_key), include_str!("vectors/vault-key.hex")),
+        ("signing key", key_row(&signing_key), include_str!("vectors/signing-key.hex")),
         ("remembered", remembered_row(&example_answer()), include_str!("vectors/remembered.hex")),
         ("job", job_row(&example_job()), include_str!("vectors/job.hex")),
         ("rewrap job", job_row(&rewrap_job()), include_str!("vectors/rewrap-job.hex")),
@@ -355,8 +358,8 @@ fn any_key() -> impl Strategy<Value = KeyRecord> {
     ];
     let wraps = proptest::collection::vec((any::<String>(), any::<Vec<u8>>()), 0..4);
     let tenant = proptest::option::of("[a-z0-9][a-z0-9-]{0,62}");
-    (any::<[u8; 16]>(), tenant, purpose, state, any::<(u32, u64, u32)>(), wraps).prop_map(
-        |(id, tenant, purpose, state, (version, created, revision), wraps)| KeyRecord {
+    (any::<[u8; 16]>(), tenant, purpose, state, any::<(u32, u64, u32)>(), wraps, any::<String>()).prop_map(
+        |(id, tenant, purpose, state, (version, created, revision), wraps, statements)| KeyRecord {
             id: KeyId::from_bytes(id),
             tenant: tenant.map(|name| TenantId::parse(&name).unwrap()),
             purpose,
@@ -368,6 +371,7 @@ fn any_key() -> impl Strategy<Value = KeyRecord> {
                 .map(|(wrapping_key, ciphertext)| WrappedKey { wrapping_key, ciphertext })
                 .collect(),
             revision,
+            statements,
         },
     )
 }

@@ -21,7 +21,7 @@ pub struct KnownKey {
 /// Versions of a key that are not destroyed: every find looks under each of an index key's, and an audit query, too.
 const MOST_VERSIONS: usize = 64;
 /// How often a change is tried against others who change the same key.
-const ATTEMPTS: usize = 4;
+pub(super) const ATTEMPTS: usize = 4;
 
 impl Vault {
     /// All versions of a tenant's keys, newest first; those of the vault itself for `*`.
@@ -54,9 +54,18 @@ impl Vault {
     ) -> Result<(KnownKey, bool), Refused> {
         let checked = purpose.and_then(|purpose| Ok((purpose, note?)));
         let (tenant, mut draft, (purpose, note)) =
-            self.asked(cx, AuditAction::KeyRotate, Action::KeyRotate, tenant, checked).await?;
+            self.asked_of_place(cx, AuditAction::KeyRotate, Action::KeyRotate, tenant, checked).await?;
         note.into_draft(&mut draft);
-        self.rotate(draft, &tenant, purpose, version).await
+        match (tenant, purpose) {
+            (None, KeyPurpose::LogSigning) => self.rotate_signing(draft, version).await,
+            (Some(tenant), KeyPurpose::Data | KeyPurpose::Index) => {
+                self.rotate(draft, &tenant, purpose, version).await
+            }
+            (None, KeyPurpose::Data | KeyPurpose::Index) | (Some(_), KeyPurpose::LogSigning) => {
+                let refused = Problem::Field("a tenant for its keys, * for the vault's own").at("tenant");
+                Err(self.log_refusal(draft, Vec::new(), refused).await)
+            }
+        }
     }
 
     /// Replaces a version that is due by age or use; whether this call did.
@@ -139,9 +148,11 @@ impl Vault {
         note: Result<Note, Refused>,
     ) -> Result<KnownKey, Refused> {
         let checked = key.and_then(|key| Ok((key, note?)));
-        let (tenant, mut draft, (id, note)) =
-            self.asked(cx, AuditAction::KeyCompromise, Action::KeyCompromise, tenant, checked).await?;
+        let (tenant, mut draft, (id, note)) = self
+            .asked_of_place(cx, AuditAction::KeyCompromise, Action::KeyCompromise, tenant, checked)
+            .await?;
         note.into_draft(&mut draft);
+        let Some(tenant) = tenant else { return self.mark_signing(draft, id).await };
         for _ in 0..ATTEMPTS {
             let key = match self.key_of(&tenant, id).await? {
                 Ok(key) => key,
@@ -191,7 +202,8 @@ impl Vault {
         Err(Problem::Overloaded.whole())
     }
 
-    fn known(&self, key: KeyRecord) -> KnownKey {
+    /// A key, and which of its wraps are by KMS keys that it is not to have.
+    pub(super) fn known(&self, key: KeyRecord) -> KnownKey {
         let strays = self.parts.keyring.strays(&key);
         KnownKey { key, records: 0, strays }
     }
@@ -238,14 +250,14 @@ impl Vault {
 }
 
 /// The key in another state: its next revision.
-fn changed(key: &KeyRecord, state: KeyState) -> KeyRecord {
+pub(super) fn changed(key: &KeyRecord, state: KeyState) -> KeyRecord {
     KeyRecord { state, revision: key.revision.wrapping_add(1), ..key.clone() }
 }
 
-fn item(key: &KeyRecord) -> Item {
+pub(super) fn item(key: &KeyRecord) -> Item {
     Item { key_id: Some(key.id), outcome: Outcome::Ok, ..Item::invalid() }
 }
 
-fn describe(key: &KeyRecord) -> [(&'static str, String); 2] {
+pub(super) fn describe(key: &KeyRecord) -> [(&'static str, String); 2] {
     [("key_purpose", key.purpose.as_str().to_owned()), ("key_version", key.version.0.to_string())]
 }

@@ -19,6 +19,7 @@ mod principals;
 mod problem;
 mod request;
 mod second_factor;
+mod signing;
 mod tokenize;
 mod warrant;
 
@@ -35,7 +36,7 @@ use crate::domain::{Clock, Purpose, RequestId, TenantId, VaultIdentity};
 use crate::keyring::Keyring;
 use crate::store::Store;
 
-pub use audit::{AuditQuery, AuditScope};
+pub use audit::{AuditQuery, AuditScope, SignedLog};
 pub use describe::Described;
 pub use detokenize::Opened;
 pub use erase::{EraseTarget, Erased};

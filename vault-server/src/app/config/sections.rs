@@ -368,6 +368,9 @@ pub struct Keys {
     /// How long a destruction waits after its approval.
     #[serde(deserialize_with = "units::duration")]
     pub destroy_after: Duration,
+    /// How long the key before signs the log's checkpoints beside the one that took its place.
+    #[serde(deserialize_with = "units::duration")]
+    pub signing_overlap: Duration,
     /// What 10,000 requests of the KMS cost, for previews of jobs. 0: not known.
     pub kms_price: f64,
 }
@@ -378,6 +381,7 @@ impl Default for Keys {
             rotate_after: None,
             rotate_after_records: None,
             destroy_after: Duration::from_hours(24),
+            signing_overlap: Duration::from_hours(30 * 24),
             kms_price: 0.0,
         }
     }

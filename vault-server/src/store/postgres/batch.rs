@@ -408,7 +408,8 @@ fn key_columns<'a>(statement: &mut Statement<'a>, key: &'a KeyRecord) -> Vec<Str
     statement.bind(names, Type::TEXT_ARRAY).bind(wraps, Type::BYTEA_ARRAY);
     statement.bind(i64::from(key.revision), Type::INT8);
     statement.bind(rows::key_checksum(key).to_vec(), Type::BYTEA);
-    (first..first + 10).map(|number| format!("${number}")).collect()
+    statement.bind(key.statements.as_str(), Type::TEXT);
+    (first..first + 11).map(|number| format!("${number}")).collect()
 }
 
 fn insert_keys<'a>(statement: &mut Statement<'a>, keys: &[&'a KeyRecord]) {

@@ -20,7 +20,7 @@ use crate::store::{Lease, LogId, Lookup, Remembered, StoreError, corrupt};
 pub(super) const RECORD: &str = "token, tenant, class, subject, blind_index, created, key_id, key_version, sealed, \
                                  erased, revision, checksum";
 pub(super) const KEY: &str =
-    "id, tenant, purpose, version, state, created, wrapping_keys, wraps, revision, checksum";
+    "id, tenant, purpose, version, state, created, wrapping_keys, wraps, revision, checksum, statements";
 pub(super) const REMEMBERED: &str = "key, request, tokens, at, expires, checksum";
 pub(super) const LEASE: &str = "name, holder, fence, expires, revision, checksum";
 pub(super) const JOB: &str = "place, revision, job, checksum";
@@ -187,6 +187,7 @@ fn read_key(row: &Row) -> Option<KeyRecord> {
         created: Timestamp(unsigned(row, "created")?),
         wraps: wraps.map(|(wrapping_key, ciphertext)| WrappedKey { wrapping_key, ciphertext }).collect(),
         revision: unsigned(row, "revision")?.try_into().ok()?,
+        statements: get::<&str>(row, "statements")?.to_owned(),
     })
 }
 

@@ -141,6 +141,12 @@ const MIGRATIONS: &[Migration] = &[
              id bytea PRIMARY KEY,
              until timestamptz NOT NULL)"],
     },
+    // Software of before would go on to sign with a key whose place another took.
+    Migration {
+        number: 5,
+        oldest: 5,
+        statements: &["ALTER TABLE keys ADD COLUMN IF NOT EXISTS statements text NOT NULL DEFAULT ''"],
+    },
 ];
 
 const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS vault_schema (
@@ -234,6 +240,7 @@ mod tests {
         let refused =
             |known| MIGRATIONS.iter().any(|step| may_work_beside(known, step.number, step.oldest).is_err());
         assert!(refused(1));
-        assert!(!refused(2));
+        assert!(refused(2));
+        assert!(!refused(3));
     }
 }

@@ -237,9 +237,13 @@ async fn a_database_of_the_schema_before_is_brought_forward_and_closed_to_its_so
     store.commit(insert(1)).await.unwrap();
     store.close().await.unwrap();
     for older in [
-        "DROP TABLE awaited_keys; DELETE FROM vault_schema WHERE number = 4",
-        "DROP TABLE entities, awaited_keys; DELETE FROM vault_schema WHERE number >= 3",
-        "DROP TABLE jobs, entities, awaited_keys; DELETE FROM vault_schema WHERE number >= 2",
+        "ALTER TABLE keys DROP COLUMN statements; DELETE FROM vault_schema WHERE number = 5",
+        "ALTER TABLE keys DROP COLUMN statements; DROP TABLE awaited_keys; \
+         DELETE FROM vault_schema WHERE number >= 4",
+        "ALTER TABLE keys DROP COLUMN statements; DROP TABLE entities, awaited_keys; \
+         DELETE FROM vault_schema WHERE number >= 3",
+        "ALTER TABLE keys DROP COLUMN statements; DROP TABLE jobs, entities, awaited_keys; \
+         DELETE FROM vault_schema WHERE number >= 2",
     ] {
         database.sql(older).await;
         let store = database.instance("ann").await;
@@ -253,7 +257,7 @@ async fn a_database_of_the_schema_before_is_brought_forward_and_closed_to_its_so
         tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
         _ => None,
     });
-    assert_eq!(newest.as_deref(), Some("2"), "software that knows less is refused");
+    assert_eq!(newest.as_deref(), Some("5"), "software that knows less is refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
