@@ -10,7 +10,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::domain::{
-    AlertId, Entity, EntityKind, EntityName, EntityPlace, GrantId, PrincipalId, RequestId, TenantId, Timestamp,
+    AlertId, Entity, EntityKind, EntityName, EntityPlace, GrantId, PrincipalId, RequestId, TenantId,
+    Timestamp,
 };
 
 const VERSION: u8 = 1;
@@ -85,6 +86,8 @@ kinds! {
     FirstSeenTenant "first_seen_tenant" Medium;
     /// A security key was enrolled.
     SecurityKeyEnrolled "security_key_enrolled" High;
+    /// A security key signed with a counter that is not above its last: somebody has another one like it.
+    SecurityKeyCloned "security_key_cloned" Critical;
 }
 
 /// An alert.
@@ -124,8 +127,11 @@ impl Alert {
     }
 
     fn json(&self) -> Value {
-        let details: Map<_, _> =
-            self.details.iter().map(|(name, value)| ((*name).to_owned(), Value::from(value.as_str()))).collect();
+        let details: Map<_, _> = self
+            .details
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), Value::from(value.as_str())))
+            .collect();
         json!({
             "id": self.id.to_string(),
             "kind": self.kind.as_str(),

@@ -4,6 +4,7 @@ mod audit;
 mod keys;
 mod parse;
 mod peer;
+mod security_keys;
 mod status;
 mod vault;
 
@@ -114,11 +115,16 @@ pub fn routes(
             .max_decoding_message_size(limits.message);
     let key_service = v1::key_service_server::KeyServiceServer::new(keys::KeyApi::new(Arc::clone(vault)))
         .max_decoding_message_size(limits.message);
+    let security_key_service = v1::security_key_service_server::SecurityKeyServiceServer::new(
+        security_keys::SecurityKeyApi::new(Arc::clone(vault)),
+    )
+    .max_decoding_message_size(limits.message);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(vault_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let routes = Routes::new(vault_service).add_service(audit_service).add_service(key_service);
+    let routes = routes.add_service(security_key_service);
     Ok(routes.add_service(health).add_service(reflection))
 }
 
