@@ -19,6 +19,7 @@ mod main_job;
 mod migrate;
 mod principals;
 mod roles;
+mod second_factor;
 mod signing;
 mod tamper;
 mod tamper_database;

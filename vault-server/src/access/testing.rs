@@ -11,8 +11,8 @@ pub(crate) fn test_tenant() -> TenantId {
     TenantId::parse("demo").unwrap()
 }
 
-/// The default policies, in environment `dev`, and for each role four principals: programs `<role>`, which
-/// holds it at [`test_tenant`], and `<role>@all`, which holds it everywhere; persons `<role>@person` and `<role>@person-all`.
+/// The default policies, in environment `dev`, and for each role two programs: `<role>`, which holds it
+/// at [`test_tenant`], and `<role>@all`, which holds it everywhere.
 pub(crate) fn test_access() -> Access {
     Access::new(test_directory(), test_policies("dev"))
 }
@@ -30,8 +30,6 @@ pub(crate) fn test_directory() -> Directory {
         for (id, kind, scope) in [
             (role.to_string(), "service", &here),
             (format!("{role}@all"), "service", &everywhere),
-            (format!("{role}@person"), "human", &here),
-            (format!("{role}@person-all"), "human", &everywhere),
         ] {
             let path = id.replace('@', "/");
             write!(
@@ -64,14 +62,4 @@ pub(crate) fn test_caller(role: Role) -> Caller {
 /// A caller who holds `role` everywhere.
 pub(crate) fn test_caller_everywhere(role: Role) -> Caller {
     test_access().authenticate(&test_credential(&format!("{role}/all")), Timestamp(1)).unwrap()
-}
-
-/// A person who holds `role` at [`test_tenant`].
-pub(crate) fn test_person(role: Role) -> Caller {
-    test_access().authenticate(&test_credential(&format!("{role}/person")), Timestamp(1)).unwrap()
-}
-
-/// A person who holds `role` everywhere.
-pub(crate) fn test_person_everywhere(role: Role) -> Caller {
-    test_access().authenticate(&test_credential(&format!("{role}/person-all")), Timestamp(1)).unwrap()
 }
