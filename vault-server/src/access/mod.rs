@@ -7,6 +7,7 @@
 //! Credential  --Access::authenticate----------> Caller          for each request
 //! Caller      --Access::tenant----------------> TenantId
 //! Caller, tenant, records --Access::permit----> Permit<Detokenize>, or refusals
+//! Grant, caller --Grant::use_by--> GrantUse --Access::permit_under--> Permit<Detokenize>, for breaking the glass
 //! ```
 //!
 //! * Principals are provisioned ([`Directory`]); a certificate that names none of them is nobody's.
@@ -19,6 +20,7 @@ mod credential;
 mod decisions;
 mod directory;
 mod engine;
+mod grant;
 mod identity;
 #[cfg(test)]
 mod matrix;
@@ -35,6 +37,10 @@ pub use alert::{Alert, AlertKind, Severity};
 pub use credential::{Credential, CredentialError};
 pub use directory::{Directory, DirectoryError, Fault};
 pub use engine::{Access, TenantError, Unauthenticated};
+pub use grant::{
+    Approval, End, Ended, Grant, GrantFault, GrantRefusal, GrantScope, GrantState, GrantUse, Party, Review,
+    ReviewVerdict, Terms,
+};
 pub use identity::InvalidIdentity;
 pub use permit::{OpenAction, Permit};
 pub use policy::{InvalidPolicy, Policies, PolicyError};
