@@ -34,7 +34,7 @@ use crate::kms::{AwsKms, Kms, LocalKms, WrappingKeys};
 use crate::store::embedded::{self, EngineKind, StoreOptions};
 use crate::store::postgres::{self, Password, PostgresOptions, Transport};
 use crate::store::{Leases, Store, StoreError};
-use crate::vault::{JobRules, Limits, Parts, Vault};
+use crate::vault::{GrantRules, JobRules, Limits, Parts, TenantRules, Vault};
 
 /// Messages of one stream that are served at once.
 const STREAM_WINDOW: usize = 4;
@@ -131,6 +131,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
             remember: config.idempotency.remember,
         },
         jobs: job_rules(config),
+        grants: grant_rules(config),
     }));
     let workers = Workers::new(jobs::Parts {
         identity: vault.identity().clone(),
@@ -148,6 +149,8 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let (scheduler, stopping) = (Arc::clone(&vault), context.stopping.clone());
     tokio::spawn(schedule.run(scheduler, Arc::clone(&store), Arc::clone(&clock), stopping));
     let workers = tokio::spawn(workers.run());
+    let leases = Leases::new(Arc::clone(&store), Arc::clone(&clock), InstanceId::random()?);
+    tokio::spawn(jobs::end_grants(Arc::clone(&vault), leases, context.stopping.clone()));
     let observer: Arc<dyn Observer> = Arc::new(ItemCounter(Arc::clone(&context.metrics)));
     let limits = WireLimits {
         message: config.limits.max_message,
@@ -367,7 +370,13 @@ async fn report_health(
     stopping: CancellationToken,
 ) {
     use tonic_health::ServingStatus::{NotServing, Serving};
-    const SERVICES: [&str; 4] = ["", "vault.v1.VaultService", "vault.v1.AuditService", "vault.v1.KeyService"];
+    const SERVICES: [&str; 5] = [
+        "",
+        "vault.v1.VaultService",
+        "vault.v1.AuditService",
+        "vault.v1.KeyService",
+        "vault.v1.BreakGlassService",
+    ];
     for service in SERVICES {
         reporter.set_service_status(service, Serving).await;
     }
@@ -499,4 +508,28 @@ fn millionths(price: f64) -> u64 {
 fn job_options(config: &Config) -> jobs::Options {
     let Config { jobs, keys, .. } = config;
     jobs::Options { poll: jobs.poll, lease: jobs.lease, at_once: jobs.at_once, waiting: keys.destroy_after }
+}
+
+fn grant_rules(config: &Config) -> GrantRules {
+    let section = &config.break_glass;
+    let tenants = section.tenant.iter().map(|tenant| {
+        let rules = TenantRules {
+            approvals: tenant.approvals,
+            max_duration: tenant.max_duration,
+            max_values: tenant.max_values,
+        };
+        (tenant.name.clone(), rules)
+    });
+    GrantRules {
+        approvals: section.approvals,
+        duration: section.duration,
+        max_duration: section.max_duration,
+        wait: section.wait,
+        review_within: section.review_within,
+        values: section.values,
+        max_values: section.max_values,
+        max_open: section.max_open,
+        reason_codes: section.reason_codes.clone(),
+        tenants: tenants.collect(),
+    }
 }

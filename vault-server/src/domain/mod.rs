@@ -7,18 +7,20 @@ pub mod index;
 pub mod job;
 pub mod key;
 pub mod record;
+pub mod second_factor;
 pub mod secret;
 pub mod time;
 
 pub use entity::{Entity, EntityKind, EntityName, EntityPlace, EntityScope, MAX_ENTITY};
 pub use id::{
-    AlertId, ChallengeId, ClassName, GrantId, IdempotencyKey, InstanceId, JobId, KeyId, KeyVersion, LeaseName, PrincipalId, RequestId,
-    TenantId, VaultId,
+    AlertId, ChallengeId, ClassName, GrantId, IdempotencyKey, InstanceId, JobId, KeyId, KeyVersion,
+    LeaseName, PrincipalId, RequestId, TenantId, VaultId,
 };
 pub use index::{BlindIndex, SubjectRef};
 pub use job::{Job, JobBudget, JobKind, JobOrder, JobPlace, JobProgress, JobState};
 pub use key::{KeyPurpose, KeyRecord, KeyState, WrappedKey};
 pub use record::{Body, Record, Sealed};
+pub use second_factor::SecondFactorAction;
 pub use secret::{Masked, Plaintext, SubjectId};
 pub use time::{Clock, SystemClock, Timestamp};
 pub use vault_format::environment::Environment;

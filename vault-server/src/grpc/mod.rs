@@ -1,6 +1,7 @@
 //! Wire to domain and back, and the one match from problems to status. tonic's types stay in here.
 
 mod audit;
+mod break_glass;
 mod keys;
 mod parse;
 mod peer;
@@ -114,11 +115,19 @@ pub fn routes(
             .max_decoding_message_size(limits.message);
     let key_service = v1::key_service_server::KeyServiceServer::new(keys::KeyApi::new(Arc::clone(vault)))
         .max_decoding_message_size(limits.message);
+    let break_glass_service = v1::break_glass_service_server::BreakGlassServiceServer::new(
+        break_glass::BreakGlassApi::new(Arc::clone(vault), Arc::clone(observer)),
+    )
+    .max_decoding_message_size(limits.message)
+    .max_encoding_message_size(limits.message);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(vault_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let routes = Routes::new(vault_service).add_service(audit_service).add_service(key_service);
+    let routes = Routes::new(vault_service)
+        .add_service(audit_service)
+        .add_service(key_service)
+        .add_service(break_glass_service);
     Ok(routes.add_service(health).add_service(reflection))
 }
 

@@ -6,6 +6,7 @@
 
 mod alerts;
 mod audit;
+mod break_glass;
 mod describe;
 mod detokenize;
 mod erase;
@@ -32,6 +33,10 @@ use crate::keyring::Keyring;
 use crate::store::Store;
 
 pub use audit::{AuditQuery, AuditScope};
+pub use break_glass::{
+    Approving, AskedScope, Denying, GrantAsked, GrantDue, GrantRules, Listing, Revealed, Reviewing,
+    TenantRules,
+};
 pub use describe::Described;
 pub use detokenize::Opened;
 pub use erase::{EraseTarget, Erased};
@@ -39,8 +44,8 @@ pub use find::Found;
 pub use jobs::{JobAsked, JobControl, JobRules, Preview, job_draft};
 pub use keys::KnownKey;
 pub use problem::{Problem, Refused};
-pub use second_factor::{GivenFactor, Touch};
 pub use request::{NewValue, Note, ParsedToken};
+pub use second_factor::{GivenFactor, Touch};
 
 /// What a request may ask for at once.
 #[derive(Debug, Clone, Copy)]
@@ -77,11 +82,14 @@ pub struct Parts {
     pub limits: Limits,
     /// What holds for jobs.
     pub jobs: JobRules,
+    /// What holds for grants of break-glass.
+    pub grants: GrantRules,
 }
 
 /// The vault.
 pub struct Vault {
     parts: Parts,
+    grants_known: break_glass::KnownGrants,
 }
 
 /// One request of a known caller.
@@ -103,7 +111,7 @@ impl Context {
 impl Vault {
     /// Puts it together.
     pub fn new(parts: Parts) -> Self {
-        Self { parts }
+        Self { parts, grants_known: break_glass::KnownGrants::default() }
     }
 
     /// Which vault this is.
