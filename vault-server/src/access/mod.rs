@@ -16,10 +16,12 @@
 //! * A [`Permit`] is proof, in the type system, that policy allowed this action on these records for this request.
 
 mod alert;
+mod challenge;
 mod credential;
 mod decisions;
 mod directory;
 mod engine;
+mod enrolled;
 mod grant;
 mod identity;
 #[cfg(test)]
@@ -30,13 +32,18 @@ mod policy;
 mod principal;
 mod question;
 mod role;
+mod security_key;
+mod ssh;
+mod sshsig;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use alert::{Alert, AlertKind, Severity};
+pub use challenge::{Challenge, ChallengeError, Wanted};
 pub use credential::{Credential, CredentialError};
-pub use directory::{Directory, DirectoryError, Fault};
+pub use directory::{Directory, DirectoryError, Fault, ListedKey};
 pub use engine::{Access, TenantError, Unauthenticated};
+pub use enrolled::{EnrolledKey, Revoked};
 pub use grant::{
     Approval, End, Ended, Grant, GrantFault, GrantRefusal, GrantScope, GrantState, GrantUse, Party, Review,
     ReviewVerdict, Terms,
@@ -47,3 +54,5 @@ pub use policy::{InvalidPolicy, Policies, PolicyError};
 pub use principal::{Caller, Principal, PrincipalKind, TenantScope};
 pub use question::{Action, GrantSeen, Question, Reason, Verdict};
 pub use role::{Role, RoleSet};
+pub use security_key::{Fingerprint, InvalidSecurityKey, SecurityKey, SecurityKeyKind};
+pub use sshsig::{Presence, SECOND_FACTOR_NAMESPACE, SignatureError, SshSignature};

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use prost::Message;
-use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status};
 use vault_proto::v1;
 use vault_proto::v1::break_glass_service_server::BreakGlassService;
 
 use crate::access::{Grant, GrantScope, GrantState, ReviewVerdict};
 use crate::audit::AuditAction;
-use crate::domain::{ChallengeId, Environment, GrantId, Timestamp};
+use crate::domain::{Environment, GrantId, Timestamp};
 use crate::vault::{
     Approving, AskedScope, Context, Denying, GivenFactor, GrantAsked, Listing, Problem, Refused, Revealed,
     Reviewing, Vault,
@@ -180,14 +179,7 @@ impl BreakGlassService for BreakGlassApi {
 /// The second factor of a request, which is without it by now.
 fn given(factor: Option<v1::SecondFactor>, rest: &impl Message) -> Result<Option<GivenFactor>, Refused> {
     let Some(factor) = factor else { return Ok(None) };
-    let rule = Problem::Field("the 16 bytes that BeginSecondFactor gave");
-    let challenge = factor.challenge_id.as_ref().try_into();
-    let challenge = challenge.map_err(|_| rule.at("second_factor.challenge_id"))?;
-    Ok(Some(GivenFactor {
-        challenge: ChallengeId::from_bytes(challenge),
-        signature: factor.signature,
-        request_hash: Sha256::digest(rest.encode_to_vec()).into(),
-    }))
+    GivenFactor::parse(&factor.challenge_id, factor.signature, &rest.encode_to_vec()).map(Some)
 }
 
 fn asked(

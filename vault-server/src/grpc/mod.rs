@@ -5,6 +5,7 @@ mod break_glass;
 mod keys;
 mod parse;
 mod peer;
+mod security_keys;
 mod status;
 mod vault;
 
@@ -120,14 +121,16 @@ pub fn routes(
     )
     .max_decoding_message_size(limits.message)
     .max_encoding_message_size(limits.message);
+    let security_key_service = v1::security_key_service_server::SecurityKeyServiceServer::new(
+        security_keys::SecurityKeyApi::new(Arc::clone(vault)),
+    )
+    .max_decoding_message_size(limits.message);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(vault_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    let routes = Routes::new(vault_service)
-        .add_service(audit_service)
-        .add_service(key_service)
-        .add_service(break_glass_service);
+    let routes = Routes::new(vault_service).add_service(audit_service).add_service(key_service);
+    let routes = routes.add_service(security_key_service).add_service(break_glass_service);
     Ok(routes.add_service(health).add_service(reflection))
 }
 

@@ -18,6 +18,7 @@ mod opening;
 mod problem;
 mod request;
 mod second_factor;
+mod security_keys;
 mod tokenize;
 mod warrant;
 
@@ -45,7 +46,8 @@ pub use jobs::{JobAsked, JobControl, JobRules, Preview, job_draft};
 pub use keys::KnownKey;
 pub use problem::{Problem, Refused};
 pub use request::{NewValue, Note, ParsedToken};
-pub use second_factor::{GivenFactor, Touch};
+pub use second_factor::{BegunFactor, GivenFactor, SecondFactorRules, Touch};
+pub use security_keys::{Enrollment, Revocation};
 
 /// What a request may ask for at once.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +86,8 @@ pub struct Parts {
     pub jobs: JobRules,
     /// What holds for grants of break-glass.
     pub grants: GrantRules,
+    /// What holds for second factors.
+    pub second_factor: SecondFactorRules,
 }
 
 /// The vault.
@@ -197,8 +201,11 @@ impl Vault {
         self.parts.access.decide(&cx.caller, tenant, question)
     }
 
-    /// Logs a refusal of a whole request; what comes back is what the caller is told.
+    /// Logs a refusal of a whole request, unless it is on record; what comes back is what the caller is told.
     async fn log_refusal(&self, mut draft: Draft, items: Vec<Item>, refused: Refused) -> Refused {
+        if refused.logged {
+            return refused;
+        }
         draft.decision = Decision::Deny;
         draft.cause = refused.problem.cause();
         match self.parts.log.record(draft, items).await {

@@ -51,10 +51,7 @@ impl Vault {
         if let Err(refusal) = grant.may_approve(&Party::of(&cx.caller), &terms) {
             return Err(self.not_with_grant(draft, Vec::new(), refusal).await);
         }
-        let touch = match self.touched(cx, SecondFactorAction::GrantApprove, factor).await {
-            Ok(touch) => touch,
-            Err(refused) => return Err(self.refused_of(&draft, refused).await),
-        };
+        let touch = self.touched(cx, &draft, SecondFactorAction::GrantApprove, factor).await?;
         draft.details.push(("security_key", touch.key().to_owned()));
         let by = Party::of(&cx.caller).touched(touch.key());
         let touch = touch.into_writes();
@@ -101,10 +98,7 @@ impl Vault {
         if let Err(refusal) = grant.may_deny(&Party::of(&cx.caller)) {
             return Err(self.not_with_grant(draft, Vec::new(), refusal).await);
         }
-        let touch = match self.touched(cx, SecondFactorAction::GrantDeny, factor).await {
-            Ok(touch) => touch,
-            Err(refused) => return Err(self.refused_of(&draft, refused).await),
-        };
+        let touch = self.touched(cx, &draft, SecondFactorAction::GrantDeny, factor).await?;
         draft.details.push(("security_key", touch.key().to_owned()));
         let by = Party::of(&cx.caller).touched(touch.key());
         let touch = touch.into_writes();

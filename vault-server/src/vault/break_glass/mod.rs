@@ -157,11 +157,6 @@ impl Vault {
         Err(self.log_refusal(draft.clone(), Vec::new(), Problem::SecondPerson.whole()).await)
     }
 
-    /// What was refused on the way, on record as this request's.
-    async fn refused_of(&self, draft: &Draft, refused: Refused) -> Refused {
-        if refused.logged { refused } else { self.log_refusal(draft.clone(), Vec::new(), refused).await }
-    }
-
     fn grant_alert(&self, cx: &Context, kind: AlertKind, grant: &Grant) -> Result<Write, Refused> {
         let terms = grant.terms();
         self.alert(cx, kind, &terms.tenant, Some(terms.id), told(grant))

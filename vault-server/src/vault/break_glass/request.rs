@@ -78,11 +78,7 @@ impl Vault {
         }
         // What would be refused anyway is refused before a touch is used up.
         self.desk(&draft, &terms).await?;
-        let touch = self.touched(cx, SecondFactorAction::GrantRequest, factor).await;
-        let touch = match touch {
-            Ok(touch) => touch,
-            Err(refused) => return Err(self.refused_of(&draft, refused).await),
-        };
+        let touch = self.touched(cx, &draft, SecondFactorAction::GrantRequest, factor).await?;
         self.begin_grant(cx, draft, items, terms, touch).await
     }
 
