@@ -16,6 +16,10 @@
 //! * A [`Permit`] is proof, in the type system, that policy allowed this action on these records for this request.
 
 mod alert;
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "the end-to-end tests have it, too")]
+#[path = "../../../tests/src/authenticator.rs"]
+pub(crate) mod authenticator;
 mod challenge;
 mod credential;
 mod decisions;
