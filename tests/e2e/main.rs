@@ -16,6 +16,7 @@ mod logs;
 mod main_job;
 mod migrate;
 mod roles;
+mod second_factor;
 mod tamper;
 mod tamper_database;
 mod wire;

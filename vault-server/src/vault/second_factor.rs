@@ -237,4 +237,4 @@ fn wanted<'a>(cx: &'a Context, action: SecondFactorAction, request_hash: &'a [u8
 
 #[cfg(test)]
 #[path = "second_factor_tests.rs"]
-mod tests;
+pub(super) mod tests;

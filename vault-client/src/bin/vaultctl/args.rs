@@ -7,7 +7,9 @@ use clap::{Args, Parser, Subcommand};
 use vault_client::{Client, ClientBuilder, Purpose};
 
 use crate::failure::Failure;
-use crate::{audit, bulk, completions, describe, detokenize, erase, find, keys, mask, tokenize};
+use crate::{
+    audit, bulk, completions, describe, detokenize, erase, find, keys, mask, security_keys, tokenize,
+};
 
 /// Keeps health data in a phi-vault and gets it back: values in by standard input, tokens out.
 ///
@@ -83,6 +85,9 @@ pub(crate) enum Command {
     /// See, approve and steer jobs on keys.
     #[command(subcommand)]
     Jobs(keys::JobsCommand),
+    /// Enroll, take back and try people's security keys.
+    #[command(subcommand)]
+    SecurityKeys(security_keys::SecurityKeysCommand),
     /// Print a completion script for a shell.
     Completions(completions::CompletionsArgs),
 }

@@ -166,6 +166,7 @@ pub(crate) fn hint(reason: Reason) -> Option<String> {
         Reason::KeyInUse => "have its records sealed anew first: vaultctl keys reencrypt --key KEY",
         Reason::JobUnderWay => "`vaultctl jobs list` names it: let it end, or cancel it",
         Reason::SecondPerson => "another admin has to approve it",
+        Reason::SecondFactor => "an admin has to enroll a security key first: vaultctl security-keys enroll",
         Reason::Deadline => "try again, or give more time: --timeout 60s",
         Reason::LogUnavailable
         | Reason::StoreUnavailable

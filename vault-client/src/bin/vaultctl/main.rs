@@ -14,7 +14,9 @@ mod input;
 mod keys;
 mod mask;
 mod output;
+mod security_keys;
 mod tokenize;
+mod touch;
 mod usage;
 
 use std::process::ExitCode;
@@ -66,6 +68,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Audit(command) => audit::run(&global, command).await,
         Command::Keys(command) => keys::run(&global, command).await,
         Command::Jobs(command) => keys::run_jobs(&global, command).await,
+        Command::SecurityKeys(command) => security_keys::run(&global, command).await,
         Command::Completions(args) => completions::run(&args),
     }
 }
