@@ -205,7 +205,7 @@ fn glass_breaks_for_no_longer_than_an_hour_and_not_without_approval_by_mistake()
     let config = with("approvals = 2\n[[break_glass.tenant]]\nname = \"st-mary\"\napprovals = 0").unwrap();
     assert_eq!((config.break_glass.approvals, config.break_glass.tenant[0].approvals), (2, Some(0)));
     for (options, said) in [
-        ("approvals = 0", "break_glass.approvals: must be 1 to 8"),
+        ("approvals = 0", "break_glass.approvals: must be 1 to 5"),
         ("max_duration = \"61m\"", "break_glass.max_duration: must be"),
         ("max_duration = \"10m\"", "break_glass.duration: must be"),
         ("duration = \"0s\"", "break_glass.duration: must be"),
