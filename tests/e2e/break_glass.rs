@@ -95,7 +95,7 @@ async fn ten_of_ten(home: &Path, addresses: Vec<String>) {
         let mut glass = BreakGlassServiceClient::new(to(client, "oncall").await.channel);
         let reveal = v1::RevealRequest {
             grant_id: grant.id.clone(),
-            tokens: grant.tokens[..1 + 2 * (client % 2)].to_vec(),
+            tokens: grant.tokens[..=2 * (client % 2)].to_vec(),
             ..Default::default()
         };
         tasks.spawn(async move {

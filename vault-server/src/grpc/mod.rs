@@ -60,7 +60,7 @@ pub async fn refused_unread(vault: &Vault, credential: &Credential, path: &str, 
 fn action(path: &str) -> AuditAction {
     match path.rsplit('/').next().unwrap_or_default() {
         "Tokenize" | "TokenizeStream" => AuditAction::Tokenize,
-        "Detokenize" | "DetokenizeStream" => AuditAction::Detokenize,
+        "Detokenize" | "DetokenizeStream" | "Reveal" => AuditAction::Detokenize,
         "Mask" => AuditAction::Mask,
         "Find" => AuditAction::Find,
         "Describe" => AuditAction::Describe,
@@ -85,7 +85,6 @@ fn action(path: &str) -> AuditAction {
         "RequestGrant" => AuditAction::GrantRequest,
         "ApproveGrant" => AuditAction::GrantApprove,
         "DenyGrant" => AuditAction::GrantDeny,
-        "Reveal" => AuditAction::Detokenize,
         "CloseGrant" => AuditAction::GrantEnd,
         "ReviewGrant" => AuditAction::GrantReview,
         "ListGrants" | "GetGrant" => AuditAction::GrantRead,
