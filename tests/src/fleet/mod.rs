@@ -126,6 +126,11 @@ impl Fleet {
         self.instances.is_empty()
     }
 
+    /// Where an instance listens.
+    pub fn address(&self, number: usize) -> String {
+        format!("127.0.0.1:{}", self.instances[number].port)
+    }
+
     /// Where its rows are.
     pub fn place(&self) -> &Place {
         &self.place

@@ -27,10 +27,9 @@ pub(crate) fn test_directory() -> Directory {
     let mut text = String::new();
     for role in Role::ALL {
         let (here, everywhere) = (test_tenant().to_string(), "*".to_owned());
-        for (id, kind, scope) in [
-            (role.to_string(), "service", &here),
-            (format!("{role}@all"), "service", &everywhere),
-        ] {
+        for (id, kind, scope) in
+            [(role.to_string(), "service", &here), (format!("{role}@all"), "service", &everywhere)]
+        {
             let path = id.replace('@', "/");
             write!(
                 text,

@@ -46,5 +46,6 @@ pub use query::{Hit, MOST_READ, MOST_RETURNED, Page, Query, QueryError, query};
 pub use receipt::Receipt;
 pub use recent::Recent;
 pub use signing::{Fixed, SigningError, SigningKeys, SigningSource, VaultSigning};
+pub use text::is_plain;
 
 pub use crate::store::LogId;

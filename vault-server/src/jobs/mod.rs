@@ -12,6 +12,7 @@
 
 mod agreement;
 mod ended;
+mod grants;
 mod mandate;
 mod pace;
 mod rewrap;
@@ -26,6 +27,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub use grants::end_grants;
 pub use schedule::Schedule;
 pub use steps::{CAN_DIE, DIE_AT, Step};
 pub use tally::{JobStats, Tally};

@@ -128,6 +128,7 @@ impl Rig {
                 kms_price: 0,
             },
             second_factor: SecondFactorRules { user_verification },
+            grants: crate::vault::GrantRules::for_tests(),
         });
         Self { vault, store, clock }
     }
