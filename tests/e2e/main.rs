@@ -17,6 +17,7 @@ mod main_job;
 mod migrate;
 mod principals;
 mod roles;
+mod second_factor;
 mod tamper;
 mod tamper_database;
 mod wire;

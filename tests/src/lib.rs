@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
+pub mod authenticator;
 pub mod canary;
 pub mod data;
 pub mod database;
@@ -15,4 +16,5 @@ pub mod postgres;
 pub mod powercut;
 pub mod process;
 pub mod site;
+pub mod ssh_agent;
 pub mod wire;

@@ -48,6 +48,7 @@
 //! * [`bulk`] replaces the PHI of whole files; `vaultctl import` and `export` are made of it.
 //! * [`Client::audit_query`], [`Client::audit_logs`], [`Client::audit_checkpoint`] and [`Client::audit_entries`] read
 //!   the vault's logs.
+//! * [`second_factor`] has people's security keys, and what they sign.
 //! * [`keys`] has what rotators and admins need: versions of keys, and the jobs that work on all that they seal.
 //! * [`principals`] has who may call, for admins.
 //!
@@ -79,6 +80,7 @@ pub mod keys;
 pub mod principals;
 pub mod profile;
 mod retry;
+pub mod second_factor;
 mod token;
 mod transport;
 mod value;

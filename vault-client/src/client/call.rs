@@ -9,6 +9,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use vault_proto::v1::audit_service_client::AuditServiceClient;
 use vault_proto::v1::key_service_client::KeyServiceClient;
+use vault_proto::v1::security_key_service_client::SecurityKeyServiceClient;
 use vault_proto::v1::vault_service_client::VaultServiceClient;
 
 use super::Client;
@@ -105,6 +106,17 @@ impl Client {
     {
         let left = self.limits().timeout;
         self.once(|channel| send(service(channel), within(message, left))).await
+    }
+
+    /// The same of the security keys', which all are safe to repeat.
+    pub(crate) async fn call_security_keys<Q, A, F, Fut>(&self, message: Q, send: F) -> Result<A, Error>
+    where
+        Q: Clone,
+        F: Fn(SecurityKeyServiceClient<Channel>, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        let client = |channel| SecurityKeyServiceClient::new(channel).max_decoding_message_size(MOST_ANSWER);
+        self.repeat(|channel, left| send(client(channel), within(message.clone(), left))).await
     }
 
     /// Opens a stream of the keys', which is as good from any endpoint. It has no deadline as a whole.

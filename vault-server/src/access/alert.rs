@@ -86,6 +86,8 @@ kinds! {
     FirstSeenTenant "first_seen_tenant" Medium;
     /// A security key was enrolled.
     SecurityKeyEnrolled "security_key_enrolled" High;
+    /// A security key signed with a counter that is not above its last: somebody has another one like it.
+    SecurityKeyCloned "security_key_cloned" Critical;
 }
 
 /// An alert.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::access::identity::{self, InvalidIdentity};
-use crate::access::{Principal, PrincipalKind, Role, TenantScope};
+use crate::access::{
+    Fingerprint, InvalidSecurityKey, Principal, PrincipalKind, Role, SecurityKey, TenantScope,
+};
 use crate::domain::{PrincipalId, TenantId, Timestamp};
 
 /// Who may call.
@@ -15,6 +17,18 @@ use crate::domain::{PrincipalId, TenantId, Timestamp};
 pub struct Directory {
     principals: BTreeMap<PrincipalId, Arc<Principal>>,
     by_identity: HashMap<String, Arc<Principal>>,
+    security_keys: HashMap<Fingerprint, ListedKey>,
+}
+
+/// A security key that the principals file lists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedKey {
+    /// Whose it is.
+    pub principal: PrincipalId,
+    /// The key.
+    pub key: SecurityKey,
+    /// What people call it.
+    pub label: String,
 }
 
 /// Why a principals file is not taken, and where.
@@ -64,6 +78,15 @@ pub enum Fault {
     /// Something that needs at least one has none.
     #[error("it is empty")]
     Empty,
+    /// Not a security key.
+    #[error("it is not {0}")]
+    SecurityKey(#[from] InvalidSecurityKey),
+    /// The security key is listed for another principal, or twice.
+    #[error("it is a security key of {0:?}")]
+    SharedSecurityKey(String),
+    /// Programs have no security keys.
+    #[error("only a person has security keys")]
+    NotHuman,
     /// Not a time.
     #[error("it is not a time such as \"2027-01-01T00:00:00Z\" (RFC 3339)")]
     Time,
@@ -76,7 +99,8 @@ impl Directory {
         if file.principal.is_empty() {
             return Err(DirectoryError::NoPrincipals);
         }
-        let mut directory = Self { principals: BTreeMap::new(), by_identity: HashMap::new() };
+        let mut directory =
+            Self { principals: BTreeMap::new(), by_identity: HashMap::new(), security_keys: HashMap::new() };
         for (index, entry) in file.principal.into_iter().enumerate() {
             let id = entry.id.clone();
             directory.add(entry).map_err(|(key, fault)| DirectoryError::Principal {
@@ -91,7 +115,7 @@ impl Directory {
 
     /// Without anybody.
     pub(super) fn nobody() -> Self {
-        Self { principals: BTreeMap::new(), by_identity: HashMap::new() }
+        Self { principals: BTreeMap::new(), by_identity: HashMap::new(), security_keys: HashMap::new() }
     }
 
     /// All principals, by id.
@@ -107,7 +131,11 @@ impl Directory {
     /// With principals that were provisioned in the vault besides. One that has an id or an identity of another's is left
     /// out, and named: the file may have been given it later.
     pub(super) fn with(&self, provisioned: &[Arc<Principal>]) -> (Self, Vec<PrincipalId>) {
-        let mut all = Self { principals: self.principals.clone(), by_identity: self.by_identity.clone() };
+        let mut all = Self {
+            principals: self.principals.clone(),
+            by_identity: self.by_identity.clone(),
+            security_keys: self.security_keys.clone(),
+        };
         let mut clashing = Vec::new();
         for principal in provisioned {
             let clashes = all.principals.contains_key(&principal.id)
@@ -122,6 +150,16 @@ impl Directory {
             all.principals.insert(principal.id.clone(), Arc::clone(principal));
         }
         (all, clashing)
+    }
+
+    /// A security key that the file lists.
+    pub fn security_key(&self, key: &Fingerprint) -> Option<&ListedKey> {
+        self.security_keys.get(key)
+    }
+
+    /// Those that it lists for a principal, in no order.
+    pub fn security_keys_of(&self, principal: &PrincipalId) -> impl Iterator<Item = &ListedKey> {
+        self.security_keys.values().filter(move |listed| listed.principal == *principal)
     }
 
     /// Whose identity it is, in any spelling.
@@ -152,10 +190,27 @@ impl Directory {
             expires,
             revision: None,
         });
+        self.add_security_keys(&principal, &entry.security_keys)?;
         for identity in &principal.identities {
             self.by_identity.insert(identity.clone(), Arc::clone(&principal));
         }
         self.principals.insert(id, principal);
+        Ok(())
+    }
+
+    fn add_security_keys(&mut self, of: &Principal, lines: &[String]) -> Result<(), (String, Fault)> {
+        for (index, line) in lines.iter().enumerate() {
+            let at = |fault| (format!("security_keys[{index}]"), fault);
+            if of.kind != PrincipalKind::Human {
+                return Err(at(Fault::NotHuman));
+            }
+            let (key, label) = SecurityKey::parse_line(line).map_err(|error| at(error.into()))?;
+            let fingerprint = key.fingerprint();
+            let listed = ListedKey { principal: of.id.clone(), key, label };
+            if let Some(other) = self.security_keys.insert(fingerprint, listed) {
+                return Err(at(Fault::SharedSecurityKey(other.principal.to_string())));
+            }
+        }
         Ok(())
     }
 
@@ -220,6 +275,8 @@ struct Entry {
     #[serde(default = "enabled")]
     enabled: bool,
     expires: Option<String>,
+    #[serde(default)]
+    security_keys: Vec<String>,
     roles: BTreeMap<String, Vec<String>>,
 }
 

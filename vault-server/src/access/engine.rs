@@ -10,11 +10,11 @@ use arc_swap::ArcSwap;
 use crate::access::decisions::Decisions;
 use crate::access::question::Asked;
 use crate::access::{
-    Action, Caller, Credential, Directory, GrantSeen, OpenAction, Permit, Policies, Principal, PrincipalKind,
-    Question, TenantScope, Verdict,
+    Action, Caller, Credential, Directory, Fingerprint, GrantSeen, ListedKey, OpenAction, Permit, Policies,
+    Principal, PrincipalKind, Question, TenantScope, Verdict,
 };
 use crate::domain::class::MaskView;
-use crate::domain::{ClassName, Purpose, Record, RequestId, TenantId, Timestamp};
+use crate::domain::{ClassName, PrincipalId, Purpose, Record, RequestId, TenantId, Timestamp};
 
 /// Who may call, and what they may do. Shared by all requests; a reload swaps everything at once.
 pub struct Access {
@@ -150,6 +150,21 @@ impl Access {
             factors: vec!["mtls"],
             source: credential.source,
         })
+    }
+
+    /// A principal by its id.
+    pub fn principal(&self, id: &PrincipalId) -> Option<Arc<Principal>> {
+        self.state.load().directory.by_id(id).cloned()
+    }
+
+    /// A security key that the principals file lists.
+    pub fn listed_key(&self, key: &Fingerprint) -> Option<ListedKey> {
+        self.state.load().directory.security_key(key).cloned()
+    }
+
+    /// Those that it lists for a principal.
+    pub fn listed_keys_of(&self, principal: &PrincipalId) -> Vec<ListedKey> {
+        self.state.load().directory.security_keys_of(principal).cloned().collect()
     }
 
     /// Which tenant is meant: the one asked for, if the caller has a role there; for `""` the only one it serves.

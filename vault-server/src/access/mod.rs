@@ -15,10 +15,16 @@
 //! * A [`Permit`] is proof, in the type system, that policy allowed this action on these records for this request.
 
 mod alert;
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "the end-to-end tests have it, too")]
+#[path = "../../../tests/src/authenticator.rs"]
+pub(crate) mod authenticator;
+mod challenge;
 mod credential;
 mod decisions;
 mod directory;
 mod engine;
+mod enrolled;
 mod follow;
 mod identity;
 mod matrix;
@@ -29,13 +35,18 @@ mod principal;
 mod provisioned;
 mod question;
 mod role;
+mod security_key;
+mod ssh;
+mod sshsig;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use alert::{Alert, AlertKind, Severity};
+pub use challenge::{Challenge, ChallengeError, Wanted};
 pub use credential::{Credential, CredentialError};
-pub use directory::{Directory, DirectoryError, Fault};
+pub use directory::{Directory, DirectoryError, Fault, ListedKey};
 pub use engine::{Access, TenantError, Unauthenticated};
+pub use enrolled::{EnrolledKey, Revoked};
 pub use follow::Provisioning;
 pub use identity::{InvalidIdentity, canonical as canonical_identity};
 pub use matrix::matrix;
@@ -45,3 +56,5 @@ pub use principal::{Caller, Principal, PrincipalKind, TenantScope};
 pub use provisioned::{CorruptPrincipal, generation_place, next_generation, read_principal, write_principal};
 pub use question::{Action, GrantSeen, Question, Reason, Verdict};
 pub use role::{Role, RoleSet};
+pub use security_key::{Fingerprint, InvalidSecurityKey, SecurityKey, SecurityKeyKind};
+pub use sshsig::{Presence, SECOND_FACTOR_NAMESPACE, SignatureError, SshSignature};

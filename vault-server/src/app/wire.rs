@@ -34,7 +34,7 @@ use crate::kms::{AwsKms, Kms, LocalKms, WrappingKeys};
 use crate::store::embedded::{self, EngineKind, StoreOptions};
 use crate::store::postgres::{self, Password, PostgresOptions, Transport};
 use crate::store::{Leases, Store, StoreError};
-use crate::vault::{JobRules, Limits, Parts, Vault};
+use crate::vault::{JobRules, Limits, Parts, SecondFactorRules, Vault};
 
 /// Messages of one stream that are served at once.
 const STREAM_WINDOW: usize = 4;
@@ -135,6 +135,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
             remember: config.idempotency.remember,
         },
         jobs: job_rules(config),
+        second_factor: SecondFactorRules { user_verification: config.second_factor.user_verification },
     }));
     let workers = Workers::new(jobs::Parts {
         identity: vault.identity().clone(),
@@ -163,6 +164,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let routes = grpc::routes(&vault, &observer, limits, health).context("the reflection service")?;
     tokio::spawn(report_health(reporter, Arc::clone(&keyring), context.stopping.clone()));
     tokio::spawn(forget(Arc::clone(&store), Arc::clone(&clock), context.stopping.clone()));
+    tokio::spawn(sweep_challenges(Arc::clone(&vault), context.stopping.clone()));
     tokio::spawn(watch_log(Arc::clone(&log), Arc::clone(&store), context.clone()));
     tokio::spawn(adopter.run(context.stopping.clone()));
     Ok(Wired {
@@ -383,6 +385,7 @@ async fn report_health(
         "vault.v1.KeyService",
         "vault.v1.PrincipalService",
         "vault.v1.PolicyService",
+        "vault.v1.SecurityKeyService",
     ];
     for &service in SERVICES {
         reporter.set_service_status(service, Serving).await;
@@ -410,6 +413,18 @@ async fn forget(store: Arc<dyn Store>, clock: Arc<dyn Clock>, stopping: Cancella
             () = tokio::time::sleep(FORGET_EVERY) => {}
         }
         while let Ok(FORGET_AT_ONCE) = store.forget(clock.now(), FORGET_AT_ONCE).await {}
+    }
+}
+
+async fn sweep_challenges(vault: Arc<Vault>, stopping: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(FORGET_EVERY) => {}
+        }
+        if let Err(refused) = vault.sweep_challenges().await {
+            tracing::warn!(cause = refused.problem.cause(), "stale challenges were not swept away");
+        }
     }
 }
 

@@ -7,6 +7,7 @@ pub mod index;
 pub mod job;
 pub mod key;
 pub mod record;
+pub mod second_factor;
 pub mod secret;
 pub mod time;
 
@@ -19,6 +20,7 @@ pub use index::{BlindIndex, SubjectRef};
 pub use job::{Job, JobBudget, JobKind, JobOrder, JobPlace, JobProgress, JobState};
 pub use key::{KeyPurpose, KeyRecord, KeyState, WrappedKey};
 pub use record::{Body, Record, Sealed};
+pub use second_factor::SecondFactorAction;
 pub use secret::{Masked, Plaintext, SubjectId};
 pub use time::{Clock, SystemClock, Timestamp};
 pub use vault_format::environment::Environment;

@@ -19,6 +19,7 @@ mod principals;
 mod problem;
 mod request;
 mod second_factor;
+mod security_keys;
 mod tokenize;
 mod warrant;
 
@@ -46,7 +47,8 @@ pub use policy::{AccessAsked, Checked, Explained};
 pub use principals::{KnownPrincipal, PrincipalAsked};
 pub use problem::{Problem, Refused};
 pub use request::{NewValue, Note, ParsedToken};
-pub use second_factor::{GivenFactor, Touch};
+pub use second_factor::{BegunFactor, GivenFactor, SecondFactorRules, Touch};
+pub use security_keys::{Enrollment, Revocation};
 
 /// What a request may ask for at once.
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +87,8 @@ pub struct Parts {
     pub limits: Limits,
     /// What holds for jobs.
     pub jobs: JobRules,
+    /// What holds for second factors.
+    pub second_factor: SecondFactorRules,
 }
 
 /// The vault.
@@ -201,8 +205,11 @@ impl Vault {
         self.parts.access.decide(&cx.caller, tenant, question)
     }
 
-    /// Logs a refusal of a whole request; what comes back is what the caller is told.
+    /// Logs a refusal of a whole request, unless it is on record; what comes back is what the caller is told.
     async fn log_refusal(&self, mut draft: Draft, items: Vec<Item>, refused: Refused) -> Refused {
+        if refused.logged {
+            return refused;
+        }
         draft.decision = Decision::Deny;
         draft.cause = refused.problem.cause();
         match self.parts.log.record(draft, items).await {

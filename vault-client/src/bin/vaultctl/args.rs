@@ -7,7 +7,10 @@ use clap::{Args, Parser, Subcommand};
 use vault_client::{Client, ClientBuilder, Purpose};
 
 use crate::failure::Failure;
-use crate::{audit, bulk, completions, describe, detokenize, erase, find, keys, mask, principals, tokenize};
+use crate::{
+    audit, bulk, completions, describe, detokenize, erase, find, keys, mask, principals, security_keys,
+    tokenize,
+};
 
 /// Keeps health data in a phi-vault and gets it back: values in by standard input, tokens out.
 ///
@@ -88,6 +91,9 @@ pub(crate) enum Command {
     Principals(principals::PrincipalsCommand),
     /// Show who the identity is, as the vault sees it.
     Whoami,
+    /// Enroll, take back and try people's security keys.
+    #[command(subcommand)]
+    SecurityKeys(security_keys::SecurityKeysCommand),
     /// Print a completion script for a shell.
     Completions(completions::CompletionsArgs),
 }

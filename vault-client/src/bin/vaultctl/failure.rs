@@ -169,6 +169,7 @@ pub(crate) fn hint(reason: Reason) -> Option<String> {
         Reason::ChangedMeanwhile => "look at it again, and say what shall become of it then",
         Reason::Configured => "edit the vault's principals file",
         Reason::LimitReached => "come again later, or have the limit raised",
+        Reason::SecondFactor => "an admin has to enroll a security key first: vaultctl security-keys enroll",
         Reason::Deadline => "try again, or give more time: --timeout 60s",
         Reason::LogUnavailable
         | Reason::StoreUnavailable

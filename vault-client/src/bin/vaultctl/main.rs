@@ -15,7 +15,9 @@ mod keys;
 mod mask;
 mod output;
 mod principals;
+mod security_keys;
 mod tokenize;
+mod touch;
 mod usage;
 
 use std::process::ExitCode;
@@ -69,6 +71,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Jobs(command) => keys::run_jobs(&global, command).await,
         Command::Principals(command) => principals::run(&global, command).await,
         Command::Whoami => principals::who_am_i(&global).await,
+        Command::SecurityKeys(command) => security_keys::run(&global, command).await,
         Command::Completions(args) => completions::run(&args),
     }
 }

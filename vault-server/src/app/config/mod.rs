@@ -4,6 +4,7 @@
 
 mod error;
 mod postgres;
+mod second_factor;
 mod sections;
 mod units;
 
@@ -17,6 +18,7 @@ use serde::Deserialize;
 
 pub use error::ConfigError;
 pub use postgres::{Postgres, PostgresTls, address, is_instance, is_loopback};
+pub use second_factor::SecondFactor;
 pub use sections::{
     Access, Audit, Cache, Classes, Engine, Idempotency, Jobs, Keys, Kms, KmsKey, KmsKind, Limits, Listen,
     Log, LogFormat, LogLevel, Metrics, Store, Tls, Vault,
@@ -56,6 +58,9 @@ pub struct Config {
     /// Who may do what.
     #[serde(default)]
     pub access: Access,
+    /// Security keys.
+    #[serde(default)]
+    pub second_factor: SecondFactor,
     /// Data classes.
     #[serde(default)]
     pub classes: Classes,

@@ -1,0 +1,126 @@
+//! `vaultctl security-keys`
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use vault_client::keys::Note;
+use vault_client::second_factor::{SecondFactorAction, SecurityKey};
+
+use crate::args::Global;
+use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::touch::{TouchArgs, second_factor};
+
+/// A `.pub` file has one line; this is far more.
+const MOST: u64 = 16 << 10;
+
+/// Enroll and take back people's security keys, and try one's own.
+#[derive(Subcommand)]
+pub(crate) enum SecurityKeysCommand {
+    /// Enroll a security key for another person.
+    Enroll(EnrollArgs),
+    /// Take a security key back, for good: another person's, or your own.
+    Revoke(RevokeArgs),
+    /// Touch your own security key, to see that it is there before you need it. Nothing comes of it.
+    Try(TryArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct EnrollArgs {
+    /// Whose: the principal's id.
+    principal: String,
+
+    /// The `.pub` file that `ssh-keygen -t ed25519-sk` wrote; `-` is standard input. Its comment becomes the label.
+    file: PathBuf,
+
+    #[command(flatten)]
+    note: NoteArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct RevokeArgs {
+    /// Whose: the principal's id.
+    principal: String,
+
+    /// Which: `SHA256:...`, as `ssh-keygen -l` prints it.
+    fingerprint: String,
+
+    #[command(flatten)]
+    note: NoteArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct TryArgs {
+    #[command(flatten)]
+    touch: TouchArgs,
+}
+
+/// For the log.
+#[derive(Args)]
+struct NoteArgs {
+    /// Free text for the log, at most 512 characters. Put no PHI into it.
+    #[arg(long, default_value = "")]
+    reason: String,
+
+    /// A ticket or case number for the log.
+    #[arg(long, default_value = "")]
+    ticket: String,
+}
+
+impl From<NoteArgs> for Note {
+    fn from(NoteArgs { reason, ticket }: NoteArgs) -> Self {
+        Self { reason, ticket }
+    }
+}
+
+pub(crate) async fn run(global: &Global, command: SecurityKeysCommand) -> Result<Exit, Failure> {
+    let client = global.connect()?;
+    match command {
+        SecurityKeysCommand::Enroll(args) => {
+            let line = read(&args.file)?;
+            let key = client.enroll_security_key(&args.principal, &line, &args.note.into()).await?;
+            show(global.json, &key)?;
+        }
+        SecurityKeysCommand::Revoke(args) => {
+            client.revoke_security_key(&args.principal, &args.fingerprint, &args.note.into()).await?;
+        }
+        SecurityKeysCommand::Try(args) => {
+            // Bound to no request that there could be.
+            let mut no_request = [0; 32];
+            getrandom::fill(&mut no_request).map_err(|error| Failure::wrong_use(error.to_string()))?;
+            let action = SecondFactorAction::GrantDeny;
+            let (challenge, factor) = second_factor(&client, &args.touch, action, no_request).await?;
+            if global.json {
+                output::json(&json!({ "text": challenge.text(), "signature": factor.signature() }))?;
+            } else {
+                output::line("the security key was touched")?;
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    let mut line = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().take(MOST).read_to_string(&mut line)?;
+    } else {
+        let file_is = |error| Failure::wrong_use(format!("{}: {error}", file.display()));
+        std::fs::File::open(file).map_err(file_is)?.take(MOST).read_to_string(&mut line).map_err(file_is)?;
+    }
+    Ok(line)
+}
+
+fn show(as_json: bool, key: &SecurityKey) -> std::io::Result<()> {
+    let SecurityKey { fingerprint, kind, label, enrolled_by, .. } = key;
+    if as_json {
+        let enrolled = key.enrolled.map(crate::describe::time);
+        return output::json(&json!({
+            "fingerprint": fingerprint, "kind": kind, "label": label, "enrolled": enrolled, "enrolled_by": enrolled_by,
+        }));
+    }
+    let row = [fingerprint, kind, label].map(String::clone).to_vec();
+    output::table(&["FINGERPRINT", "KIND", "LABEL"], [row])
+}

@@ -1,0 +1,160 @@
+//! `vault.v1.SecurityKeyService`.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+use vault_proto::v1;
+use vault_proto::v1::security_key_service_server::SecurityKeyService;
+
+use crate::access::{EnrolledKey, Fingerprint, SecurityKey};
+use crate::audit::AuditAction;
+use crate::domain::{PrincipalId, SecondFactorAction};
+use crate::vault::{Context, Enrollment, Note, Problem, Refused, Revocation, Vault};
+
+use super::peer;
+use super::status::status;
+
+pub(super) struct SecurityKeyApi {
+    vault: Arc<Vault>,
+}
+
+impl SecurityKeyApi {
+    pub(super) fn new(vault: Arc<Vault>) -> Self {
+        Self { vault }
+    }
+
+    async fn serve<Q, A>(
+        &self,
+        action: AuditAction,
+        request: Request<Q>,
+        serve: impl AsyncFnOnce(&Vault, &Context, Q) -> Result<A, Refused>,
+    ) -> Result<Response<A>, Status> {
+        let credential = peer::credential(request.extensions())?;
+        let answer = match self.vault.enter(&credential, action).await {
+            Ok(cx) => match serve(&self.vault, &cx, request.into_inner()).await {
+                Ok(answer) => Ok(answer),
+                Err(refused) => Err(self.vault.refuse(&cx, action, refused).await),
+            },
+            Err(refused) => Err(refused),
+        };
+        answer.map(Response::new).map_err(|refused| status(&refused))
+    }
+}
+
+#[tonic::async_trait]
+impl SecurityKeyService for SecurityKeyApi {
+    async fn enroll_security_key(
+        &self,
+        request: Request<v1::EnrollSecurityKeyRequest>,
+    ) -> Result<Response<v1::EnrollSecurityKeyResponse>, Status> {
+        self.serve(AuditAction::SecurityKeyChange, request, async |vault, cx, request| {
+            let v1::EnrollSecurityKeyRequest { tenant, id, public_key, reason, ticket } = request;
+            let known =
+                vault.enroll_security_key(cx, &tenant, enrollment(&id, &public_key, reason, ticket)).await?;
+            Ok(v1::EnrollSecurityKeyResponse { key: Some(wire_key(&known)) })
+        })
+        .await
+    }
+
+    async fn revoke_security_key(
+        &self,
+        request: Request<v1::RevokeSecurityKeyRequest>,
+    ) -> Result<Response<v1::RevokeSecurityKeyResponse>, Status> {
+        self.serve(AuditAction::SecurityKeyChange, request, async |vault, cx, request| {
+            let v1::RevokeSecurityKeyRequest { tenant, id, fingerprint, reason, ticket } = request;
+            vault.revoke_security_key(cx, &tenant, revocation(&id, &fingerprint, reason, ticket)).await?;
+            Ok(v1::RevokeSecurityKeyResponse {})
+        })
+        .await
+    }
+
+    async fn begin_second_factor(
+        &self,
+        request: Request<v1::BeginSecondFactorRequest>,
+    ) -> Result<Response<v1::BeginSecondFactorResponse>, Status> {
+        self.serve(AuditAction::SecondFactorBegin, request, async |vault, cx, request| {
+            let begun = vault.begin_second_factor(cx, asked(request.action, &request.request_hash)).await?;
+            Ok(v1::BeginSecondFactorResponse {
+                challenge_id: begun.challenge.as_bytes().to_vec().into(),
+                text: begun.text,
+                namespace: begun.namespace.to_owned(),
+                expires_us: begun.expires.0,
+                public_keys: begun.public_keys,
+            })
+        })
+        .await
+    }
+}
+
+fn principal(id: &str) -> Result<PrincipalId, Refused> {
+    let rule = Problem::Field("a principal's id: 1 to 128 characters of a-z, 0-9 and '-._@/'");
+    PrincipalId::parse(id).map_err(|_| rule.at("id"))
+}
+
+fn enrollment(id: &str, line: &str, reason: String, ticket: String) -> Result<Enrollment, Refused> {
+    let principal = principal(id)?;
+    let (key, label) =
+        SecurityKey::parse_line(line).map_err(|error| Problem::Field(error.rule()).at("public_key"))?;
+    Ok(Enrollment { principal, key, label, note: Note::parse(reason, ticket)? })
+}
+
+fn revocation(id: &str, fingerprint: &str, reason: String, ticket: String) -> Result<Revocation, Refused> {
+    let rule = Problem::Field("SHA256: and 43 characters, as `ssh-keygen -l` prints it");
+    let principal = principal(id)?;
+    let key = Fingerprint::parse(fingerprint).ok_or_else(|| rule.at("fingerprint"))?;
+    Ok(Revocation { principal, key, note: Note::parse(reason, ticket)? })
+}
+
+fn asked(action: i32, request_hash: &[u8]) -> Result<(SecondFactorAction, [u8; 32]), Refused> {
+    let action = match v1::SecondFactorAction::try_from(action) {
+        Ok(v1::SecondFactorAction::GrantRequest) => SecondFactorAction::GrantRequest,
+        Ok(v1::SecondFactorAction::GrantApprove) => SecondFactorAction::GrantApprove,
+        Ok(v1::SecondFactorAction::GrantDeny) => SecondFactorAction::GrantDeny,
+        Ok(v1::SecondFactorAction::Unspecified) | Err(_) => {
+            return Err(Problem::Field("one of the actions").at("action"));
+        }
+    };
+    let hash = request_hash.try_into();
+    Ok((action, hash.map_err(|_| Problem::Field("32 bytes").at("request_hash"))?))
+}
+
+fn wire_key(known: &EnrolledKey) -> v1::SecurityKey {
+    v1::SecurityKey {
+        fingerprint: known.key.fingerprint().to_string(),
+        kind: known.key.kind().as_str().to_owned(),
+        label: known.label.clone(),
+        enrolled_us: known.enrolled.0,
+        enrolled_by: known.enrolled_by.as_ref().map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused<T>(parsed: Result<T, Refused>) -> String {
+        let refused = parsed.map(|_| ()).unwrap_err();
+        assert!(matches!(refused.problem, Problem::Field(_)));
+        refused.field
+    }
+
+    #[test]
+    fn what_is_asked_is_parsed_or_refused_with_its_field() {
+        assert_eq!(asked(1, &[7; 32]).unwrap(), (SecondFactorAction::GrantRequest, [7; 32]));
+        assert_eq!(asked(2, &[7; 32]).unwrap().0, SecondFactorAction::GrantApprove);
+        assert_eq!(asked(3, &[7; 32]).unwrap().0, SecondFactorAction::GrantDeny);
+        for bad in [-1, 0, 4] {
+            assert_eq!(refused(asked(bad, &[7; 32])), "action");
+        }
+        for bad in [&[][..], &[7; 31], &[7; 33]] {
+            assert_eq!(refused(asked(1, bad)), "request_hash");
+        }
+        let note = || (String::new(), String::new());
+        let enroll = |id: &str, line: &str| enrollment(id, line, note().0, note().1);
+        assert_eq!(refused(enroll("Ada", "")), "id");
+        assert_eq!(refused(enroll("ada", "ssh-ed25519 AAAA")), "public_key");
+        let revoke = |id: &str, key: &str| revocation(id, key, note().0, note().1);
+        assert_eq!(refused(revoke("", "")), "id");
+        assert_eq!(refused(revoke("ada", "SHA256:AAAA")), "fingerprint");
+    }
+}

@@ -1,0 +1,262 @@
+//! Security keys: enrolled for people by other people, taken back by those or by their owners.
+
+use std::sync::Arc;
+
+use crate::access::{
+    Action, AlertKind, EnrolledKey, Fingerprint, ListedKey, Principal, PrincipalKind, Revoked, SecurityKey,
+    TenantScope,
+};
+use crate::audit::{AuditAction, LogError};
+use crate::domain::{EntityKind, EntityScope, PrincipalId, TenantId, Timestamp};
+use crate::store::Write;
+
+use super::{Context, Note, Problem, Refused, Vault, whole};
+
+/// A security key that is to be enrolled.
+pub struct Enrollment {
+    /// Whose.
+    pub principal: PrincipalId,
+    /// The key.
+    pub key: SecurityKey,
+    /// What people call it.
+    pub label: String,
+    /// What the caller says about it.
+    pub note: Note,
+}
+
+/// A security key that is to be taken back.
+pub struct Revocation {
+    /// Whose.
+    pub principal: PrincipalId,
+    /// Which.
+    pub key: Fingerprint,
+    /// What the caller says about it.
+    pub note: Note,
+}
+
+/// What is known of a key.
+pub(super) struct KeyRow {
+    /// The key, if it is somebody's, or was until it was taken back. One that the file does not list any more is nobody's.
+    pub(super) known: Option<EnrolledKey>,
+    /// The revision of its row, if it has one.
+    pub(super) before: Option<u64>,
+    /// The counter of its newest signature, whosever it was.
+    counter: u32,
+}
+
+/// How often a change is tried against others who change the same key.
+const ATTEMPTS: usize = 8;
+/// Rows that are read with one look.
+const PAGE: usize = 512;
+/// Security keys of a principal that are in force.
+const MOST_KEYS: usize = 16;
+
+impl Vault {
+    /// Enrolls a security key. The same key for the same person again is answered as it is.
+    pub async fn enroll_security_key(
+        &self,
+        cx: &Context,
+        tenant: &str,
+        asked: Result<Enrollment, Refused>,
+    ) -> Result<EnrolledKey, Refused> {
+        let (tenant, mut draft, asked) =
+            self.asked(cx, AuditAction::SecurityKeyChange, Action::PrincipalChange, tenant, asked).await?;
+        let Enrollment { principal, key, label, note } = asked;
+        note.into_draft(&mut draft);
+        let fingerprint = key.fingerprint();
+        draft.details.extend(details("enroll", &principal, &fingerprint));
+        if let Err(refused) = self.may_enroll(cx, &tenant, &principal, &fingerprint).await? {
+            return Err(self.log_refusal(draft, Vec::new(), refused).await);
+        }
+        for _ in 0..ATTEMPTS {
+            let KeyRow { known, before, counter } = self.key_row(&fingerprint).await?;
+            match known {
+                Some(known) if known.principal == principal && known.revoked.is_none() => {
+                    draft.details.push(("enrolled", "false".to_owned()));
+                    self.parts.log.record(draft, Vec::new()).await?;
+                    return Ok(known);
+                }
+                // Another's; or one that was taken back, which stays so.
+                Some(_) => {
+                    let refused = Problem::Taken.at("public_key");
+                    return Err(self.log_refusal(draft, Vec::new(), refused).await);
+                }
+                None => {}
+            }
+            let enrolled = EnrolledKey {
+                principal: principal.clone(),
+                key: key.clone(),
+                label: label.clone(),
+                enrolled: self.parts.clock.now(),
+                enrolled_by: Some(cx.caller.principal.id.clone()),
+                revoked: None,
+                counter,
+            };
+            let row = enrolled.entity(before).ok_or_else(|| Problem::Internal.whole())?;
+            let about = vec![("principal", principal.to_string()), ("security_key", fingerprint.to_string())];
+            let alert = self.alert(cx, AlertKind::SecurityKeyEnrolled, &tenant, None, about)?;
+            match self.parts.log.commit(draft.clone(), Vec::new(), vec![Write::PutEntity(row), alert]).await {
+                Ok(_) => return Ok(enrolled),
+                Err(LogError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Problem::Overloaded.whole())
+    }
+
+    /// Takes a security key back; for good. Also one of the configuration's file: what was lost can't wait for a file.
+    pub async fn revoke_security_key(
+        &self,
+        cx: &Context,
+        tenant: &str,
+        asked: Result<Revocation, Refused>,
+    ) -> Result<(), Refused> {
+        let action = AuditAction::SecurityKeyChange;
+        let own = asked.as_ref().is_ok_and(|asked| asked.principal == cx.caller.principal.id);
+        let (tenant, mut draft, asked) = if own {
+            let tenant = self.tenant(cx, action, tenant).await?;
+            let draft = cx.draft(action, &tenant);
+            (tenant, draft, asked?)
+        } else {
+            self.asked(cx, action, Action::PrincipalChange, tenant, asked).await?
+        };
+        let Revocation { principal, key: fingerprint, note } = asked;
+        note.into_draft(&mut draft);
+        draft.details.extend(details("revoke", &principal, &fingerprint));
+        if !own && let Err(refused) = self.answers_for(cx, &tenant, &principal) {
+            return Err(self.log_refusal(draft, Vec::new(), refused).await);
+        }
+        for _ in 0..ATTEMPTS {
+            let KeyRow { known, before, .. } = self.key_row(&fingerprint).await?;
+            let Some(known) = known.filter(|known| known.principal == principal) else {
+                let refused = Problem::NotFound.at("fingerprint");
+                return Err(self.log_refusal(draft, Vec::new(), refused).await);
+            };
+            let mut writes = Vec::new();
+            if known.revoked.is_none() {
+                let (by, at) = (cx.caller.principal.id.clone(), self.parts.clock.now());
+                let revoked = EnrolledKey { revoked: Some(Revoked { by, at }), ..known };
+                let row = revoked.entity(before).ok_or_else(|| Problem::Internal.whole())?;
+                writes.push(Write::PutEntity(row));
+            }
+            match self.parts.log.commit(draft.clone(), Vec::new(), writes).await {
+                Ok(_) => return Ok(()),
+                Err(LogError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(Problem::Overloaded.whole())
+    }
+
+    /// What is known of a key: from its row, or from the configuration's file.
+    pub(super) async fn key_row(&self, fingerprint: &Fingerprint) -> Result<KeyRow, Refused> {
+        let place = EnrolledKey::place(fingerprint).ok_or_else(|| Problem::Internal.whole())?;
+        let row = self.parts.store.entity(&place).await?;
+        let listed = self.parts.access.listed_key(fingerprint);
+        let Some(row) = row else {
+            let known = listed.map(|listed| of_file(listed, self.parts.clock.now()));
+            return Ok(KeyRow { known, before: None, counter: 0 });
+        };
+        let known = EnrolledKey::open(&row).ok_or_else(|| Problem::RecordCorrupt.whole())?;
+        let holds = known.revoked.is_some() || stands(&known, listed.as_ref());
+        let counter = known.counter;
+        Ok(KeyRow { known: holds.then_some(known), before: Some(row.revision), counter })
+    }
+
+    /// A principal's keys that are in force, by fingerprint.
+    pub(super) async fn security_keys_of(
+        &self,
+        principal: &PrincipalId,
+    ) -> Result<Vec<EnrolledKey>, Refused> {
+        let mut listed = self.parts.access.listed_keys_of(principal);
+        let of = EntityScope::Tenant(EntityKind::SecurityKey, None);
+        let (mut keys, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.parts.store.entities(&of, after.as_ref(), PAGE).await?;
+            for row in &page {
+                let known = EnrolledKey::open(row).ok_or_else(|| Problem::RecordCorrupt.whole())?;
+                let at = listed.iter().position(|listed| listed.key == known.key);
+                let listed = at.map(|at| listed.swap_remove(at));
+                let good = known.revoked.is_none() && stands(&known, listed.as_ref());
+                if known.principal == *principal && good {
+                    keys.push(known);
+                }
+            }
+            after = page.last().map(|row| row.place.clone());
+            if page.len() < PAGE {
+                break;
+            }
+        }
+        let now = self.parts.clock.now();
+        keys.extend(listed.into_iter().map(|listed| of_file(listed, now)));
+        keys.sort_by_key(|known| known.key.fingerprint());
+        Ok(keys)
+    }
+
+    /// Whether the caller may enroll this key for this person.
+    async fn may_enroll(
+        &self,
+        cx: &Context,
+        tenant: &TenantId,
+        principal: &PrincipalId,
+        key: &Fingerprint,
+    ) -> Result<Result<(), Refused>, Refused> {
+        let of = match self.answers_for(cx, tenant, principal) {
+            Ok(of) => of,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        // A second factor that one gives oneself, or that a program gives, is none.
+        if *principal == cx.caller.principal.id || cx.caller.principal.kind != PrincipalKind::Human {
+            return Ok(Err(Problem::SecondPerson.whole()));
+        }
+        if of.kind != PrincipalKind::Human {
+            return Ok(Err(Problem::Field("a person: programs have no security keys").at("id")));
+        }
+        let keys = self.security_keys_of(principal).await?;
+        if keys.len() >= MOST_KEYS && keys.iter().all(|known| known.key.fingerprint() != *key) {
+            let full = Problem::Field("a person with fewer than 16 security keys: revoke one first");
+            return Ok(Err(full.at("id")));
+        }
+        Ok(Ok(()))
+    }
+
+    /// A principal that the caller may change as a whole: it has a role at this tenant, and the caller may change
+    /// principals wherever it has one.
+    fn answers_for(
+        &self,
+        cx: &Context,
+        tenant: &TenantId,
+        principal: &PrincipalId,
+    ) -> Result<Arc<Principal>, Refused> {
+        let place = TenantScope::One(tenant.clone());
+        let of = self.parts.access.principal(principal).filter(|of| !of.roles_at(&place).is_empty());
+        let of = of.ok_or_else(|| Problem::NotFound.at("id"))?;
+        let may = |scope: &TenantScope| match scope {
+            TenantScope::One(tenant) => self.decide(cx, tenant, whole(Action::PrincipalChange, None)).allowed,
+            TenantScope::All => {
+                self.parts.access.decide_for_vault(&cx.caller, Action::PrincipalChange).allowed
+            }
+        };
+        if of.roles.keys().all(may) { Ok(of) } else { Err(Problem::ActionNotAllowed.whole()) }
+    }
+}
+
+/// Whether a key's row is as good as it says: one that came with the file is good while the file lists it for the same
+/// person.
+fn stands(known: &EnrolledKey, listed: Option<&ListedKey>) -> bool {
+    known.enrolled_by.is_some() || listed.is_some_and(|listed| listed.principal == known.principal)
+}
+
+/// A key of the file that has no row yet.
+fn of_file(listed: ListedKey, now: Timestamp) -> EnrolledKey {
+    let ListedKey { principal, key, label } = listed;
+    EnrolledKey { principal, key, label, enrolled: now, enrolled_by: None, revoked: None, counter: 0 }
+}
+
+fn details(change: &'static str, principal: &PrincipalId, key: &Fingerprint) -> [(&'static str, String); 3] {
+    [("change", change.to_owned()), ("principal", principal.to_string()), ("security_key", key.to_string())]
+}
+
+#[cfg(test)]
+#[path = "security_keys_tests.rs"]
+mod tests;
