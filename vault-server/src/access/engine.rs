@@ -10,9 +10,10 @@ use arc_swap::ArcSwap;
 use crate::access::decisions::Decisions;
 use crate::access::question::Asked;
 use crate::access::{
-    Action, Caller, Credential, Directory, Fingerprint, GrantSeen, ListedKey, OpenAction, Permit, Policies,
-    Principal, PrincipalKind, Question, TenantScope, Verdict,
+    Action, Caller, Credential, Directory, Fingerprint, GrantSeen, GrantUse, ListedKey, OpenAction, Permit,
+    Policies, Principal, PrincipalKind, Question, TenantScope, Verdict,
 };
+use crate::crypto::Detokenize;
 use crate::domain::class::MaskView;
 use crate::domain::{ClassName, PrincipalId, Purpose, Record, RequestId, TenantId, Timestamp};
 
@@ -240,12 +241,25 @@ impl Access {
         self.sort_out(caller, request, tenant, (purpose, None), records)
     }
 
+    /// As [`Access::permit`], for values under a grant of break-glass. What the grant is not about is never allowed.
+    pub fn permit_under(
+        &self,
+        caller: &Caller,
+        request: RequestId,
+        tenant: &TenantId,
+        using: &GrantUse,
+        records: Vec<Record>,
+    ) -> (Permit<Detokenize>, Vec<Verdict>) {
+        let asked = (Some(Purpose::BreakTheGlass), Some(using));
+        self.sort_out(caller, request, tenant, asked, records)
+    }
+
     fn sort_out<A: OpenAction>(
         &self,
         caller: &Caller,
         request: RequestId,
         tenant: &TenantId,
-        (purpose, grant): (Option<Purpose>, Option<GrantSeen>),
+        (purpose, using): (Option<Purpose>, Option<&GrantUse>),
         records: Vec<Record>,
     ) -> (Permit<A>, Vec<Verdict>) {
         let state = self.state.load();
@@ -255,11 +269,12 @@ impl Access {
         let mut verdicts = Vec::with_capacity(records.len());
         let mut allowed = Vec::with_capacity(records.len());
         for record in records {
-            let verdict = if record.tenant != *tenant {
+            let verdict = if record.tenant != *tenant || using.is_some_and(|using| !using.covers(&record)) {
                 Verdict::foreign()
             } else if let Some((_, verdict)) = by_class.iter().find(|(class, _)| *class == record.class) {
                 verdict.clone()
             } else {
+                let grant = using.map(GrantUse::seen);
                 let question = Question { action: A::ACTION, class: Some(&record.class), purpose, grant };
                 let verdict = state.decide(&caller.principal, &place, question);
                 by_class.push((record.class.clone(), verdict.clone()));

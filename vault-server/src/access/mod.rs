@@ -7,6 +7,7 @@
 //! Credential  --Access::authenticate----------> Caller          for each request
 //! Caller      --Access::tenant----------------> TenantId
 //! Caller, tenant, records --Access::permit----> Permit<Detokenize>, or refusals
+//! Grant, caller --Grant::use_by--> GrantUse --Access::permit_under--> Permit<Detokenize>, for breaking the glass
 //! ```
 //!
 //! * Principals are provisioned ([`Directory`]); a certificate that names none of them is nobody's.
@@ -26,6 +27,7 @@ mod directory;
 mod engine;
 mod enrolled;
 mod follow;
+mod grant;
 mod identity;
 mod matrix;
 mod name;
@@ -48,6 +50,10 @@ pub use directory::{Directory, DirectoryError, Fault, ListedKey};
 pub use engine::{Access, TenantError, Unauthenticated};
 pub use enrolled::{EnrolledKey, Revoked};
 pub use follow::Provisioning;
+pub use grant::{
+    Approval, End, Ended, Grant, GrantFault, GrantRefusal, GrantScope, GrantState, GrantUse, Party, Review,
+    ReviewVerdict, Terms,
+};
 pub use identity::{InvalidIdentity, canonical as canonical_identity};
 pub use matrix::matrix;
 pub use permit::{OpenAction, Permit};

@@ -34,7 +34,7 @@ use crate::kms::{AwsKms, Kms, LocalKms, WrappingKeys};
 use crate::store::embedded::{self, EngineKind, StoreOptions};
 use crate::store::postgres::{self, Password, PostgresOptions, Transport};
 use crate::store::{Leases, Store, StoreError};
-use crate::vault::{JobRules, Limits, Parts, SecondFactorRules, Vault};
+use crate::vault::{GrantRules, JobRules, Limits, Parts, SecondFactorRules, TenantRules, Vault};
 
 /// Messages of one stream that are served at once.
 const STREAM_WINDOW: usize = 4;
@@ -135,6 +135,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
             remember: config.idempotency.remember,
         },
         jobs: job_rules(config),
+        grants: grant_rules(config),
         second_factor: SecondFactorRules { user_verification: config.second_factor.user_verification },
     }));
     let workers = Workers::new(jobs::Parts {
@@ -153,6 +154,8 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let (scheduler, stopping) = (Arc::clone(&vault), context.stopping.clone());
     tokio::spawn(schedule.run(scheduler, Arc::clone(&store), Arc::clone(&clock), stopping));
     let workers = tokio::spawn(workers.run());
+    let leases = Leases::new(Arc::clone(&store), Arc::clone(&clock), InstanceId::random()?);
+    tokio::spawn(jobs::end_grants(Arc::clone(&vault), leases, context.stopping.clone()));
     let observer: Arc<dyn Observer> = Arc::new(ItemCounter(Arc::clone(&context.metrics)));
     let limits = WireLimits {
         message: config.limits.max_message,
@@ -385,6 +388,7 @@ async fn report_health(
         "vault.v1.KeyService",
         "vault.v1.PrincipalService",
         "vault.v1.PolicyService",
+        "vault.v1.BreakGlassService",
         "vault.v1.SecurityKeyService",
     ];
     for &service in SERVICES {
@@ -530,4 +534,28 @@ fn millionths(price: f64) -> u64 {
 fn job_options(config: &Config) -> jobs::Options {
     let Config { jobs, keys, .. } = config;
     jobs::Options { poll: jobs.poll, lease: jobs.lease, at_once: jobs.at_once, waiting: keys.destroy_after }
+}
+
+fn grant_rules(config: &Config) -> GrantRules {
+    let section = &config.break_glass;
+    let tenants = section.tenant.iter().map(|tenant| {
+        let rules = TenantRules {
+            approvals: tenant.approvals,
+            max_duration: tenant.max_duration,
+            max_values: tenant.max_values,
+        };
+        (tenant.name.clone(), rules)
+    });
+    GrantRules {
+        approvals: section.approvals,
+        duration: section.duration,
+        max_duration: section.max_duration,
+        wait: section.wait,
+        review_within: section.review_within,
+        values: section.values,
+        max_values: section.max_values,
+        max_open: section.max_open,
+        reason_codes: section.reason_codes.clone(),
+        tenants: tenants.collect(),
+    }
 }

@@ -96,11 +96,23 @@ impl Log {
         permit: &Permit<A>,
         items: Vec<Item>,
     ) -> Result<Receipt<A>, LogError> {
+        self.before_open_with(draft, permit, items, Vec::new()).await
+    }
+
+    /// As [`Log::before_open`], with writes in the same commit: what counts a value is durable with the entry that says it is
+    /// opened, or nothing is. [`LogError::Conflict`]: a write's condition did not hold, and there is no receipt.
+    pub async fn before_open_with<A: OpenAction>(
+        &self,
+        draft: Draft,
+        permit: &Permit<A>,
+        items: Vec<Item>,
+        writes: Vec<Write>,
+    ) -> Result<Receipt<A>, LogError> {
         if !agrees(&draft, permit, &items) {
             return Err(LogError::Mismatch);
         }
         let tokens = permit.records().iter().map(|record| record.token).collect();
-        self.record(draft, items).await?;
+        self.commit(draft, items, writes).await?;
         Ok(Receipt::new(permit.request(), tokens))
     }
 

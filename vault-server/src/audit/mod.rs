@@ -44,5 +44,6 @@ pub use others::checkpoint_of_other;
 pub use query::{Hit, MOST_READ, MOST_RETURNED, Page, Query, QueryError, query};
 pub use receipt::Receipt;
 pub use recent::Recent;
+pub use text::is_plain;
 
 pub use crate::store::LogId;

@@ -7,7 +7,7 @@ use crate::access::Permit;
 use crate::domain::{RequestId, Token};
 
 /// The entries that say `A` was done to these records, for this request, are durable. Only
-/// [`Log::before_open`](super::Log::before_open) makes one; there is no `Clone`, so it is good for one use.
+/// [`Log::before_open_with`](super::Log::before_open_with) makes one; there is no `Clone`, so it is good for one use.
 #[must_use = "a receipt is there to be used, once"]
 pub struct Receipt<A> {
     request: RequestId,

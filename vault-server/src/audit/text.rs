@@ -17,6 +17,11 @@ pub(super) fn printable(text: &str, most: usize) -> String {
     out
 }
 
+/// Whether every character of a text shows as itself: it is one line, and nothing in it hides or reorders what is shown.
+pub fn is_plain(text: &str) -> bool {
+    text.chars().all(|c| prints(c) || c == '\\')
+}
+
 /// Whether a character shows as itself. What does not: control and format characters (bidirectional, zero width,
 /// tags), separators but the space, private and unassigned ones, and the backslash.
 fn prints(c: char) -> bool {

@@ -1,6 +1,7 @@
 //! Wire to domain and back, and the one match from problems to status. tonic's types stay in here.
 
 mod audit;
+mod break_glass;
 mod keys;
 mod parse;
 mod peer;
@@ -125,6 +126,11 @@ pub fn routes(
     let policy_service =
         v1::policy_service_server::PolicyServiceServer::new(policy::PolicyApi::new(Arc::clone(vault)))
             .max_decoding_message_size(limits.message);
+    let break_glass_service = v1::break_glass_service_server::BreakGlassServiceServer::new(
+        break_glass::BreakGlassApi::new(Arc::clone(vault), Arc::clone(observer)),
+    )
+    .max_decoding_message_size(limits.message)
+    .max_encoding_message_size(limits.message);
     let security_key_service = v1::security_key_service_server::SecurityKeyServiceServer::new(
         security_keys::SecurityKeyApi::new(Arc::clone(vault)),
     )
@@ -135,7 +141,7 @@ pub fn routes(
         .build_v1()?;
     let routes = Routes::new(vault_service).add_service(audit_service).add_service(key_service);
     let routes = routes.add_service(principal_service).add_service(policy_service);
-    let routes = routes.add_service(security_key_service);
+    let routes = routes.add_service(security_key_service).add_service(break_glass_service);
     Ok(routes.add_service(health).add_service(reflection))
 }
 

@@ -344,7 +344,7 @@ fn token_error(problem: &Problem, i: usize) -> v1::ItemError {
     item_error(problem, || format!("tokens[{i}]"))
 }
 
-fn wire_value(opened: &Opened) -> v1::Value {
+pub(super) fn wire_value(opened: &Opened) -> v1::Value {
     static ZEROS: [u8; 4096] = [0; 4096];
     let padding = if opened.padding <= ZEROS.len() {
         Bytes::from_static(&ZEROS[..opened.padding])

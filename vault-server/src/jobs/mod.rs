@@ -11,6 +11,7 @@
 //! * Pausing or cancelling changes the job's row, which the worker's next report of its progress finds.
 
 mod ended;
+mod grants;
 mod mandate;
 mod pace;
 mod rewrap;
@@ -23,5 +24,6 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub use grants::end_grants;
 pub use schedule::Schedule;
 pub use worker::{Options, Parts, Workers};

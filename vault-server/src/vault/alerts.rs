@@ -1,7 +1,7 @@
 //! Alerts, as use cases raise them.
 
 use crate::access::{Alert, AlertKind};
-use crate::domain::{AlertId, GrantId, TenantId};
+use crate::domain::{AlertId, GrantId, PrincipalId, RequestId, TenantId};
 use crate::store::Write;
 
 use super::{Context, Problem, Refused, Vault};
@@ -16,19 +16,32 @@ impl Vault {
         grant: Option<GrantId>,
         details: Vec<(&'static str, String)>,
     ) -> Result<Write, Refused> {
+        let who = (cx.request, cx.caller.principal.id.clone());
+        self.alert_of(who, kind, tenant, grant, details)
+    }
+
+    /// The same of something that nobody asked for just now: in which entry it is found, and whom it is about.
+    pub(super) fn alert_of(
+        &self,
+        (request, principal): (RequestId, PrincipalId),
+        kind: AlertKind,
+        tenant: &TenantId,
+        grant: Option<GrantId>,
+        details: Vec<(&'static str, String)>,
+    ) -> Result<Write, Refused> {
         let alert = Alert {
             id: AlertId::random().map_err(|_| Problem::Internal.whole())?,
             kind,
             at: self.parts.clock.now(),
             tenant: tenant.clone(),
-            principal: cx.caller.principal.id.clone(),
-            request: cx.request,
+            principal,
+            request,
             grant,
             details,
         };
         tracing::warn!(
             alert = kind.as_str(), severity = kind.severity().as_str(), %tenant,
-            principal = %alert.principal, request = %cx.request, "an alert"
+            principal = %alert.principal, %request, "an alert"
         );
         alert.entity().map(Write::PutEntity).ok_or_else(|| Problem::Internal.whole())
     }

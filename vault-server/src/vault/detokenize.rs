@@ -2,7 +2,7 @@
 
 use crate::access::Action;
 use crate::audit::AuditAction;
-use crate::crypto::{self, Detokenize};
+use crate::crypto::{self, DataKey, Detokenize, OpenError, Warrant};
 use crate::domain::{Plaintext, Purpose};
 
 use super::{Context, Note, ParsedToken, Problem, Refused, Vault, denied_tokens, whole};
@@ -38,14 +38,20 @@ impl Vault {
         let question = whole(Action::Detokenize, Some(purpose));
         self.allow(cx, &mut draft, &tenant, question, || denied_tokens(&tokens)).await?;
         let opening = self.opening::<Detokenize>(cx, &tenant, draft, tokens).await?;
-        let identity = &self.parts.identity;
-        self.open_all(cx, &tenant, opening, |warrant, n, key| {
-            let value = crypto::open(warrant, n, identity, key)?;
-            let class = &warrant.records()[n].class;
-            let len = value.expose().len(); // Exposed: its length alone, for padding.
-            let padded = self.parts.classes.get(class).map_or(len, |class| class.padded_len(len));
-            Ok(Opened { value, padding: padded - len })
-        })
-        .await
+        self.open_all(cx, &tenant, opening, |warrant, n, key| self.open_value(warrant, n, key)).await
+    }
+
+    /// Opens record `n` of a warrant.
+    pub(super) fn open_value(
+        &self,
+        warrant: &Warrant<Detokenize>,
+        n: usize,
+        key: &DataKey,
+    ) -> Result<Opened, OpenError> {
+        let value = crypto::open(warrant, n, &self.parts.identity, key)?;
+        let class = &warrant.records()[n].class;
+        let len = value.expose().len(); // Exposed: its length alone, for padding.
+        let padded = self.parts.classes.get(class).map_or(len, |class| class.padded_len(len));
+        Ok(Opened { value, padding: padded - len })
     }
 }

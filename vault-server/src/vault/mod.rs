@@ -6,6 +6,7 @@
 
 mod alerts;
 mod audit;
+mod break_glass;
 mod describe;
 mod detokenize;
 mod erase;
@@ -37,6 +38,10 @@ use crate::keyring::Keyring;
 use crate::store::Store;
 
 pub use audit::{AuditQuery, AuditScope};
+pub use break_glass::{
+    Approving, AskedScope, Denying, GrantAsked, GrantDue, GrantRules, Listing, Revealed, Reviewing,
+    TenantRules,
+};
 pub use describe::Described;
 pub use detokenize::Opened;
 pub use erase::{EraseTarget, Erased};
@@ -87,6 +92,8 @@ pub struct Parts {
     pub limits: Limits,
     /// What holds for jobs.
     pub jobs: JobRules,
+    /// What holds for grants of break-glass.
+    pub grants: GrantRules,
     /// What holds for second factors.
     pub second_factor: SecondFactorRules,
 }
@@ -94,6 +101,7 @@ pub struct Parts {
 /// The vault.
 pub struct Vault {
     parts: Parts,
+    grants_known: break_glass::KnownGrants,
 }
 
 /// One request of a known caller.
@@ -115,7 +123,7 @@ impl Context {
 impl Vault {
     /// Puts it together.
     pub fn new(parts: Parts) -> Self {
-        Self { parts }
+        Self { parts, grants_known: break_glass::KnownGrants::default() }
     }
 
     /// Which vault this is.

@@ -1,10 +1,11 @@
 //! The way that detokenize and mask share: from tokens to a warrant for those that may be opened.
 
 use std::collections::HashMap;
+use std::mem::take;
 use std::sync::Arc;
 
-use crate::access::{OpenAction, Question, Verdict};
-use crate::audit::{AuditAction, Draft, Item, Outcome};
+use crate::access::{GrantUse, OpenAction, Permit, Question, Verdict};
+use crate::audit::{AuditAction, Draft, Item, Outcome, Receipt};
 use crate::crypto::{DataKey, OpenError, Warrant};
 use crate::domain::{KeyId, Record, TenantId, Token};
 use crate::keyring::KeyringError;
@@ -33,9 +34,10 @@ pub(super) struct Opening<A> {
 }
 
 /// Tokens, sorted so far.
-struct Sorting {
+pub(super) struct Sorting {
     slots: Vec<Slot>,
-    items: Vec<Item>,
+    /// What the log is told of each.
+    pub(super) items: Vec<Item>,
     /// Records that policy allows to open, and their size.
     allowed: Vec<Record>,
     size: usize,
@@ -50,6 +52,27 @@ impl Vault {
         mut draft: Draft,
         tokens: Vec<ParsedToken>,
     ) -> Result<Opening<A>, Refused> {
+        let mut sorting = self.sorted::<A>(cx, tenant, &mut draft, &tokens, None).await?;
+        let records = sorting.take_allowed();
+        let (permit, verdicts) =
+            self.parts.access.permit::<A>(&cx.caller, cx.request, tenant, draft.purpose, records);
+        sorting.permitted(&permit, &verdicts, &mut draft);
+        if permit.records().is_empty() {
+            return self.nothing_to_open(draft, sorting).await;
+        }
+        let receipt = self.parts.log.before_open(draft, &permit, take(&mut sorting.items)).await?;
+        self.opened(sorting, permit, &receipt).await
+    }
+
+    /// Sorts tokens out: those whose records may be opened, under a grant if there is one, and what is told of the others.
+    pub(super) async fn sorted<A: OpenAction>(
+        &self,
+        cx: &Context,
+        tenant: &TenantId,
+        draft: &mut Draft,
+        tokens: &[ParsedToken],
+        using: Option<&GrantUse>,
+    ) -> Result<Sorting, Refused> {
         let mut sorting = Sorting {
             slots: Vec::with_capacity(tokens.len()),
             items: Vec::with_capacity(tokens.len()),
@@ -59,28 +82,37 @@ impl Vault {
         for chunk in tokens.chunks(CHUNK) {
             let lookups = self.look_up(chunk).await?;
             for (token, lookup) in chunk.iter().zip(lookups) {
-                self.sort::<A>(cx, tenant, token, lookup, &mut sorting, &mut draft);
+                self.sort::<A>(cx, tenant, (token, lookup), &mut sorting, draft, using);
             }
             if sorting.size > self.parts.limits.response_bytes {
-                let items = undelivered(sorting.items, &tokens);
-                return Err(self.log_refusal(draft, items, Problem::ResponseTooLarge.whole()).await);
+                let items = undelivered(sorting.items, tokens);
+                return Err(self.log_refusal(draft.clone(), items, Problem::ResponseTooLarge.whole()).await);
             }
         }
-        let Sorting { mut slots, mut items, allowed, .. } = sorting;
-        let (permit, verdicts) =
-            self.parts.access.permit::<A>(&cx.caller, cx.request, tenant, draft.purpose, allowed);
-        draft.policies.extend(permit.policies().iter().cloned());
-        apply(&mut slots, &mut items, &verdicts);
-        draft.decision = decision(&items);
-        if permit.records().is_empty() {
-            draft.cause = "no_item_allowed";
-            self.parts.log.record(draft, items).await?;
-            return Ok(Opening { slots, warrant: None, keys: HashMap::new() });
-        }
-        let receipt = self.parts.log.before_open(draft, &permit, items).await?;
-        let warrant = warrant(permit, &receipt)?;
+        Ok(sorting)
+    }
+
+    /// Puts it on record that no item is allowed.
+    pub(super) async fn nothing_to_open<A>(
+        &self,
+        mut draft: Draft,
+        sorting: Sorting,
+    ) -> Result<Opening<A>, Refused> {
+        draft.cause = "no_item_allowed";
+        self.parts.log.record(draft, sorting.items).await?;
+        Ok(Opening { slots: sorting.slots, warrant: None, keys: HashMap::new() })
+    }
+
+    /// The warrant, now that there is a receipt, and the keys that it needs.
+    pub(super) async fn opened<A: OpenAction>(
+        &self,
+        sorting: Sorting,
+        permit: Permit<A>,
+        receipt: &Receipt<A>,
+    ) -> Result<Opening<A>, Refused> {
+        let warrant = warrant(permit, receipt)?;
         let keys = self.parts.keyring.data_keys(&warrant).await;
-        Ok(Opening { slots, warrant: Some(warrant), keys })
+        Ok(Opening { slots: sorting.slots, warrant: Some(warrant), keys })
     }
 
     /// Records of the well-formed tokens, each at its token's place.
@@ -95,17 +127,20 @@ impl Vault {
         &self,
         cx: &Context,
         tenant: &TenantId,
-        token: &ParsedToken,
-        lookup: Option<Lookup>,
+        (token, lookup): (&ParsedToken, Option<Lookup>),
         sorting: &mut Sorting,
         draft: &mut Draft,
+        using: Option<&GrantUse>,
     ) {
         let (slot, item) = match token {
             Err(problem) => (Slot::Refused(problem.clone()), Item::invalid()),
-            Ok(token) => match self.openable::<A>(cx, tenant, lookup, draft) {
+            Ok(token) => match self.openable::<A>(cx, tenant, lookup, draft, using) {
                 Err((problem, outcome, None)) => (Slot::Refused(problem), Item::of_token(*token, outcome)),
                 Err((problem, outcome, Some(record))) => {
                     (Slot::Refused(problem), Item::of_record(&record, outcome))
+                }
+                Ok(record) if using.is_some_and(|using| sorting.allowed.len() >= using.left()) => {
+                    (Slot::Refused(Problem::GrantState), Item::of_record(&record, Outcome::Denied))
                 }
                 Ok(record) => {
                     let item = Item::of_record(&record, Outcome::Ok);
@@ -128,6 +163,7 @@ impl Vault {
         tenant: &TenantId,
         lookup: Option<Lookup>,
         draft: &mut Draft,
+        using: Option<&GrantUse>,
     ) -> Result<Box<Record>, (Problem, Outcome, Option<Box<Record>>)> {
         let record = match lookup {
             None | Some(Lookup::Missing) => return Err((Problem::NotFound, Outcome::Unknown, None)),
@@ -137,8 +173,15 @@ impl Vault {
         if record.tenant != *tenant {
             return Err((Problem::NotFound, Outcome::ForeignTenant, None));
         }
-        let question =
-            Question { action: A::ACTION, class: Some(&record.class), purpose: draft.purpose, grant: None };
+        if using.is_some_and(|using| !using.covers(&record)) {
+            return Err((Problem::NotFound, Outcome::Denied, Some(record)));
+        }
+        let question = Question {
+            action: A::ACTION,
+            class: Some(&record.class),
+            purpose: draft.purpose,
+            grant: using.map(GrantUse::seen),
+        };
         let verdict = self.decide(cx, tenant, question);
         add_policies(&mut draft.policies, &verdict);
         if !verdict.allowed {
@@ -214,19 +257,28 @@ fn not_opened(problem: &Problem) -> Outcome {
     }
 }
 
-/// Policy may have changed since the records were sorted: the permit has the last word. What is left is numbered as
-/// in the permit.
-fn apply(slots: &mut [Slot], items: &mut [Item], verdicts: &[Verdict]) {
-    let mut allowed = 0;
-    for (slot, item) in slots.iter_mut().zip(items) {
-        let Slot::Warranted(n) = *slot else { continue };
-        if verdicts[n].allowed {
-            *slot = Slot::Warranted(allowed);
-            allowed += 1;
-        } else {
-            *slot = Slot::Refused(Problem::NotFound);
-            item.outcome = Outcome::Denied;
+impl Sorting {
+    /// The records that may be opened, for a permit.
+    pub(super) fn take_allowed(&mut self) -> Vec<Record> {
+        take(&mut self.allowed)
+    }
+
+    /// Policy may have changed since the records were sorted: the permit has the last word. What is left is numbered as
+    /// in the permit.
+    pub(super) fn permitted<A>(&mut self, permit: &Permit<A>, verdicts: &[Verdict], draft: &mut Draft) {
+        draft.policies.extend(permit.policies().iter().cloned());
+        let mut allowed = 0;
+        for (slot, item) in self.slots.iter_mut().zip(&mut self.items) {
+            let Slot::Warranted(n) = *slot else { continue };
+            if verdicts[n].allowed {
+                *slot = Slot::Warranted(allowed);
+                allowed += 1;
+            } else {
+                *slot = Slot::Refused(Problem::NotFound);
+                item.outcome = Outcome::Denied;
+            }
         }
+        draft.decision = decision(&self.items);
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Relative paths are relative to the directory of the file. Options and defaults: `docs/vault.sample.toml`.
 
+mod break_glass;
 mod error;
 mod postgres;
 mod second_factor;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use break_glass::{BreakGlass, BreakGlassTenant};
 pub use error::ConfigError;
 pub use postgres::{Postgres, PostgresTls, address, is_instance, is_loopback};
 pub use second_factor::SecondFactor;
@@ -79,6 +81,9 @@ pub struct Config {
     /// Long work on keys.
     #[serde(default)]
     pub jobs: Jobs,
+    /// Plain values in an emergency.
+    #[serde(default)]
+    pub break_glass: BreakGlass,
 }
 
 impl Config {
@@ -165,6 +170,7 @@ impl Config {
             }
         }
         self.check_jobs()?;
+        self.break_glass.check()?;
         if self.metrics.listen.is_some_and(|address| address.port() != 0 && address == self.listen.address) {
             return Err(("metrics.listen", "is the address of [listen], too".to_owned()));
         }

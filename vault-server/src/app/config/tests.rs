@@ -66,6 +66,10 @@ fn sample_mentions_every_option() {
     for option in known_names("[[kms.key]]") {
         assert!(key.contains_key(&option), "kms.key.{option} is missing");
     }
+    let tenant = table["break_glass"]["tenant"][0].as_table().unwrap();
+    for option in known_names("[[break_glass.tenant]]") {
+        assert!(tenant.contains_key(&option), "break_glass.tenant.{option} is missing");
+    }
     // Alternatives of others are mentioned, but not with them.
     for option in known_names("[store.postgres]") {
         let there =
@@ -193,4 +197,32 @@ fn log_deadline_is_shorter_than_the_requests() {
     let error = refused(&format!("{MINIMAL}\n[audit]\ndeadline = \"30s\"\n"));
     assert!(error.contains(":10: audit.deadline: must be shorter"), "{error}");
     assert_eq!(parse(MINIMAL).unwrap().audit.deadline, Duration::from_secs(2));
+}
+
+#[test]
+fn glass_breaks_for_no_longer_than_an_hour_and_not_without_approval_by_mistake() {
+    let with = |options: &str| parse(&format!("{MINIMAL}\n[break_glass]\n{options}\n"));
+    let config = with("approvals = 2\n[[break_glass.tenant]]\nname = \"st-mary\"\napprovals = 0").unwrap();
+    assert_eq!((config.break_glass.approvals, config.break_glass.tenant[0].approvals), (2, Some(0)));
+    for (options, said) in [
+        ("approvals = 0", "break_glass.approvals: must be 1 to 8"),
+        ("max_duration = \"61m\"", "break_glass.max_duration: must be"),
+        ("max_duration = \"10m\"", "break_glass.duration: must be"),
+        ("duration = \"0s\"", "break_glass.duration: must be"),
+        ("wait = \"25h\"", "break_glass.wait: must be"),
+        ("review_within = \"31d\"", "break_glass.review_within: must be"),
+        ("max_values = 1001", "break_glass.max_values: must be"),
+        ("values = 0", "break_glass.values: must be"),
+        ("max_open = 0", "break_glass.max_open: must be"),
+        ("reason_codes = []", "break_glass.reason_codes: must be"),
+        ("reason_codes = [\"a b\"]", "break_glass.reason_codes: must be"),
+        ("[[break_glass.tenant]]\nname = \"a\"\nmax_duration = \"2h\"", "break_glass.tenant: max_duration"),
+        (
+            "[[break_glass.tenant]]\nname = \"a\"\n[[break_glass.tenant]]\nname = \"a\"",
+            "names a tenant twice",
+        ),
+    ] {
+        let error = with(options).unwrap_err();
+        assert!(error.contains(said), "{options}: {error}");
+    }
 }

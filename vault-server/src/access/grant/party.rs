@@ -1,0 +1,57 @@
+//! Somebody who has a part in a grant.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::access::{Caller, identity};
+use crate::domain::PrincipalId;
+
+/// Who it was, and by what it could be known again under another name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Party {
+    /// The principal.
+    pub principal: PrincipalId,
+    /// SHA-256 of the credential that it came with.
+    pub credential: [u8; 32],
+    /// SHA-256 of each identity of the principal's, and of the one that it came with; sorted.
+    pub identities: Vec<[u8; 32]>,
+    /// The fingerprint of the security key that was touched; empty if none was.
+    pub key: String,
+}
+
+impl Party {
+    /// A caller, before any security key was touched.
+    pub fn of(caller: &Caller) -> Self {
+        let came_with = identity::canonical(&caller.identity);
+        let came_with = came_with.as_deref().unwrap_or(&caller.identity);
+        let own = caller.principal.identities.iter().map(String::as_str);
+        let mut identities: Vec<[u8; 32]> =
+            own.chain([came_with]).map(|identity| Sha256::digest(identity).into()).collect();
+        identities.sort_unstable();
+        identities.dedup();
+        Self {
+            principal: caller.principal.id.clone(),
+            credential: caller.credential,
+            identities,
+            key: String::new(),
+        }
+    }
+
+    /// Now that its security key was touched.
+    #[must_use]
+    pub fn touched(self, key: &str) -> Self {
+        Self { key: key.to_owned(), ..self }
+    }
+
+    /// Whether both are, or could be, one person: anything that stands for a person is the same.
+    pub fn is_same_person(&self, other: &Self) -> bool {
+        self.principal == other.principal
+            || self.credential == other.credential
+            || (!self.key.is_empty() && self.key == other.key)
+            || self.identities.iter().any(|identity| other.identities.contains(identity))
+    }
+
+    /// Whether both are the same principal with the same credential.
+    pub fn is_same_caller(&self, other: &Self) -> bool {
+        self.principal == other.principal && self.credential == other.credential
+    }
+}
