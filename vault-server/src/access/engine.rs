@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use crate::access::decisions::Decisions;
 use crate::access::question::Asked;
 use crate::access::{
-    Action, Caller, Credential, Directory, Fingerprint, GrantSeen, GrantUse, ListedKey, OpenAction, Permit,
-    Policies, Principal, PrincipalKind, Question, TenantScope, Verdict,
+    Action, Caller, Credential, Directory, Fingerprint, GrantUse, ListedKey, OpenAction, Permit, Policies,
+    Principal, PrincipalKind, Question, TenantScope, Verdict,
 };
 use crate::crypto::Detokenize;
 use crate::domain::class::MaskView;

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::access::{
-    Access, Action, Directory, GrantSeen, Policies, PolicyError, Principal, PrincipalKind, Question, Role, TenantScope,
+    Access, Action, Directory, GrantSeen, Policies, PolicyError, Principal, PrincipalKind, Question, Role,
+    TenantScope,
 };
 use crate::domain::{ClassName, Environment, PrincipalId, Purpose, TenantId};
 

@@ -70,8 +70,8 @@ impl PolicyService for PolicyApi {
 }
 
 fn parse(request: &v1::ExplainAccessRequest) -> Result<AccessAsked, Refused> {
-    let principal = PrincipalId::parse(&request.principal)
-        .map_err(|error| Problem::Field(error.rule).at("principal"))?;
+    let principal =
+        PrincipalId::parse(&request.principal).map_err(|error| Problem::Field(error.rule).at("principal"))?;
     let action = |name: &str| {
         let known = Action::ALL.iter().find(|action| action.as_str() == name).copied();
         known.ok_or_else(|| Problem::Field("the name of an action, such as detokenize").at("action"))

@@ -63,7 +63,9 @@ impl Vault {
                 let faults = faults.into_iter().map(|fault| (fault.id, fault.reason)).collect();
                 return Ok(Checked { faults, ids: Vec::new() });
             }
-            Err(error) => return Ok(Checked { faults: vec![(String::new(), error.to_string())], ids: Vec::new() }),
+            Err(error) => {
+                return Ok(Checked { faults: vec![(String::new(), error.to_string())], ids: Vec::new() });
+            }
         };
         let ids = policies.ids();
         let mut faults = Vec::new();
@@ -133,11 +135,8 @@ impl Vault {
 
     /// For what is about no tenant: whoever may read policies somewhere.
     async fn asked_of_policies(&self, cx: &Context, what: &str) -> Result<(), Refused> {
-        let mut draft = Draft::new(
-            cx.request,
-            AuditAction::PolicyRead,
-            crate::audit::Actor::caller_of_vault(&cx.caller),
-        );
+        let mut draft =
+            Draft::new(cx.request, AuditAction::PolicyRead, crate::audit::Actor::caller_of_vault(&cx.caller));
         draft.details.push(("asked", what.to_owned()));
         let access = &self.parts.access;
         let question = Question { action: Action::PolicyRead, class: None, purpose: None, grant: None };

@@ -123,7 +123,7 @@ impl Vault {
         let Revocation { principal, key: fingerprint, note } = asked;
         note.into_draft(&mut draft);
         draft.details.extend(details("revoke", &principal, &fingerprint));
-        if !own && let Err(refused) = self.answers_for(cx, &tenant, &principal) {
+        if !own && let Err(refused) = self.answered_for(cx, &tenant, &principal) {
             return Err(self.log_refusal(draft, Vec::new(), refused).await);
         }
         for _ in 0..ATTEMPTS {
@@ -201,7 +201,7 @@ impl Vault {
         principal: &PrincipalId,
         key: &Fingerprint,
     ) -> Result<Result<(), Refused>, Refused> {
-        let of = match self.answers_for(cx, tenant, principal) {
+        let of = match self.answered_for(cx, tenant, principal) {
             Ok(of) => of,
             Err(refused) => return Ok(Err(refused)),
         };
@@ -222,7 +222,7 @@ impl Vault {
 
     /// A principal that the caller may change as a whole: it has a role at this tenant, and the caller may change
     /// principals wherever it has one.
-    fn answers_for(
+    fn answered_for(
         &self,
         cx: &Context,
         tenant: &TenantId,
