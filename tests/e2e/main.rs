@@ -5,6 +5,7 @@
 mod bad_database;
 mod bad_input;
 mod break_glass;
+mod break_glass_cli;
 mod crash;
 mod failover;
 mod full_disk;

@@ -7,8 +7,11 @@ use std::time::{Duration, SystemTime};
 use futures::{Stream, stream};
 use vault_proto::v1 as wire;
 
-pub use vault_proto::v1::{Actor, AuditEntry, AuditItem, AuditLog, AuditRecord, audit_entry, audit_item};
+pub use vault_proto::v1::{
+    Actor, AuditEntry, AuditItem, AuditLog, AuditRecord, actor, audit_entry, audit_item,
+};
 
+use crate::break_glass::GrantId;
 use crate::client::Client;
 use crate::error::Error;
 use crate::token::Token;
@@ -26,6 +29,8 @@ pub struct AuditQuery {
     pub principal: Option<String>,
     /// Entries of this action: `tokenize`, `detokenize`, `erase` ...
     pub action: Option<String>,
+    /// Entries that are about this grant of break-glass, or were done under it.
+    pub grant: Option<GrantId>,
     /// From this instant on.
     pub since: Option<SystemTime>,
     /// Before this instant.
@@ -81,6 +86,7 @@ impl Client {
             limit: query.limit,
             page: query.page.unwrap_or_default(),
             oldest_first: query.oldest_first,
+            grant: query.grant.map(|grant| grant.to_string()).unwrap_or_default(),
         };
         let answer =
             self.call_audit(request, |mut audit, request| async move { audit.query(request).await }).await?;

@@ -50,7 +50,8 @@
 //!   the vault's logs.
 //! * [`second_factor`] has people's security keys, and what they sign.
 //! * [`keys`] has what rotators and admins need: versions of keys, and the jobs that work on all that they seal.
-//! * [`principals`] has who may call, for admins.
+//! * [`principals`] has who may call, for admins; [`policy`] what the policies make of it.
+//! * [`break_glass`] has grants of plain values in an emergency.
 //!
 //! # When things go wrong
 //!
@@ -71,12 +72,14 @@
 #![forbid(unsafe_code)]
 
 pub mod audit;
+pub mod break_glass;
 pub mod bulk;
 mod class;
 mod client;
 mod describe;
 mod error;
 pub mod keys;
+pub mod policy;
 pub mod principals;
 pub mod profile;
 mod retry;

@@ -18,7 +18,7 @@ use crate::retry;
 use crate::transport::pool::{Lane, Tried};
 
 /// The most an answer may be; the vault's own bound is lower.
-const MOST_ANSWER: usize = 64 << 20;
+pub(crate) const MOST_ANSWER: usize = 64 << 20;
 /// So near the deadline an attempt's failure counts as the deadline's.
 const SLACK: Duration = Duration::from_millis(5);
 

@@ -19,6 +19,7 @@ use crate::retry::{Budget, RetryPolicy};
 use crate::transport::identity::{Identity, IdentityFiles};
 use crate::transport::pool::Pool;
 
+pub(crate) use call::MOST_ANSWER;
 pub use stream::{BatchResult, TokenizeBatch};
 pub use values::{DetokenizeOptions, EraseOptions, Erased, Found, TokenizeOptions};
 

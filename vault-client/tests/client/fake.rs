@@ -15,11 +15,13 @@ use tokio::net::TcpListener;
 use tonic::transport::server::{Connected, Server};
 use tonic::{Request, Response, Status, Streaming};
 use vault_proto::v1::audit_service_server::AuditServiceServer;
+use vault_proto::v1::break_glass_service_server::BreakGlassServiceServer;
 use vault_proto::v1::key_service_server::KeyServiceServer;
 use vault_proto::v1::vault_service_server::{VaultService, VaultServiceServer};
 use vault_proto::v1::*;
 
 use crate::audit::FakeAudit;
+use crate::break_glass::FakeBreakGlass;
 use crate::keys::FakeKeys;
 use crate::pki::Pki;
 
@@ -344,7 +346,9 @@ pub(crate) fn start_on(pki: &Pki, state: Arc<State>, listener: TcpListener) -> R
     let service = VaultServiceServer::new(Fake(Arc::clone(&state))).max_decoding_message_size(64 << 20);
     let audit = AuditServiceServer::new(FakeAudit(Arc::clone(&state)));
     let keys = KeyServiceServer::new(FakeKeys(Arc::clone(&state)));
+    let break_glass = BreakGlassServiceServer::new(FakeBreakGlass(Arc::clone(&state)));
     let server = Server::builder().add_service(service).add_service(audit).add_service(keys);
+    let server = server.add_service(break_glass);
     let server = server.serve_with_incoming(incoming);
     // On a runtime of its own thread, so that killing it drops its connections, too.
     let task = tokio::spawn(async move {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod audit;
+mod break_glass;
 mod cli;
 mod fake;
 mod keys;

@@ -155,7 +155,7 @@ impl Access {
 
     /// A principal by its id.
     pub fn principal(&self, id: &PrincipalId) -> Option<Arc<Principal>> {
-        self.state.load().directory.principal(id).cloned()
+        self.state.load().directory.by_id(id).cloned()
     }
 
     /// A security key that the principals file lists.

@@ -6,6 +6,7 @@
 //! 0x03 | principal(1..128)
 //! 0x04 | action(4, big-endian) | tenant(0..63)
 //! 0x05 | tenant(0..63)                 empty: entries of the vault itself
+//! 0x06 | grant(32)                     as the entry has it, in hexadecimal digits
 //! ```
 //!
 //! A row says where to look, never what is there: readers filter the entries themselves.
@@ -32,11 +33,18 @@ pub(super) fn tenant(name: &str) -> Vec<u8> {
     key(0x05, &[name.as_bytes()])
 }
 
+pub(super) fn grant(id: &str) -> Vec<u8> {
+    key(0x06, &[id.as_bytes()])
+}
+
 /// All keys of an entry, each once.
 pub(super) fn keys(entry: &AuditEntry) -> Vec<Vec<u8>> {
     let mut keys = vec![tenant(&entry.tenant), action(entry.action, &entry.tenant)];
     if let Some(actor) = entry.actor.as_ref().filter(|actor| !actor.principal.is_empty()) {
         keys.push(principal(&actor.principal));
+    }
+    if !entry.grant.is_empty() {
+        keys.push(grant(&entry.grant));
     }
     keys.extend(once_each(entry.items.iter().map(|item| &item.token[..])).map(token));
     keys.extend(once_each(entry.items.iter().map(|item| &item.subject[..])).map(subject));

@@ -15,7 +15,7 @@ use vault_proto::v1::AuditEntry;
 use super::cursor::Cursor;
 use super::entry::AuditAction;
 use super::merge::Merge;
-use crate::domain::{PrincipalId, SubjectRef, TenantId, Timestamp, Token};
+use crate::domain::{GrantId, PrincipalId, SubjectRef, TenantId, Timestamp, Token};
 use crate::store::{LogId, Store, StoreError};
 
 /// The most entries one page reads.
@@ -41,6 +41,8 @@ pub struct Query {
     pub principal: Option<PrincipalId>,
     /// Of this kind.
     pub action: Option<AuditAction>,
+    /// About this grant of break-glass, or done under it.
+    pub grant: Option<GrantId>,
     /// From then on.
     pub since: Option<Timestamp>,
     /// Before then.
@@ -125,6 +127,7 @@ pub(super) fn matches(query: &Query, entry: &AuditEntry) -> bool {
         && (query.subjects.is_empty() || entry.items.iter().any(|item| of_subject(&item.subject)))
         && query.principal.as_ref().is_none_or(|principal| principal.as_str() == by)
         && query.action.is_none_or(|action| i32::from(action) == entry.action)
+        && query.grant.is_none_or(|grant| grant.to_string() == entry.grant)
         && query.since.is_none_or(|since| entry.time_us >= since.0)
         && query.until.is_none_or(|until| entry.time_us < until.0)
 }

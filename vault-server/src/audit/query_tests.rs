@@ -13,6 +13,10 @@ use crate::domain::TenantId;
 use crate::store::Change;
 use crate::store::memory::MemoryStore;
 
+fn grant(number: u8) -> GrantId {
+    GrantId::from_bytes([number; 16])
+}
+
 fn all() -> Query {
     Query {
         tenant: None,
@@ -20,6 +24,7 @@ fn all() -> Query {
         subjects: Vec::new(),
         principal: None,
         action: None,
+        grant: None,
         since: None,
         until: None,
         limit: 1000,
@@ -28,13 +33,17 @@ fn all() -> Query {
     }
 }
 
-/// Entry i is about records i % 7 and i % 5; every third is a mask, every fourth another tenant's.
+/// Entry i is about records i % 7 and i % 5; every third is a mask, every fourth another tenant's; every sixth is of a grant,
+/// and the next one of another.
 async fn write(store: &Arc<TestStore>, from: u64, until: u64) {
     let log = log(store);
     for i in from..until {
         let mut draft = draft(i as u8);
         if i % 3 == 0 {
             draft.action = AuditAction::Mask;
+        }
+        if i % 6 < 2 {
+            draft.grant = Some(grant((i % 6) as u8));
         }
         if i % 4 == 0 {
             draft.tenant = Some(TenantId::parse("other").unwrap());
@@ -92,6 +101,9 @@ async fn each_key_finds_exactly_its_entries_indexed_or_not() {
         (Query { principal: Some(PrincipalId::parse("service").unwrap()), ..all() }, |_| true),
         (Query { principal: Some(PrincipalId::parse("nobody").unwrap()), ..all() }, |_| false),
         (Query { action: Some(AuditAction::Mask), ..all() }, |i| i % 3 == 0),
+        (Query { grant: Some(grant(0)), ..all() }, |i| i % 6 == 0),
+        (Query { grant: Some(grant(1)), tenant: tenant.clone(), ..all() }, |i| i % 6 == 1 && i % 4 != 0),
+        (Query { grant: Some(grant(9)), ..all() }, |_| false),
         (Query { tenant: tenant.clone(), ..all() }, |i| i % 4 != 0),
         (Query { tenant: tenant.clone(), action: Some(AuditAction::Mask), ..all() }, |i| {
             i % 4 != 0 && i % 3 == 0

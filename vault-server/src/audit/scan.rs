@@ -140,6 +140,9 @@ pub(super) fn corrupt(log: LogId, sequence: u64) -> StoreError {
 
 /// Keys of the most selective index for the query.
 fn index_keys(query: &Query) -> Vec<Vec<u8>> {
+    if let Some(grant) = query.grant {
+        return vec![postings::grant(&grant.to_string())];
+    }
     if let Some(token) = &query.token {
         return vec![postings::token(token.as_bytes())];
     }

@@ -10,7 +10,7 @@ use vault_proto::v1::audit_service_server::AuditService;
 
 use crate::access::{Action, Credential};
 use crate::audit::{AuditAction, Hit, LogId};
-use crate::domain::{Environment, PrincipalId, SubjectId, Timestamp, Token};
+use crate::domain::{Environment, GrantId, PrincipalId, SubjectId, Timestamp, Token};
 use crate::vault::{AuditQuery, Context, Problem, Refused, Vault};
 
 use super::peer;
@@ -149,11 +149,15 @@ fn query(request: v1::AuditQueryRequest, environment: &Environment) -> Result<Au
                 .ok_or_else(|| Problem::Field("a name of an action").at("action"))
         })
         .transpose()?;
+    let grant = some(request.grant)
+        .map(|id| GrantId::parse(&id).map_err(|_| Problem::Field("32 hexadecimal digits").at("grant")))
+        .transpose()?;
     Ok(AuditQuery {
         token: some(request.token).map(|text| Token::parse(&text, environment).map_err(Problem::Token)),
         subject,
         principal,
         action,
+        grant,
         since: time(request.since_us),
         until: time(request.until_us),
         limit: usize::try_from(request.limit).unwrap_or(usize::MAX),

@@ -291,6 +291,7 @@ fn wire_grant(grant: &Grant, environment: &Environment) -> v1::Grant {
         review_notes: review.map(|review| review.notes.clone()).unwrap_or_default(),
         duration_s: terms.duration,
         unapproved: grant.is_unapproved(),
+        lapses_us: terms.requested.0.saturating_add(u64::from(terms.wait) * 1_000_000),
     }
 }
 

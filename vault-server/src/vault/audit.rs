@@ -3,7 +3,7 @@
 use crate::access::{Action, Verdict};
 use crate::audit::{self, AuditAction, Decision, Draft, Item, Outcome, Page, Query};
 use crate::crypto;
-use crate::domain::{PrincipalId, SubjectId, TenantId, Timestamp};
+use crate::domain::{GrantId, PrincipalId, SubjectId, TenantId, Timestamp};
 use crate::store::LogId;
 
 use super::{Context, ParsedToken, Problem, Refused, Vault, whole};
@@ -18,6 +18,8 @@ pub struct AuditQuery {
     pub principal: Option<PrincipalId>,
     /// Entries of an action.
     pub action: Option<AuditAction>,
+    /// Entries of a grant of break-glass.
+    pub grant: Option<GrantId>,
     /// From here on.
     pub since: Option<Timestamp>,
     /// Before this.
@@ -190,6 +192,7 @@ impl Vault {
             subjects,
             principal: query.principal,
             action: query.action,
+            grant: query.grant,
             since: query.since,
             until: query.until,
             limit: if query.limit == 0 { Self::USUAL_ENTRIES } else { query.limit },
@@ -241,6 +244,9 @@ fn asked(query: &Query, details: &mut Vec<(&'static str, String)>) -> Vec<Item> 
     }
     if let Some(action) = query.action {
         details.push(("action", action.as_str_name().to_owned()));
+    }
+    if let Some(grant) = query.grant {
+        details.push(("grant", grant.to_string()));
     }
     for (name, time) in [("since_us", query.since), ("until_us", query.until)] {
         if let Some(Timestamp(us)) = time {

@@ -8,8 +8,8 @@ use vault_client::{Client, ClientBuilder, Purpose};
 
 use crate::failure::Failure;
 use crate::{
-    audit, bulk, completions, describe, detokenize, erase, find, keys, mask, principals, security_keys,
-    tokenize,
+    audit, break_glass, bulk, completions, describe, detokenize, erase, find, keys, mask, policy, principals,
+    security_keys, tokenize,
 };
 
 /// Keeps health data in a phi-vault and gets it back: values in by standard input, tokens out.
@@ -17,7 +17,7 @@ use crate::{
 /// Values are read from standard input, never from the command line, which other users of the machine can see.
 ///
 /// Exit codes: 0 done, 1 some items failed, 2 wrong use, 3 refused, 4 the vault is not available, 5 a job failed, 6 a job
-/// asks for approval.
+/// or a grant asks for approval.
 #[derive(Parser)]
 #[command(name = "vaultctl", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -91,6 +91,12 @@ pub(crate) enum Command {
     Principals(principals::PrincipalsCommand),
     /// Show who the identity is, as the vault sees it.
     Whoami,
+    /// See what policies allow, and try others.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Plain values in an emergency: ask, approve, see, close, review.
+    #[command(subcommand)]
+    BreakGlass(break_glass::BreakGlassCommand),
     /// Enroll, take back and try people's security keys.
     #[command(subcommand)]
     SecurityKeys(security_keys::SecurityKeysCommand),
@@ -216,6 +222,22 @@ mod tests {
             "vaultctl --profile P principals change ann --role oncall --role st-mary=approver --owner O",
             "vaultctl --profile P principals disable ann --reason R --ticket T",
             "vaultctl --profile P whoami",
+            "vaultctl break-glass request T1 T2 --class ssn --class name --reason-code outage --reason merged_charts",
+            "vaultctl break-glass request --subject-file F --class ssn --reason-code legal --reason merged_charts --for 15m",
+            "vaultctl break-glass request T --class ssn --reason-code legal --reason merged_charts --wait --reveal --out -",
+            "vaultctl break-glass list --waiting --json",
+            "vaultctl break-glass show 0123ab",
+            "vaultctl break-glass approve 0123ab --yes --security-key F",
+            "vaultctl break-glass deny 0123ab --notes N",
+            "vaultctl break-glass reveal 0123ab T1 --out -",
+            "vaultctl break-glass close 0123ab",
+            "vaultctl break-glass review 0123ab --verdict not-justified --notes was_no_emergency",
+            "vaultctl break-glass story 0123ab --json",
+            "vaultctl audit query --grant 0123456789abcdef0123456789abcdef",
+            "vaultctl policy check F",
+            "vaultctl policy matrix",
+            "vaultctl policy explain ann --action detokenize --purpose BTG --with-grant 1 --policies F",
+            "vaultctl policy test F",
             "vaultctl --profile P jobs list --tenant *",
             "vaultctl --profile P jobs watch 0123456789abcdef0123456789abcdef --patience 1m",
             "vaultctl --profile P jobs approve 0123456789abcdef0123456789abcdef",
@@ -241,6 +263,14 @@ mod tests {
             "vaultctl keys destroy 0123456789abcdef",
             "vaultctl keys rewrap --dry-run --watch",
             "vaultctl jobs watch 1",
+            "vaultctl break-glass request T --reason-code outage --reason merged_charts",
+            "vaultctl break-glass request --class ssn --reason-code outage --reason merged_charts",
+            "vaultctl break-glass request T --class ssn --reason-code outage --reason short",
+            "vaultctl break-glass request T --subject S --class ssn --reason-code outage --reason merged_charts",
+            "vaultctl break-glass request T --class ssn --reason-code outage --reason merged_charts --reveal",
+            "vaultctl break-glass reveal 0123ab --out F",
+            "vaultctl break-glass approve 0123a",
+            "vaultctl break-glass review 0123ab --verdict fine --notes was_no_emergency",
             "vaultctl principals add ann --kind robot --identity spiffe://a.b/ann --role oncall",
             "vaultctl principals add ann --kind human --role oncall",
             "vaultctl principals change ann --role oncall --no-roles",

@@ -165,11 +165,20 @@ pub(crate) fn hint(reason: Reason) -> Option<String> {
         Reason::KeyActive => "make another version active first: vaultctl keys rotate",
         Reason::KeyInUse => "have its records sealed anew first: vaultctl keys reencrypt --key KEY",
         Reason::JobUnderWay => "`vaultctl jobs list` names it: let it end, or cancel it",
-        Reason::SecondPerson => "another admin has to approve it",
+        Reason::SecondPerson => "somebody else has to: not who asked for it, nor who approved it before",
         Reason::ChangedMeanwhile => "look at it again, and say what shall become of it then",
         Reason::Configured => "edit the vault's principals file",
         Reason::LimitReached => "come again later, or have the limit raised",
-        Reason::SecondFactor => "an admin has to enroll a security key first: vaultctl security-keys enroll",
+        Reason::SecondFactor => {
+            "it was not touched in time, or for another request: run it again; who has no security key needs an admin: \
+             vaultctl security-keys enroll"
+        }
+        Reason::GrantState => "see how it stands with it: vaultctl break-glass show GRANT",
+        Reason::GrantScope => "ask for a grant that is about that, too: vaultctl break-glass request",
+        Reason::GrantChanged => "look at it anew, and approve what you see then",
+        Reason::ReviewOverdue => {
+            "have your last grant reviewed first, by somebody who had no part in it: vaultctl break-glass list --waiting"
+        }
         Reason::Deadline => "try again, or give more time: --timeout 60s",
         Reason::LogUnavailable
         | Reason::StoreUnavailable

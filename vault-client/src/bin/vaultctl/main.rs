@@ -3,6 +3,7 @@
 
 mod args;
 mod audit;
+mod break_glass;
 mod bulk;
 mod completions;
 mod describe;
@@ -14,6 +15,7 @@ mod input;
 mod keys;
 mod mask;
 mod output;
+mod policy;
 mod principals;
 mod security_keys;
 mod tokenize;
@@ -71,6 +73,8 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Jobs(command) => keys::run_jobs(&global, command).await,
         Command::Principals(command) => principals::run(&global, command).await,
         Command::Whoami => principals::who_am_i(&global).await,
+        Command::Policy(command) => policy::run(&global, command).await,
+        Command::BreakGlass(command) => break_glass::run(&global, command).await,
         Command::SecurityKeys(command) => security_keys::run(&global, command).await,
         Command::Completions(args) => completions::run(&args),
     }

@@ -2,7 +2,7 @@
 
 mod export;
 mod layout;
-mod query;
+pub(crate) mod query;
 mod verify;
 
 use clap::Subcommand;

@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use serde_json::{Value, json};
-use vault_client::audit::{AuditEntry, AuditItem, AuditQuery, AuditRecord, audit_item};
+use vault_client::audit::{AuditEntry, AuditItem, AuditQuery, AuditRecord, actor, audit_item};
+use vault_client::break_glass::GrantId;
 use vault_client::{Environment, Token};
 
 use crate::args::{self, Global, Subject};
@@ -32,6 +33,10 @@ pub(crate) struct QueryArgs {
     /// Entries of this action: tokenize, detokenize, mask, find, describe, erase, audit_query ...
     #[arg(long)]
     action: Option<String>,
+
+    /// Entries that are about this grant of break-glass, or were done under it: its 32 digits.
+    #[arg(long, value_name = "ID")]
+    grant: Option<GrantId>,
 
     /// From then on: `2026-05-01`, `2026-05-01T12:00:00Z`, or so long ago: `15m`, `2h`, `7d`.
     #[arg(long, value_name = "TIME", value_parser = instant)]
@@ -68,6 +73,7 @@ pub(crate) async fn run(global: &Global, args: QueryArgs) -> Result<Exit, Failur
             subject: subject.as_ref().and_then(again),
             principal: args.principal.clone(),
             action: args.action.clone(),
+            grant: args.grant.clone(),
             since: args.since,
             until: args.until,
             limit: left.min(PAGE),
@@ -96,17 +102,27 @@ pub(crate) async fn run(global: &Global, args: QueryArgs) -> Result<Exit, Failur
     Ok(Exit::Done)
 }
 
-fn row(record: &AuditRecord) -> Vec<String> {
-    let place = match record.log {
+/// Where an entry is: its log, unless that is the first one, and its position in it.
+pub(crate) fn place(record: &AuditRecord) -> String {
+    match record.log {
         0 => record.sequence.to_string(),
         log => format!("{log}/{}", record.sequence),
-    };
-    let Some(entry) = &record.entry else { return vec![place] };
-    let principal = match &entry.actor {
+    }
+}
+
+/// Whose entry it is.
+pub(crate) fn who(entry: &AuditEntry) -> String {
+    match &entry.actor {
         Some(actor) if !actor.principal.is_empty() => actor.principal.clone(),
         Some(actor) if !actor.identity.is_empty() => format!("? {}", actor.identity),
+        Some(actor) if actor.kind() == actor::Kind::Vault => "(the vault)".to_owned(),
         _ => "-".to_owned(),
-    };
+    }
+}
+
+fn row(record: &AuditRecord) -> Vec<String> {
+    let place = place(record);
+    let Some(entry) = &record.entry else { return vec![place] };
     let failed = entry.items.iter().filter(|item| item.outcome() != audit_item::Outcome::Ok).count();
     let items = if failed == 0 {
         entry.items.len().to_string()
@@ -117,7 +133,7 @@ fn row(record: &AuditRecord) -> Vec<String> {
     vec![
         place,
         when(entry.time_us),
-        principal,
+        who(entry),
         name(entry.action().as_str_name(), "ACTION_"),
         name(entry.decision().as_str_name(), "DECISION_"),
         or_dash(&entry.purpose),
@@ -126,7 +142,8 @@ fn row(record: &AuditRecord) -> Vec<String> {
     ]
 }
 
-fn object(record: &AuditRecord, environment: Option<&Environment>) -> Value {
+/// An entry, for programs.
+pub(crate) fn object(record: &AuditRecord, environment: Option<&Environment>) -> Value {
     let Some(entry) = &record.entry else { return json!({ "log": record.log, "sequence": record.sequence }) };
     let actor = entry.actor.clone().unwrap_or_default();
     json!({
@@ -177,11 +194,13 @@ fn items(entry: &AuditEntry, environment: Option<&Environment>) -> Value {
     entry.items.iter().map(one).collect()
 }
 
-fn name(wire: &str, prefix: &str) -> String {
+/// The name of the wire's, for people.
+pub(crate) fn name(wire: &str, prefix: &str) -> String {
     wire.strip_prefix(prefix).unwrap_or(wire).to_ascii_lowercase()
 }
 
-fn when(micros: u64) -> String {
+/// A time of the log's.
+pub(crate) fn when(micros: u64) -> String {
     SystemTime::UNIX_EPOCH
         .checked_add(Duration::from_micros(micros))
         .map_or_else(|| "out of range".to_owned(), time)
