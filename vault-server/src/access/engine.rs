@@ -112,7 +112,7 @@ impl Access {
             principal: Arc::clone(principal),
             credential: credential.fingerprint,
             identity: identity.to_owned(),
-            factors: vec!["mtls"],
+            factors: credential.factors(),
             source: credential.source,
         })
     }

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! certificate --Credential::from_certificate--> Credential      once for each connection
+//! token       --oidc, Session-----------------> Credential      for each request, of people with a session
 //! Credential  --Access::authenticate----------> Caller          for each request
 //! Caller      --Access::tenant----------------> TenantId
 //! Caller, tenant, records --Access::permit----> Permit<Detokenize>, or refusals
@@ -23,21 +24,24 @@ mod identity;
 #[cfg(test)]
 mod matrix;
 mod name;
+pub mod oidc;
 mod permit;
 mod policy;
 mod principal;
 mod question;
 mod role;
+mod session;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use alert::{Alert, AlertKind, Severity};
-pub use credential::{Credential, CredentialError};
+pub use credential::{Credential, CredentialError, CredentialKind, SessionProof};
 pub use directory::{Directory, DirectoryError, Fault};
 pub use engine::{Access, TenantError, Unauthenticated};
-pub use identity::InvalidIdentity;
+pub use identity::{InvalidIdentity, is_issuer};
 pub use permit::{OpenAction, Permit};
 pub use policy::{InvalidPolicy, Policies, PolicyError};
 pub use principal::{Caller, Principal, PrincipalKind, TenantScope};
 pub use question::{Action, GrantSeen, Question, Reason, Verdict};
 pub use role::{Role, RoleSet};
+pub use session::{Session, SessionList, SessionRow, SessionRules, SessionToken, UsedToken};

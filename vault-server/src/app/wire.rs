@@ -17,6 +17,7 @@ use super::metrics::{ItemLabels, Metrics};
 use super::metrics_server::Sample;
 use super::migrate;
 use super::observe::Doorkeeper;
+use super::oidc::People;
 use super::reload::Reloadable;
 use super::shutdown::{FatalSwitch, Fatality};
 use crate::access::{Access, Credential, Directory, Policies};
@@ -83,6 +84,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let access = Arc::new(Access::new(read_directory(config)?, read_policies(config)?));
     let classes = Arc::new(classes(config)?);
+    let people = config.oidc.as_ref().map(People::new).transpose().context("[oidc]")?;
     let kms = WrappingKeys::new(kms(config).await?);
     let wrapping_keys = kms.names().collect::<Vec<_>>().join(" ");
     let identity = config.identity();
@@ -131,7 +133,11 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
             remember: config.idempotency.remember,
         },
         jobs: job_rules(config),
+        sessions: people.as_ref().map(|people| people.sessions(config)),
     }));
+    if let Some(people) = people {
+        people.run(&vault, &context.stopping);
+    }
     let workers = Workers::new(jobs::Parts {
         identity: vault.identity().clone(),
         classes,
@@ -175,6 +181,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     read_directory(config)?;
     read_policies(config)?;
     classes(config)?;
+    config.oidc.as_ref().map(People::new).transpose().context("[oidc]")?;
     if let (KmsKind::Local, Some(file)) = (config.kms.kind, &config.kms.root_key_file) {
         LocalKms::open(file).with_context(|| format!("root key {}", file.display()))?;
     }
@@ -367,7 +374,13 @@ async fn report_health(
     stopping: CancellationToken,
 ) {
     use tonic_health::ServingStatus::{NotServing, Serving};
-    const SERVICES: [&str; 4] = ["", "vault.v1.VaultService", "vault.v1.AuditService", "vault.v1.KeyService"];
+    const SERVICES: [&str; 5] = [
+        "",
+        "vault.v1.VaultService",
+        "vault.v1.AuditService",
+        "vault.v1.KeyService",
+        "vault.v1.SessionService",
+    ];
     for service in SERVICES {
         reporter.set_service_status(service, Serving).await;
     }
@@ -440,12 +453,13 @@ struct Door(Arc<Vault>);
 
 #[async_trait]
 impl Doorkeeper for Door {
-    fn knows(&self, credential: &Credential) -> bool {
-        self.0.knows(credential)
-    }
-
-    async fn turn_away(&self, credential: &Credential, path: &str) -> tonic::Status {
-        grpc::turned_away(&self.0, credential, path).await
+    async fn admit(
+        &self,
+        connection: &Arc<Credential>,
+        headers: &http::HeaderMap,
+        path: &str,
+    ) -> Result<Arc<Credential>, tonic::Status> {
+        grpc::admit(&self.0, connection, headers, path).await
     }
 
     async fn refused_unread(&self, credential: &Credential, path: &str, cause: &'static str) {

@@ -32,6 +32,7 @@ impl Journal for KeyJournal {
             purpose: None,
             reason: String::new(),
             ticket: String::new(),
+            grant: None,
             policies: BTreeSet::new(),
             decision: Decision::Allow,
             cause: "",

@@ -17,6 +17,7 @@ mod opening;
 mod problem;
 mod request;
 mod second_factor;
+mod sessions;
 mod tokenize;
 mod warrant;
 
@@ -41,6 +42,7 @@ pub use keys::KnownKey;
 pub use problem::{Problem, Refused};
 pub use second_factor::{GivenFactor, Touch};
 pub use request::{NewValue, Note, ParsedToken};
+pub use sessions::{Bearer, OpenedSession, Sessions};
 
 /// What a request may ask for at once.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +79,8 @@ pub struct Parts {
     pub limits: Limits,
     /// What holds for jobs.
     pub jobs: JobRules,
+    /// What people need who come by an identity provider; `None`: nobody does.
+    pub sessions: Option<Sessions>,
 }
 
 /// The vault.
@@ -114,21 +118,27 @@ impl Vault {
     /// Who calls. A credential that names nobody provisioned is refused, and the refusal is in the log first.
     pub async fn enter(&self, credential: &Credential, action: AuditAction) -> Result<Context, Refused> {
         let request = RequestId::random().map_err(|_| Problem::Internal.whole())?;
-        match self.parts.access.authenticate(credential, self.parts.clock.now()) {
+        match self.admit(credential, action).await {
             Ok(caller) => Ok(Context { caller, request }),
-            Err(cause) => {
+            Err(refused) => {
+                let Some(unrecorded) = self.may_record(credential) else {
+                    return Err(Problem::Overloaded.whole().of(request).logged());
+                };
                 let mut draft = Draft::new(request, action, Actor::unknown(credential));
                 draft.decision = Decision::Deny;
-                draft.cause = cause.as_str();
+                draft.cause = refused.cause;
+                if unrecorded > 0 {
+                    draft.details.push(("unrecorded", unrecorded.to_string()));
+                }
                 self.parts.log.record(draft, Vec::new()).await?;
-                Err(Problem::PrincipalUnknown.whole().of(request).logged())
+                Err(refused.problem.whole().of(request).logged())
             }
         }
     }
 
     /// Whether a credential names somebody who may call now.
-    pub fn knows(&self, credential: &Credential) -> bool {
-        self.parts.access.authenticate(credential, self.parts.clock.now()).is_ok()
+    pub async fn knows(&self, credential: &Credential, action: AuditAction) -> bool {
+        self.admit(credential, action).await.is_ok()
     }
 
     /// Puts on record that something of a caller's was refused before it could be read.

@@ -3,6 +3,7 @@
 //! Relative paths are relative to the directory of the file. Options and defaults: `docs/vault.sample.toml`.
 
 mod error;
+mod oidc;
 mod postgres;
 mod sections;
 mod units;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use error::ConfigError;
+pub use oidc::{Oidc, OidcIssuer, Sessions};
 pub use postgres::{Postgres, PostgresTls, address, is_instance, is_loopback};
 pub use sections::{
     Access, Audit, Cache, Classes, Engine, Idempotency, Jobs, Keys, Kms, KmsKey, KmsKind, Limits, Listen,
@@ -74,6 +76,11 @@ pub struct Config {
     /// Long work on keys.
     #[serde(default)]
     pub jobs: Jobs,
+    /// Whose word on people counts.
+    pub oidc: Option<Oidc>,
+    /// How long people stay logged in.
+    #[serde(default)]
+    pub sessions: Sessions,
 }
 
 impl Config {
@@ -113,7 +120,7 @@ impl Config {
 
     /// Makes relative paths relative to the file's directory.
     fn resolve(&mut self, dir: &Path) {
-        let Self { vault, tls, store, kms, access, .. } = self;
+        let Self { vault, tls, store, kms, access, oidc, .. } = self;
         let paths = [
             Some(&mut vault.data),
             Some(&mut tls.certificate),
@@ -129,6 +136,9 @@ impl Config {
         }
         if let Some(postgres) = &mut store.postgres {
             postgres.resolve(dir);
+        }
+        if let Some(oidc) = oidc {
+            oidc.resolve(dir);
         }
     }
 
@@ -160,6 +170,8 @@ impl Config {
             }
         }
         self.check_jobs()?;
+        self.oidc.as_ref().map_or(Ok(()), Oidc::check)?;
+        self.sessions.check()?;
         if self.metrics.listen.is_some_and(|address| address.port() != 0 && address == self.listen.address) {
             return Err(("metrics.listen", "is the address of [listen], too".to_owned()));
         }
