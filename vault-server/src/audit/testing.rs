@@ -66,6 +66,7 @@ pub(super) fn draft(request: u8) -> Draft {
         purpose: Some(Purpose::Treatment),
         reason: String::new(),
         ticket: String::new(),
+        grant: None,
         policies: BTreeSet::new(),
         decision: Decision::Allow,
         cause: "",
