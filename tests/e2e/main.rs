@@ -15,6 +15,7 @@ mod leaks;
 mod logs;
 mod main_job;
 mod migrate;
+mod oidc;
 mod roles;
 mod tamper;
 mod tamper_database;

@@ -49,6 +49,7 @@
 //! * [`Client::audit_query`], [`Client::audit_logs`], [`Client::audit_checkpoint`] and [`Client::audit_entries`] read
 //!   the vault's logs.
 //! * [`keys`] has what rotators and admins need: versions of keys, and the jobs that work on all that they seal.
+//! * [`session`] has sessions of people who come by an identity provider.
 //!
 //! # When things go wrong
 //!
@@ -77,6 +78,7 @@ mod error;
 pub mod keys;
 pub mod profile;
 mod retry;
+pub mod session;
 mod token;
 mod transport;
 mod value;

@@ -10,7 +10,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::domain::{
-    AlertId, Entity, EntityKind, EntityName, EntityPlace, GrantId, PrincipalId, RequestId, TenantId, Timestamp,
+    AlertId, Entity, EntityKind, EntityName, EntityPlace, GrantId, PrincipalId, RequestId, TenantId,
+    Timestamp,
 };
 
 const VERSION: u8 = 1;
@@ -124,8 +125,11 @@ impl Alert {
     }
 
     fn json(&self) -> Value {
-        let details: Map<_, _> =
-            self.details.iter().map(|(name, value)| ((*name).to_owned(), Value::from(value.as_str()))).collect();
+        let details: Map<_, _> = self
+            .details
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), Value::from(value.as_str())))
+            .collect();
         json!({
             "id": self.id.to_string(),
             "kind": self.kind.as_str(),

@@ -114,7 +114,14 @@ impl Credential {
     #[must_use]
     pub fn with_token(&self, fingerprint: [u8; 32], identity: String, kind: CredentialKind) -> Self {
         let identities = vec![identity];
-        Self { fingerprint, identities, kind, not_before: Timestamp(0), not_after: Timestamp(u64::MAX), ..*self }
+        Self {
+            fingerprint,
+            identities,
+            kind,
+            not_before: Timestamp(0),
+            not_after: Timestamp(u64::MAX),
+            ..*self
+        }
     }
 
     /// Of a token that came on this connection, and is not good. It speaks for nobody, whatever the certificate says.

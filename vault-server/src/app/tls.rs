@@ -218,14 +218,12 @@ fn read_verifier(
         Callers::Certified => builder,
         Callers::People => builder.allow_unauthenticated(),
     };
-    builder
-        .build()
-        .map_err(|error| match (&error, files.crl.first()) {
-            (rustls::server::VerifierBuilderError::InvalidCrl(_), Some(file)) => {
-                TlsError::Authority { file: file.clone(), why: error.to_string() }
-            }
-            _ => authority(error.to_string()),
-        })
+    builder.build().map_err(|error| match (&error, files.crl.first()) {
+        (rustls::server::VerifierBuilderError::InvalidCrl(_), Some(file)) => {
+            TlsError::Authority { file: file.clone(), why: error.to_string() }
+        }
+        _ => authority(error.to_string()),
+    })
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {

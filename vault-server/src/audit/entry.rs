@@ -19,7 +19,9 @@ use vault_proto::v1::{self as wire, AuditEntry};
 
 use super::text::printable;
 use crate::access::{Caller, Credential, PrincipalKind, TenantScope};
-use crate::domain::{ClassName, GrantId, KeyId, Purpose, Record, RequestId, SubjectRef, TenantId, Timestamp, Token};
+use crate::domain::{
+    ClassName, GrantId, KeyId, Purpose, Record, RequestId, SubjectRef, TenantId, Timestamp, Token,
+};
 use crate::store::MAX_ENTRY;
 
 pub use vault_proto::v1::audit_entry::Action as AuditAction;

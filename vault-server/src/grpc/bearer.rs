@@ -50,7 +50,15 @@ mod tests {
         assert_eq!(told(&[&session]), "session");
         assert_eq!(told(&["bearer eyJ.a.b"]), "access");
         for bad in [
-            "Bearer", "Bearer ", "Bearer  a", "Bearer a b", "Bearer a,b", "Basic YTpi", "DPoP a", "", "a.b.c",
+            "Bearer",
+            "Bearer ",
+            "Bearer  a",
+            "Bearer a b",
+            "Bearer a,b",
+            "Basic YTpi",
+            "DPoP a",
+            "",
+            "a.b.c",
             "Bearer pvs_0a",
         ] {
             assert_eq!(told(&[bad]), "malformed", "{bad:?}");

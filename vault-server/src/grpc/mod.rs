@@ -126,10 +126,9 @@ pub fn routes(
             .max_decoding_message_size(limits.message);
     let key_service = v1::key_service_server::KeyServiceServer::new(keys::KeyApi::new(Arc::clone(vault)))
         .max_decoding_message_size(limits.message);
-    let session_service = v1::session_service_server::SessionServiceServer::new(sessions::SessionApi::new(
-        Arc::clone(vault),
-    ))
-    .max_decoding_message_size(limits.message);
+    let session_service =
+        v1::session_service_server::SessionServiceServer::new(sessions::SessionApi::new(Arc::clone(vault)))
+            .max_decoding_message_size(limits.message);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(vault_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

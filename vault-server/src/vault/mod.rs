@@ -40,8 +40,8 @@ pub use find::Found;
 pub use jobs::{JobAsked, JobControl, JobRules, Preview, job_draft};
 pub use keys::KnownKey;
 pub use problem::{Problem, Refused};
-pub use second_factor::{GivenFactor, Touch};
 pub use request::{NewValue, Note, ParsedToken};
+pub use second_factor::{GivenFactor, Touch};
 pub use sessions::{Bearer, OpenedSession, Sessions};
 
 /// What a request may ask for at once.

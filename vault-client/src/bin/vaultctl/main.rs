@@ -12,6 +12,7 @@ mod failure;
 mod find;
 mod input;
 mod keys;
+mod login;
 mod mask;
 mod output;
 mod tokenize;
@@ -66,6 +67,8 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Audit(command) => audit::run(&global, command).await,
         Command::Keys(command) => keys::run(&global, command).await,
         Command::Jobs(command) => keys::run_jobs(&global, command).await,
+        Command::Login(args) => login::run(&global, args).await,
+        Command::Logout(args) => login::run_logout(&global, args).await,
         Command::Completions(args) => completions::run(&args),
     }
 }

@@ -33,8 +33,8 @@ pub const ALGORITHMS: [&str; 9] =
 
 /// How a person was authenticated, as far as it goes into the log: by us, and by the provider (RFC 8176).
 const FACTORS: [&str; 23] = [
-    "oidc", "mtls", "face", "fpt", "geo", "hwk", "iris", "kba", "mca", "mfa", "otp", "pin", "pop", "pwd", "rba",
-    "retina", "sc", "sms", "swk", "tel", "user", "vbm", "wia",
+    "oidc", "mtls", "face", "fpt", "geo", "hwk", "iris", "kba", "mca", "mfa", "otp", "pin", "pop", "pwd",
+    "rba", "retina", "sc", "sms", "swk", "tel", "user", "vbm", "wia",
 ];
 
 /// Those that go into the log, each once.

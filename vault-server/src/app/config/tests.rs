@@ -127,7 +127,9 @@ fn issuers_are_named_in_one_spelling_and_asked_over_tls() {
         let error = with(&option).unwrap_err();
         assert!(error.contains(said), "{error}");
     }
-    assert!(refused(&format!("{MINIMAL}\n[oidc]\nissuer = []\n")).contains("oidc.issuer: must be at least one"));
+    assert!(
+        refused(&format!("{MINIMAL}\n[oidc]\nissuer = []\n")).contains("oidc.issuer: must be at least one")
+    );
     let sessions = |option: &str| refused(&format!("{MINIMAL}\n[sessions]\n{option}\n"));
     assert!(sessions("idle = \"16m\"").contains("sessions.idle: must be 1s to 15m"));
     assert!(sessions("lifetime = \"1d\"").contains("sessions.lifetime: must be 1s to 12h"));

@@ -66,8 +66,9 @@ impl Source {
     async fn discover(&self) -> anyhow::Result<String> {
         let uri = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
         let metadata = self.get(&uri).await?;
-        let metadata: Metadata =
-            serde_json::from_slice(&metadata).ok().with_context(|| format!("{uri}: not a provider's metadata"))?;
+        let metadata: Metadata = serde_json::from_slice(&metadata)
+            .ok()
+            .with_context(|| format!("{uri}: not a provider's metadata"))?;
         // Section 4.3: a provider that speaks for another one is not believed.
         ensure!(metadata.issuer == self.issuer, "{uri}: is about another issuer");
         Ok(metadata.jwks_uri)

@@ -103,11 +103,8 @@ impl Vault {
                 }
             }
             Bearer::Session(token) => {
-                let proof = SessionProof {
-                    name: token.name(),
-                    certificate: connection.shown(),
-                    factors: Vec::new(),
-                };
+                let proof =
+                    SessionProof { name: token.name(), certificate: connection.shown(), factors: Vec::new() };
                 match self.find_session(sessions, &proof).await {
                     Ok(kept) => {
                         let name = proof.name;
@@ -115,7 +112,9 @@ impl Vault {
                         let identity = kept.session.identity.clone();
                         connection.with_token(name, identity, CredentialKind::Session(Arc::new(proof)))
                     }
-                    Err(NoCaller { problem: Problem::SessionInvalid(cause), .. }) => connection.refused(cause),
+                    Err(NoCaller { problem: Problem::SessionInvalid(cause), .. }) => {
+                        connection.refused(cause)
+                    }
                     Err(_) => Credential { kind: CredentialKind::Unknown, ..Credential::clone(connection) },
                 }
             }
@@ -168,11 +167,7 @@ impl Vault {
     }
 
     /// The session of that name, if it stands.
-    async fn find_session(
-        &self,
-        sessions: &Sessions,
-        proof: &SessionProof,
-    ) -> Result<Arc<Kept>, NoCaller> {
+    async fn find_session(&self, sessions: &Sessions, proof: &SessionProof) -> Result<Arc<Kept>, NoCaller> {
         let kept = match sessions.cache.get(&proof.name) {
             Some(kept) => kept,
             None => self.read_session(sessions, &proof.name).await?,

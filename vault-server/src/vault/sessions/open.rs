@@ -39,9 +39,9 @@ impl Vault {
     /// Opens a session for the person whose access token came. One more than a principal may have closes the one that was
     /// not used for longest.
     pub async fn open_session(&self, cx: &Context, credential: &Credential) -> Result<Opened, Refused> {
-        let mut draft =
-            Draft::new(cx.request, AuditAction::SessionOpen, Actor::caller_of_vault(&cx.caller));
-        let (Some(sessions), CredentialKind::AccessToken(verified)) = (&self.parts.sessions, &credential.kind)
+        let mut draft = Draft::new(cx.request, AuditAction::SessionOpen, Actor::caller_of_vault(&cx.caller));
+        let (Some(sessions), CredentialKind::AccessToken(verified)) =
+            (&self.parts.sessions, &credential.kind)
         else {
             return Err(self.refuse_session(draft, "token_missing").await);
         };
@@ -81,8 +81,7 @@ impl Vault {
 
     /// Ends the caller's session, everywhere within a second.
     pub async fn close_session(&self, cx: &Context, credential: &Credential) -> Result<(), Refused> {
-        let mut draft =
-            Draft::new(cx.request, AuditAction::SessionClose, Actor::caller_of_vault(&cx.caller));
+        let mut draft = Draft::new(cx.request, AuditAction::SessionClose, Actor::caller_of_vault(&cx.caller));
         let (Some(sessions), CredentialKind::Session(proof)) = (&self.parts.sessions, &credential.kind)
         else {
             return Err(self.refuse_session(draft, "session_missing").await);
@@ -101,8 +100,7 @@ impl Vault {
             }
             session.closed_us = sessions.steady.now(self.parts.clock.now()).0.max(1);
             let row = SessionRow::Session(session).entity(place.clone(), entity.revision + 1);
-            let closed =
-                self.parts.log.commit(draft.clone(), Vec::new(), vec![Write::PutEntity(row)]).await;
+            let closed = self.parts.log.commit(draft.clone(), Vec::new(), vec![Write::PutEntity(row)]).await;
             sessions.cache.forget(&proof.name);
             match closed {
                 Ok(_) => return Ok(()),
@@ -147,12 +145,7 @@ impl Vault {
     }
 }
 
-fn new_session(
-    cx: &Context,
-    sessions: &Sessions,
-    verified: &Verified,
-    now: Timestamp,
-) -> Session {
+fn new_session(cx: &Context, sessions: &Sessions, verified: &Verified, now: Timestamp) -> Session {
     let lifetime = u64::try_from(sessions.rules.lifetime.as_micros()).unwrap_or(u64::MAX);
     let bound = verified.certificate.map(|certificate| certificate.to_vec()).unwrap_or_default();
     let mut factors: Vec<_> = verified.factors.iter().map(ToString::to_string).collect();
