@@ -89,7 +89,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn a_person_logs_in_by_a_device_works_and_logs_out() {
-    let Stage { idp, site, .. } = site("amr = [\"hwk\"]", "");
+    let Stage { _dir, idp, site } = site("amr = [\"hwk\"]", "");
     let vault = site.serve();
     let token = tokenized(&vault);
     assert_eq!(mask(&vault, "joan", &token), Some(3), "nobody without a session");
@@ -139,7 +139,7 @@ fn a_person_logs_in_by_a_device_works_and_logs_out() {
 
 #[test]
 fn a_token_that_is_not_good_opens_nothing_and_is_on_record() {
-    let Stage { idp, site, .. } = site("single_use = true\namr = [\"hwk\", \"mfa\"]", "");
+    let Stage { _dir, idp, site } = site("single_use = true\namr = [\"hwk\", \"mfa\"]", "");
     let vault = site.serve();
     let claims = idp.claims("00u1");
     let with = |name: &str, value: serde_json::Value| {
@@ -179,7 +179,7 @@ fn a_token_that_is_not_good_opens_nothing_and_is_on_record() {
 
 #[test]
 fn a_session_ends_when_it_is_idle_and_in_any_case() {
-    let Stage { idp, site, .. } = site("", "idle = \"8s\"\nlifetime = \"25s\"");
+    let Stage { _dir, idp, site } = site("", "idle = \"8s\"\nlifetime = \"25s\"");
     let vault = site.serve();
     let token = tokenized(&vault);
     login(&vault, "joan", &idp.token("00u1"), 0);
@@ -209,7 +209,7 @@ fn a_session_ends_when_it_is_idle_and_in_any_case() {
 
 #[test]
 fn whoever_is_disabled_has_no_session_any_more() {
-    let Stage { idp, site, .. } = site("", "per_principal = 1");
+    let Stage { _dir, idp, site } = site("", "per_principal = 1");
     let vault = site.serve();
     let token = tokenized(&vault);
     login(&vault, "joan", &idp.token("00u1"), 0);
@@ -227,7 +227,7 @@ fn whoever_is_disabled_has_no_session_any_more() {
 
 #[test]
 fn sessions_go_on_while_the_provider_is_down_and_new_keys_are_found() {
-    let Stage { idp, site, .. } = site("", "");
+    let Stage { _dir, idp, site } = site("", "");
     let vault = site.serve();
     let token = tokenized(&vault);
     for algorithm in ["ES256", "RS256", "EdDSA"] {
