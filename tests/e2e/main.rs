@@ -19,6 +19,7 @@ mod leaks;
 mod logs;
 mod main_job;
 mod migrate;
+mod oidc;
 mod principals;
 mod roles;
 mod second_factor;

@@ -149,6 +149,11 @@ impl Fleet {
         Client::from_profile(self.profile(), Some(identity)).unwrap()
     }
 
+    /// Where an instance is.
+    pub fn endpoint(&self, number: usize) -> String {
+        format!("https://127.0.0.1:{}", self.instances[number].port)
+    }
+
     /// A client of one instance.
     ///
     /// # Panics

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::access::{Access, Caller, Credential, Directory, Policies, Role};
+use crate::access::{Access, Caller, Credential, CredentialKind, Directory, Policies, Role};
 use crate::domain::{Environment, TenantId, Timestamp};
 
 /// The tenant at which the test principals hold their roles.
@@ -50,6 +50,7 @@ pub(crate) fn test_credential(path: &str) -> Credential {
         source: None,
         not_before: Timestamp(0),
         not_after: Timestamp(u64::MAX),
+        kind: CredentialKind::Certificate,
     }
 }
 

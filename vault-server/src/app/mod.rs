@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod metrics_server;
 pub mod migrate;
 pub mod observe;
+mod oidc;
 pub mod pki;
 pub mod reload;
 pub mod serve;

@@ -16,6 +16,7 @@ use super::metrics::{ItemLabels, Metrics};
 use super::metrics_server::Sample;
 use super::migrate;
 use super::observe::Doorkeeper;
+use super::oidc::People;
 use super::reload::Reloadable;
 use super::shutdown::{FatalSwitch, Fatality};
 use crate::access::{Access, Credential, Directory, Policies, Provisioning};
@@ -84,6 +85,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let classes = Arc::new(classes(config)?);
     let kms = wrapping_keys(config).await?;
     let names = kms.names().collect::<Vec<_>>().join(" ");
+    let people = config.oidc.as_ref().map(People::new).transpose().context("[oidc]")?;
     let identity = config.identity();
     let store = open_store(config, &identity).await?;
     store.found(&identity).await.context("the store")?;
@@ -136,7 +138,11 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         jobs: job_rules(config),
         grants: grant_rules(config),
         second_factor: SecondFactorRules { user_verification: config.second_factor.user_verification },
+        sessions: people.as_ref().map(|people| people.sessions(config)),
     }));
+    if let Some(people) = people {
+        people.run(&vault, &context.stopping);
+    }
     let tally = Arc::<Tally>::default();
     let workers = Workers::new(jobs::Parts {
         identity: vault.identity().clone(),
@@ -186,6 +192,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     read_directory(config)?;
     read_policies(config)?;
     classes(config)?;
+    config.oidc.as_ref().map(People::new).transpose().context("[oidc]")?;
     if let (KmsKind::Local, Some(file)) = (config.kms.kind, &config.kms.root_key_file) {
         LocalKms::open(file).with_context(|| format!("root key {}", file.display()))?;
     }
@@ -400,6 +407,7 @@ async fn report_health(
         "vault.v1.PolicyService",
         "vault.v1.BreakGlassService",
         "vault.v1.SecurityKeyService",
+        "vault.v1.SessionService",
     ];
     for &service in SERVICES {
         reporter.set_service_status(service, Serving).await;
@@ -485,12 +493,13 @@ struct Door(Arc<Vault>);
 
 #[async_trait]
 impl Doorkeeper for Door {
-    fn knows(&self, credential: &Credential) -> bool {
-        self.0.knows(credential)
-    }
-
-    async fn turn_away(&self, credential: &Credential, path: &str) -> tonic::Status {
-        grpc::turned_away(&self.0, credential, path).await
+    async fn admit(
+        &self,
+        connection: &Arc<Credential>,
+        headers: &http::HeaderMap,
+        path: &str,
+    ) -> Result<Arc<Credential>, tonic::Status> {
+        grpc::admit(&self.0, connection, headers, path).await
     }
 
     async fn refused_unread(&self, credential: &Credential, path: &str, cause: &'static str) {

@@ -9,7 +9,7 @@ use vault_proto::v1::AuditEntry;
 use super::*;
 use crate::access::authenticator::{Authenticator, Manner};
 use crate::access::testing::test_policies;
-use crate::access::{Access, Credential, Directory, Provisioning, SecurityKey};
+use crate::access::{Access, Credential, CredentialKind, Directory, Provisioning, SecurityKey};
 use crate::audit::{Fixed, Follower, FollowerOptions, KeyJournal, Log, LogOptions};
 use crate::domain::class::{ClassOptions, Classes};
 use crate::domain::{Clock, Entity, Environment, JobBudget, PrincipalId, TenantId, VaultId, VaultIdentity};
@@ -113,6 +113,7 @@ impl Rig {
             keyring: Arc::new(keyring),
             access,
             provisioning: Arc::new(provisioning),
+            sessions: None,
             log: Arc::new(log),
             follower: Arc::new(follower.await.unwrap()),
             clock: as_clock,
@@ -139,6 +140,7 @@ impl Rig {
 
     async fn cx_with(&self, who: &str, certificate: u8) -> Context {
         let credential = Credential {
+            kind: CredentialKind::Certificate,
             fingerprint: [certificate; 32],
             identities: vec![format!("spiffe://test.local/{who}")],
             source: None,

@@ -4,6 +4,7 @@
 
 mod break_glass;
 mod error;
+mod oidc;
 mod postgres;
 mod second_factor;
 mod sections;
@@ -19,6 +20,7 @@ use serde::Deserialize;
 
 pub use break_glass::{BreakGlass, BreakGlassTenant};
 pub use error::ConfigError;
+pub use oidc::{Oidc, OidcIssuer, Sessions};
 pub use postgres::{Postgres, PostgresTls, address, is_instance, is_loopback};
 pub use second_factor::SecondFactor;
 pub use sections::{
@@ -84,6 +86,11 @@ pub struct Config {
     /// Plain values in an emergency.
     #[serde(default)]
     pub break_glass: BreakGlass,
+    /// Whose word on people counts.
+    pub oidc: Option<Oidc>,
+    /// How long people stay logged in.
+    #[serde(default)]
+    pub sessions: Sessions,
 }
 
 impl Config {
@@ -123,7 +130,7 @@ impl Config {
 
     /// Makes relative paths relative to the file's directory.
     fn resolve(&mut self, dir: &Path) {
-        let Self { vault, tls, store, kms, access, .. } = self;
+        let Self { vault, tls, store, kms, access, oidc, .. } = self;
         let paths = [
             Some(&mut vault.data),
             Some(&mut tls.certificate),
@@ -139,6 +146,9 @@ impl Config {
         }
         if let Some(postgres) = &mut store.postgres {
             postgres.resolve(dir);
+        }
+        if let Some(oidc) = oidc {
+            oidc.resolve(dir);
         }
     }
 
@@ -171,6 +181,8 @@ impl Config {
         }
         self.check_jobs()?;
         self.break_glass.check()?;
+        self.oidc.as_ref().map_or(Ok(()), Oidc::check)?;
+        self.sessions.check()?;
         if self.metrics.listen.is_some_and(|address| address.port() != 0 && address == self.listen.address) {
             return Err(("metrics.listen", "is the address of [listen], too".to_owned()));
         }

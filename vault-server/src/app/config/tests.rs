@@ -74,6 +74,10 @@ fn sample_mentions_every_option() {
     for option in known_names("[[break_glass.tenant]]") {
         assert!(tenant.contains_key(&option), "break_glass.tenant.{option} is missing");
     }
+    let issuer = table["oidc"]["issuer"][0].as_table().unwrap();
+    for option in known_names("[[oidc.issuer]]") {
+        assert!(issuer.contains_key(&option), "oidc.issuer.{option} is missing");
+    }
     // Alternatives of others are mentioned, but not with them.
     for option in known_names("[store.postgres]") {
         let there =
@@ -107,6 +111,37 @@ fn a_database_must_be_whole_and_protected() {
     assert!(
         refused(&format!("{MINIMAL}\n[store]\nengine = \"postgres\"\n")).contains("needs [store.postgres]")
     );
+}
+
+#[test]
+fn issuers_are_named_in_one_spelling_and_asked_over_tls() {
+    let with = |options: &str| {
+        parse(&format!(
+            "{MINIMAL}\n[oidc]\n[[oidc.issuer]]\nissuer = \"https://idp.example.org\"\naudience = \"phi\"\n{options}"
+        ))
+    };
+    let config = with("ca = \"ca.pem\"").unwrap();
+    assert_eq!(config.oidc.unwrap().issuer[0].ca.as_deref(), Some(Path::new("/etc/vault/ca.pem")));
+    let second = |issuer: &str| format!("[[oidc.issuer]]\nissuer = \"{issuer}\"\naudience = \"phi\"");
+    for (option, said) in [
+        (second("http://127.0.0.1:8080"), "oidc.issuer.issuer: must be"),
+        (second("https://IDP.example.org"), "oidc.issuer.issuer: must be"),
+        (second("https://idp.example.org"), "oidc.issuer.issuer: stands twice"),
+        ("jwks_uri = \"http://127.0.0.1/keys\"".to_owned(), "oidc.issuer.jwks_uri: must begin"),
+        ("algorithms = [\"HS256\"]".to_owned(), "oidc.issuer.algorithms: must be of ES256"),
+        ("algorithms = [\"none\"]".to_owned(), "oidc.issuer.algorithms: must be of ES256"),
+        ("algorithms = []".to_owned(), "oidc.issuer.algorithms: must be of ES256"),
+    ] {
+        let error = with(&option).unwrap_err();
+        assert!(error.contains(said), "{error}");
+    }
+    assert!(
+        refused(&format!("{MINIMAL}\n[oidc]\nissuer = []\n")).contains("oidc.issuer: must be at least one")
+    );
+    let sessions = |option: &str| refused(&format!("{MINIMAL}\n[sessions]\n{option}\n"));
+    assert!(sessions("idle = \"16m\"").contains("sessions.idle: must be 1s to 15m"));
+    assert!(sessions("lifetime = \"1d\"").contains("sessions.lifetime: must be 1s to 12h"));
+    assert!(sessions("per_principal = 0").contains("sessions.per_principal: must be"));
 }
 
 #[test]

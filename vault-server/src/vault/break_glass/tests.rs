@@ -9,7 +9,7 @@ use vault_proto::v1::AuditEntry;
 use super::*;
 use crate::access::authenticator::{Authenticator, Manner};
 use crate::access::testing::test_policies;
-use crate::access::{Access, Credential, Directory, Provisioning, ReviewVerdict};
+use crate::access::{Access, Credential, CredentialKind, Directory, Provisioning, ReviewVerdict};
 use crate::audit::{AuditAction, Fixed, Follower, FollowerOptions, KeyJournal, Log, LogOptions};
 use crate::domain::class::{ClassOptions, Classes};
 use crate::domain::{
@@ -129,6 +129,7 @@ impl Rig {
             keyring: kms,
             access,
             provisioning: Arc::new(provisioning),
+            sessions: None,
             log: Arc::new(log),
             follower: Arc::new(follower.await.unwrap()),
             clock: as_clock,
@@ -156,6 +157,7 @@ impl Rig {
 
     async fn cx_by(&self, identity: &str, certificate: u8) -> Context {
         let credential = Credential {
+            kind: CredentialKind::Certificate,
             fingerprint: [certificate; 32],
             identities: vec![identity.to_owned()],
             source: None,
