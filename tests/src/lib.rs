@@ -15,4 +15,5 @@ pub mod postgres;
 pub mod powercut;
 pub mod process;
 pub mod site;
+pub mod webhook;
 pub mod wire;

@@ -32,7 +32,7 @@ mod role;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use alert::{Alert, AlertKind, Severity};
+pub use alert::{Alert, AlertKind, Severity, UnreadableAlert, WaitingAlert};
 pub use credential::{Credential, CredentialError};
 pub use directory::{Directory, DirectoryError, Fault};
 pub use engine::{Access, TenantError, Unauthenticated};

@@ -5,8 +5,10 @@
 //! * [`serve`]: the life of a serving process; [`wire`] puts the parts together, [`shutdown`] says when it ends.
 //! * [`tls`], [`listener`], [`connections`]: from TCP to a connection whose client is known.
 //! * [`observe`], [`metrics`], [`metrics_server`], [`telemetry`]: what operators see.
+//! * [`alerts`]: from the rows of alerts to whoever must hear of them.
 //! * [`reload`]: new files while the server runs. [`files`]: how files are written.
 
+pub mod alerts;
 pub mod cli;
 pub mod config;
 pub mod connections;

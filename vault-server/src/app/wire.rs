@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use vault_format::note::Signer;
 
+use super::alerts::{Delivery, Webhook};
 use super::config::{self, Config, Engine, KmsKind, Postgres, PostgresTls};
 use super::metrics::{ItemLabels, Metrics};
 use super::metrics_server::Sample;
@@ -147,6 +148,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         options: job_options(config),
         stopping: context.stopping.clone(),
     });
+    tokio::spawn(delivery(config, &store, &log, &clock, context)?.run());
     let schedule =
         Schedule { after: config.keys.rotate_after, after_records: config.keys.rotate_after_records };
     let (scheduler, stopping) = (Arc::clone(&vault), context.stopping.clone());
@@ -174,11 +176,32 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     })
 }
 
+/// What brings alerts to where they go.
+fn delivery(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    log: &Arc<Log>,
+    clock: &Arc<dyn Clock>,
+    context: &Context,
+) -> anyhow::Result<Delivery> {
+    Ok(Delivery {
+        store: Arc::clone(store),
+        log: Arc::clone(log),
+        clock: Arc::clone(clock),
+        leases: Leases::new(Arc::clone(store), Arc::clone(clock), InstanceId::random()?),
+        webhook: Webhook::open(&config.alerts).context("[alerts]")?,
+        timeout: config.alerts.timeout,
+        give_up_after: config.alerts.give_up_after,
+        stopping: context.stopping.clone(),
+    })
+}
+
 /// Reads what [`wire`] would read, without opening the store: for `vault-server check`.
 pub fn check(config: &Config) -> anyhow::Result<()> {
     read_directory(config)?;
     read_policies(config)?;
     classes(config)?;
+    Webhook::open(&config.alerts).context("[alerts]")?;
     if let (KmsKind::Local, Some(file)) = (config.kms.kind, &config.kms.root_key_file) {
         LocalKms::open(file).with_context(|| format!("root key {}", file.display()))?;
     }

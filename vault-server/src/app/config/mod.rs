@@ -2,6 +2,7 @@
 //!
 //! Relative paths are relative to the directory of the file. Options and defaults: `docs/vault.sample.toml`.
 
+mod alerts;
 mod error;
 mod postgres;
 mod sections;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use alerts::{Alerts, receiver};
 pub use error::ConfigError;
 pub use postgres::{Postgres, PostgresTls, address, is_instance, is_loopback};
 pub use sections::{
@@ -56,6 +58,9 @@ pub struct Config {
     /// Who may do what.
     #[serde(default)]
     pub access: Access,
+    /// Where alerts go.
+    #[serde(default)]
+    pub alerts: Alerts,
     /// Data classes.
     #[serde(default)]
     pub classes: Classes,
@@ -130,6 +135,7 @@ impl Config {
         if let Some(postgres) = &mut store.postgres {
             postgres.resolve(dir);
         }
+        self.alerts.resolve(dir);
     }
 
     /// What the types alone do not say. The option's full name and what is wrong with it.
@@ -137,6 +143,7 @@ impl Config {
         self.check_store()?;
         self.check_kms()?;
         self.check_limits()?;
+        self.alerts.check()?;
         let intervals = [
             ("tls.reload_every", self.tls.reload_every),
             ("cache.lifetime", self.cache.lifetime),
