@@ -2,12 +2,14 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
+mod alerts;
 mod bad_database;
 mod bad_input;
 mod crash;
 mod failover;
 mod full_disk;
 mod history;
+mod honeytokens;
 mod instances;
 mod keys;
 mod kms;

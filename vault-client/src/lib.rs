@@ -75,6 +75,7 @@ mod class;
 mod client;
 mod describe;
 mod error;
+pub mod honeytokens;
 pub mod keys;
 pub mod principals;
 pub mod profile;

@@ -20,7 +20,7 @@ use super::migrate;
 use super::observe::Doorkeeper;
 use super::reload::Reloadable;
 use super::shutdown::{FatalSwitch, Fatality};
-use crate::access::{Access, Credential, Directory, Policies, Provisioning};
+use crate::access::{Access, Credential, Directory, Honeytokens, Policies, Provisioning};
 use crate::audit::{
     self, Adopter, AuditAction, Draft, Follower, FollowerHandle, FollowerOptions, KeyJournal, Log,
     LogOptions, Recent,
@@ -92,6 +92,9 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let provisioning = Arc::new(Provisioning::new(Arc::clone(&store), Arc::clone(&access)));
     provisioning.look().await.context("the principals")?;
     tokio::spawn(Arc::clone(&provisioning).run(context.stopping.clone()));
+    let honeytokens = Arc::new(Honeytokens::new(Arc::clone(&store)));
+    honeytokens.look().await.context("the honeytokens")?;
+    tokio::spawn(Arc::clone(&honeytokens).run(context.stopping.clone()));
     let recent = Arc::<Recent>::default();
     let log = Log::new(
         Arc::clone(&store),
@@ -126,6 +129,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         keyring: Arc::clone(&keyring),
         access: Arc::clone(&access),
         provisioning,
+        honeytokens,
         log: Arc::clone(&log),
         follower: Arc::clone(&follower),
         clock: Arc::clone(&clock),
@@ -406,6 +410,7 @@ async fn report_health(
         "vault.v1.KeyService",
         "vault.v1.PrincipalService",
         "vault.v1.PolicyService",
+        "vault.v1.HoneytokenService",
     ];
     for &service in SERVICES {
         reporter.set_service_status(service, Serving).await;

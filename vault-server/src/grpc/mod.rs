@@ -1,6 +1,7 @@
 //! Wire to domain and back, and the one match from problems to status. tonic's types stay in here.
 
 mod audit;
+mod honeytokens;
 mod keys;
 mod parse;
 mod peer;
@@ -124,12 +125,17 @@ pub fn routes(
     let policy_service =
         v1::policy_service_server::PolicyServiceServer::new(policy::PolicyApi::new(Arc::clone(vault)))
             .max_decoding_message_size(limits.message);
+    let honeytoken_service = v1::honeytoken_service_server::HoneytokenServiceServer::new(
+        honeytokens::HoneytokenApi::new(Arc::clone(vault)),
+    )
+    .max_decoding_message_size(limits.message);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(vault_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     let routes = Routes::new(vault_service).add_service(audit_service).add_service(key_service);
-    let routes = routes.add_service(principal_service).add_service(policy_service);
+    let routes =
+        routes.add_service(principal_service).add_service(policy_service).add_service(honeytoken_service);
     Ok(routes.add_service(health).add_service(reflection))
 }
 

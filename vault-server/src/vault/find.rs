@@ -69,7 +69,7 @@ impl Vault {
             }
         }
         draft.decision = decision(&items);
-        self.parts.log.record(draft, items).await?;
+        self.record_watched(cx, draft, items).await?;
         Ok(results)
     }
 

@@ -10,6 +10,7 @@ mod describe;
 mod detokenize;
 mod erase;
 mod find;
+mod honeytokens;
 mod jobs;
 mod keys;
 mod mask;
@@ -21,13 +22,15 @@ mod request;
 mod second_factor;
 mod tokenize;
 mod warrant;
+mod watched;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::{
-    Access, Action, Caller, Credential, Provisioning, Question, TenantError, Unauthenticated, Verdict,
+    Access, Action, Caller, Credential, Honeytokens, Provisioning, Question, TenantError, Unauthenticated,
+    Verdict,
 };
 use crate::audit::{Actor, AuditAction, Decision, Draft, FollowerHandle, Item, Log, Outcome};
 use crate::domain::class::Classes;
@@ -75,6 +78,8 @@ pub struct Parts {
     pub access: Arc<Access>,
     /// How that is kept at what the store has.
     pub provisioning: Arc<Provisioning>,
+    /// Which tokens nobody has reason to use.
+    pub honeytokens: Arc<Honeytokens>,
     /// The log.
     pub log: Arc<Log>,
     /// The log's tree and checkpoints.
@@ -194,7 +199,7 @@ impl Vault {
             return Ok(());
         }
         let refused = Problem::ActionNotAllowed.whole();
-        Err(self.log_refusal(draft.clone(), items(), refused).await)
+        Err(self.log_refusal_watched(cx, draft.clone(), items(), refused).await)
     }
 
     fn decide(&self, cx: &Context, tenant: &TenantId, question: Question<'_>) -> Verdict {
@@ -209,6 +214,22 @@ impl Vault {
             Ok(_) => refused.logged(),
             // The refusal could not be made durable: not even that much is told.
             Err(error) => error.into(),
+        }
+    }
+
+    /// As [`Vault::log_refusal`], for requests that may be about values.
+    async fn log_refusal_watched(
+        &self,
+        cx: &Context,
+        mut draft: Draft,
+        items: Vec<Item>,
+        refused: Refused,
+    ) -> Refused {
+        draft.decision = Decision::Deny;
+        draft.cause = refused.problem.cause();
+        match self.record_watched(cx, draft, items).await {
+            Ok(()) => refused.logged(),
+            Err(error) => error,
         }
     }
 

@@ -63,7 +63,8 @@ impl Vault {
             }
             if sorting.size > self.parts.limits.response_bytes {
                 let items = undelivered(sorting.items, &tokens);
-                return Err(self.log_refusal(draft, items, Problem::ResponseTooLarge.whole()).await);
+                let refused = Problem::ResponseTooLarge.whole();
+                return Err(self.log_refusal_watched(cx, draft, items, refused).await);
             }
         }
         let Sorting { mut slots, mut items, allowed, .. } = sorting;
@@ -74,10 +75,10 @@ impl Vault {
         draft.decision = decision(&items);
         if permit.records().is_empty() {
             draft.cause = "no_item_allowed";
-            self.parts.log.record(draft, items).await?;
+            self.record_watched(cx, draft, items).await?;
             return Ok(Opening { slots, warrant: None, keys: HashMap::new() });
         }
-        let receipt = self.parts.log.before_open(draft, &permit, items).await?;
+        let receipt = self.before_open_watched(cx, draft, &permit, items).await?;
         let warrant = warrant(permit, &receipt)?;
         let keys = self.parts.keyring.data_keys(&warrant).await;
         Ok(Opening { slots, warrant: Some(warrant), keys })

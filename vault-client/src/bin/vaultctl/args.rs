@@ -7,7 +7,10 @@ use clap::{Args, Parser, Subcommand};
 use vault_client::{Client, ClientBuilder, Purpose};
 
 use crate::failure::Failure;
-use crate::{audit, bulk, completions, describe, detokenize, erase, find, keys, mask, principals, tokenize};
+use crate::{
+    audit, bulk, completions, describe, detokenize, erase, find, honeytokens, keys, mask, principals,
+    tokenize,
+};
 
 /// Keeps health data in a phi-vault and gets it back: values in by standard input, tokens out.
 ///
@@ -86,6 +89,9 @@ pub(crate) enum Command {
     /// See, provision, change and disable principals.
     #[command(subcommand)]
     Principals(principals::PrincipalsCommand),
+    /// Plant, list and remove values that nobody has any business with.
+    #[command(subcommand)]
+    Honeytokens(honeytokens::HoneytokensCommand),
     /// Show who the identity is, as the vault sees it.
     Whoami,
     /// Print a completion script for a shell.

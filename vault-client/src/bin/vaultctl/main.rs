@@ -10,6 +10,7 @@ mod detokenize;
 mod erase;
 mod failure;
 mod find;
+mod honeytokens;
 mod input;
 mod keys;
 mod mask;
@@ -68,6 +69,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Keys(command) => keys::run(&global, command).await,
         Command::Jobs(command) => keys::run_jobs(&global, command).await,
         Command::Principals(command) => principals::run(&global, command).await,
+        Command::Honeytokens(command) => honeytokens::run(&global, command).await,
         Command::Whoami => principals::who_am_i(&global).await,
         Command::Completions(args) => completions::run(&args),
     }
