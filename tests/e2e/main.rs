@@ -14,6 +14,7 @@ mod instances;
 mod keys;
 mod kms;
 mod leaks;
+mod limits;
 mod logs;
 mod main_job;
 mod migrate;

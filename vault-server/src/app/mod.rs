@@ -6,6 +6,7 @@
 //! * [`tls`], [`listener`], [`connections`]: from TCP to a connection whose client is known.
 //! * [`observe`], [`metrics`], [`metrics_server`], [`telemetry`]: what operators see.
 //! * [`alerts`]: from the rows of alerts to whoever must hear of them.
+//! * `watch`: limits, honeytokens and alerts, put together.
 //! * [`reload`]: new files while the server runs. [`files`]: how files are written.
 
 pub mod alerts;
@@ -26,6 +27,7 @@ pub mod serve;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+mod watch;
 pub mod wire;
 
 #[cfg(test)]

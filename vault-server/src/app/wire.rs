@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use vault_format::note::Signer;
 
-use super::alerts::{Delivery, Webhook};
+use super::alerts::Webhook;
 use super::config::{self, Config, Engine, KmsKind, Postgres, PostgresTls};
 use super::metrics::{ItemLabels, Metrics};
 use super::metrics_server::Sample;
@@ -20,7 +20,8 @@ use super::migrate;
 use super::observe::Doorkeeper;
 use super::reload::Reloadable;
 use super::shutdown::{FatalSwitch, Fatality};
-use crate::access::{Access, Credential, Directory, Honeytokens, Policies, Provisioning};
+use super::watch;
+use crate::access::{Access, Credential, Directory, Policies, Provisioning};
 use crate::audit::{
     self, Adopter, AuditAction, Draft, Follower, FollowerHandle, FollowerOptions, KeyJournal, Log,
     LogOptions, Recent,
@@ -92,9 +93,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let provisioning = Arc::new(Provisioning::new(Arc::clone(&store), Arc::clone(&access)));
     provisioning.look().await.context("the principals")?;
     tokio::spawn(Arc::clone(&provisioning).run(context.stopping.clone()));
-    let honeytokens = Arc::new(Honeytokens::new(Arc::clone(&store)));
-    honeytokens.look().await.context("the honeytokens")?;
-    tokio::spawn(Arc::clone(&honeytokens).run(context.stopping.clone()));
+    let honeytokens = watch::honeytokens(&store, context).await?;
     let recent = Arc::<Recent>::default();
     let log = Log::new(
         Arc::clone(&store),
@@ -130,6 +129,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         access: Arc::clone(&access),
         provisioning,
         honeytokens,
+        usage: watch::usage(config, &store, &clock, context)?,
         log: Arc::clone(&log),
         follower: Arc::clone(&follower),
         clock: Arc::clone(&clock),
@@ -152,7 +152,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         options: job_options(config),
         stopping: context.stopping.clone(),
     });
-    tokio::spawn(delivery(config, &store, &log, &clock, context)?.run());
+    tokio::spawn(watch::delivery(config, &store, &log, &clock, context)?.run());
     let schedule =
         Schedule { after: config.keys.rotate_after, after_records: config.keys.rotate_after_records };
     let (scheduler, stopping) = (Arc::clone(&vault), context.stopping.clone());
@@ -177,26 +177,6 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         reloads: vec![access_reload(config, access, Arc::clone(&log))],
         sample: Some(Box::new(Figures { keyring, store: Arc::clone(&store) })),
         close: Box::pin(close(workers, log, follower, store)),
-    })
-}
-
-/// What brings alerts to where they go.
-fn delivery(
-    config: &Config,
-    store: &Arc<dyn Store>,
-    log: &Arc<Log>,
-    clock: &Arc<dyn Clock>,
-    context: &Context,
-) -> anyhow::Result<Delivery> {
-    Ok(Delivery {
-        store: Arc::clone(store),
-        log: Arc::clone(log),
-        clock: Arc::clone(clock),
-        leases: Leases::new(Arc::clone(store), Arc::clone(clock), InstanceId::random()?),
-        webhook: Webhook::open(&config.alerts).context("[alerts]")?,
-        timeout: config.alerts.timeout,
-        give_up_after: config.alerts.give_up_after,
-        stopping: context.stopping.clone(),
     })
 }
 

@@ -69,6 +69,7 @@ impl Vault {
             }
         }
         draft.decision = decision(&items);
+        self.within_limits(cx, &tenant, Action::Find, &draft, &items).await?;
         self.record_watched(cx, draft, items).await?;
         Ok(results)
     }

@@ -13,6 +13,7 @@ mod find;
 mod honeytokens;
 mod jobs;
 mod keys;
+mod limits;
 mod mask;
 mod opening;
 mod policy;
@@ -30,7 +31,7 @@ use std::time::Duration;
 
 use crate::access::{
     Access, Action, Caller, Credential, Honeytokens, Provisioning, Question, TenantError, Unauthenticated,
-    Verdict,
+    UsageLimits, Verdict,
 };
 use crate::audit::{Actor, AuditAction, Decision, Draft, FollowerHandle, Item, Log, Outcome};
 use crate::domain::class::Classes;
@@ -80,6 +81,8 @@ pub struct Parts {
     pub provisioning: Arc<Provisioning>,
     /// Which tokens nobody has reason to use.
     pub honeytokens: Arc<Honeytokens>,
+    /// How much a principal may use.
+    pub usage: Arc<UsageLimits>,
     /// The log.
     pub log: Arc<Log>,
     /// The log's tree and checkpoints.

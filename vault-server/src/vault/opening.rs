@@ -73,6 +73,7 @@ impl Vault {
         draft.policies.extend(permit.policies().iter().cloned());
         apply(&mut slots, &mut items, &verdicts);
         draft.decision = decision(&items);
+        self.within_limits(cx, tenant, A::ACTION, &draft, &items).await?;
         if permit.records().is_empty() {
             draft.cause = "no_item_allowed";
             self.record_watched(cx, draft, items).await?;

@@ -119,7 +119,8 @@ impl Vault {
         beside.writes.extend(fresh.iter().map(|honeytoken| Write::PutEntity(honeytoken.entity())));
         for (tenant, tokens) in tenants {
             let kind = AlertKind::HoneytokenTouched;
-            let details = attribution(cx, draft.action, tokens.len());
+            let mut details = attribution(cx, draft.action);
+            details.push(("count", tokens.len().to_string()));
             beside.writes.push(self.alert(cx, kind, tenant, None, details.clone())?);
             let mut alarm = Draft::new(cx.request, AuditAction::Alarm, Actor::caller(&cx.caller, tenant));
             alarm.tenant = Some(tenant.clone());
@@ -136,13 +137,9 @@ impl Vault {
 }
 
 /// Who it was, as far as it is known.
-fn attribution(cx: &Context, action: AuditAction, count: usize) -> Vec<(&'static str, String)> {
+pub(super) fn attribution(cx: &Context, action: AuditAction) -> Vec<(&'static str, String)> {
     let action = action.as_str_name().trim_start_matches("ACTION_").to_ascii_lowercase();
-    let mut details = vec![
-        ("action", action),
-        ("count", count.to_string()),
-        ("credential", hex::encode(cx.caller.credential)),
-    ];
+    let mut details = vec![("action", action), ("credential", hex::encode(cx.caller.credential))];
     details.extend(cx.caller.source.map(|source| ("source", source.to_string())));
     details
 }

@@ -7,6 +7,7 @@ mod error;
 mod postgres;
 mod sections;
 mod units;
+mod usage;
 
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,8 @@ pub use sections::{
     Access, Audit, Cache, Classes, Engine, Idempotency, Jobs, Keys, Kms, KmsKey, KmsKind, Limits, Listen,
     Log, LogFormat, LogLevel, Metrics, Store, Tls, Vault,
 };
+
+pub use usage::Usage;
 
 use crate::domain::VaultIdentity;
 
@@ -61,6 +64,9 @@ pub struct Config {
     /// Where alerts go.
     #[serde(default)]
     pub alerts: Alerts,
+    /// How principals usually behave.
+    #[serde(default)]
+    pub usage: Usage,
     /// Data classes.
     #[serde(default)]
     pub classes: Classes,
@@ -144,6 +150,7 @@ impl Config {
         self.check_kms()?;
         self.check_limits()?;
         self.alerts.check()?;
+        self.usage.rules()?;
         let intervals = [
             ("tls.reload_every", self.tls.reload_every),
             ("cache.lifetime", self.cache.lifetime),
