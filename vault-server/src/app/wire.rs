@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use super::alerts::Webhook;
 use super::config::{self, Config, Engine, KmsKind, Postgres, PostgresTls};
 use super::metrics::{ItemLabels, Metrics};
 use super::metrics_server::Sample;
@@ -19,6 +20,7 @@ use super::observe::Doorkeeper;
 use super::oidc::People;
 use super::reload::Reloadable;
 use super::shutdown::{FatalSwitch, Fatality};
+use super::watch;
 use crate::access::{Access, Credential, Directory, Policies, Provisioning};
 use crate::audit::{
     self, Adopter, AuditAction, Draft, Follower, FollowerHandle, FollowerOptions, KeyJournal, Log,
@@ -92,6 +94,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let provisioning = Arc::new(Provisioning::new(Arc::clone(&store), Arc::clone(&access)));
     provisioning.look().await.context("the principals")?;
     tokio::spawn(Arc::clone(&provisioning).run(context.stopping.clone()));
+    let honeytokens = watch::honeytokens(&store, context).await?;
     let recent = Arc::<Recent>::default();
     let log = Log::new(
         Arc::clone(&store),
@@ -126,6 +129,8 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         keyring: Arc::clone(&keyring),
         access: Arc::clone(&access),
         provisioning,
+        honeytokens,
+        usage: watch::usage(config, &store, &clock, context)?,
         log: Arc::clone(&log),
         follower: Arc::clone(&follower),
         clock: Arc::clone(&clock),
@@ -156,6 +161,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         options: job_options(config),
         stopping: context.stopping.clone(),
     });
+    tokio::spawn(watch::delivery(config, &store, &log, &clock, context)?.run());
     let schedule =
         Schedule { after: config.keys.rotate_after, after_records: config.keys.rotate_after_records };
     let (scheduler, stopping) = (Arc::clone(&vault), context.stopping.clone());
@@ -193,6 +199,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     read_policies(config)?;
     classes(config)?;
     config.oidc.as_ref().map(People::new).transpose().context("[oidc]")?;
+    Webhook::open(&config.alerts).context("[alerts]")?;
     if let (KmsKind::Local, Some(file)) = (config.kms.kind, &config.kms.root_key_file) {
         LocalKms::open(file).with_context(|| format!("root key {}", file.display()))?;
     }
@@ -408,6 +415,7 @@ async fn report_health(
         "vault.v1.BreakGlassService",
         "vault.v1.SecurityKeyService",
         "vault.v1.SessionService",
+        "vault.v1.HoneytokenService",
     ];
     for &service in SERVICES {
         reporter.set_service_status(service, Serving).await;
