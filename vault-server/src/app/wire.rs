@@ -102,18 +102,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         LogOptions { deadline: config.audit.deadline, max_in_flight: CHANGES_IN_FLIGHT },
     );
     let log = Arc::new(log.beside(Arc::clone(&recent)));
-    let keyring = Arc::new(Keyring::new(
-        identity.clone(),
-        Arc::clone(&store),
-        kms,
-        Arc::new(KeyJournal::new(Arc::clone(&clock))),
-        Arc::clone(&clock),
-        CacheOptions {
-            lifetime: config.cache.lifetime,
-            max_uses: config.cache.max_uses,
-            max_entries: config.cache.max_entries,
-        },
-    ));
+    let keyring = keyring(config, kms, &store, &clock);
     let (follower, adopter) = follow(config, &store, recent, &keyring, &clock).await?;
     let follower = Arc::new(follower);
     let details = vec![
@@ -171,14 +160,9 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let leases = Leases::new(Arc::clone(&store), Arc::clone(&clock), InstanceId::random()?);
     tokio::spawn(jobs::end_grants(Arc::clone(&vault), leases, context.stopping.clone()));
     let observer: Arc<dyn Observer> = Arc::new(ItemCounter(Arc::clone(&context.metrics)));
-    let limits = WireLimits {
-        message: config.limits.max_message,
-        stream_window: STREAM_WINDOW,
-        stream_messages: config.limits.max_requests,
-        stream_idle: config.limits.stream_idle,
-    };
     let (reporter, health) = tonic_health::server::health_reporter();
-    let routes = grpc::routes(&vault, &observer, limits, health).context("the reflection service")?;
+    let routes =
+        grpc::routes(&vault, &observer, wire_limits(config), health).context("the reflection service")?;
     tokio::spawn(report_health(reporter, Arc::clone(&keyring), context.stopping.clone()));
     tokio::spawn(forget(Arc::clone(&store), Arc::clone(&clock), context.stopping.clone()));
     tokio::spawn(sweep_challenges(Arc::clone(&vault), context.stopping.clone()));
@@ -191,6 +175,35 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         sample: Some(Box::new(Figures { keyring, store: Arc::clone(&store), tally })),
         close: Box::pin(close(workers, log, follower, store)),
     })
+}
+
+fn keyring(
+    config: &Config,
+    kms: WrappingKeys,
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+) -> Arc<Keyring> {
+    Arc::new(Keyring::new(
+        config.identity(),
+        Arc::clone(store),
+        kms,
+        Arc::new(KeyJournal::new(Arc::clone(clock))),
+        Arc::clone(clock),
+        CacheOptions {
+            lifetime: config.cache.lifetime,
+            max_uses: config.cache.max_uses,
+            max_entries: config.cache.max_entries,
+        },
+    ))
+}
+
+fn wire_limits(config: &Config) -> WireLimits {
+    WireLimits {
+        message: config.limits.max_message,
+        stream_window: STREAM_WINDOW,
+        stream_messages: config.limits.max_requests,
+        stream_idle: config.limits.stream_idle,
+    }
 }
 
 /// Reads what [`wire`] would read, without opening the store: for `vault-server check`.
