@@ -135,8 +135,8 @@ impl Honeytoken {
 pub struct Honeytokens {
     store: Arc<dyn Store>,
     known: ArcSwap<HashMap<Token, Honeytoken>>,
-    /// The generation that is in force.
-    seen: Mutex<Option<Option<u64>>>,
+    /// The generation that is in force, counted from 1; 0: there never was one.
+    seen: Mutex<Option<u64>>,
 }
 
 impl Honeytokens {
@@ -203,7 +203,8 @@ impl Honeytokens {
 
     /// Takes up what is new.
     pub async fn look(&self) -> Result<(), StoreError> {
-        let generation = self.store.entity(&Self::generation_place()).await?.map(|row| row.revision);
+        let row = self.store.entity(&Self::generation_place()).await?;
+        let generation = row.map_or(0, |row| row.revision + 1);
         if *self.seen.lock() == Some(generation) {
             return Ok(());
         }
@@ -250,7 +251,7 @@ impl Honeytokens {
                 match Honeytoken::read(entity) {
                     Some(honeytoken) => drop(known.insert(honeytoken.token, honeytoken)),
                     None => {
-                        tracing::error!(place = ?entity.place, "a honeytoken's row is not what was written")
+                        tracing::error!(place = ?entity.place, "a honeytoken's row is not what was written");
                     }
                 }
             }

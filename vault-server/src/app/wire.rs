@@ -94,7 +94,6 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let provisioning = Arc::new(Provisioning::new(Arc::clone(&store), Arc::clone(&access)));
     provisioning.look().await.context("the principals")?;
     tokio::spawn(Arc::clone(&provisioning).run(context.stopping.clone()));
-    let honeytokens = watch::honeytokens(&store, context).await?;
     let recent = Arc::<Recent>::default();
     let log = Log::new(
         Arc::clone(&store),
@@ -118,7 +117,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         keyring: Arc::clone(&keyring),
         access: Arc::clone(&access),
         provisioning,
-        honeytokens,
+        honeytokens: watch::honeytokens(&store, context).await?,
         usage: watch::usage(config, &store, &clock, context)?,
         log: Arc::clone(&log),
         follower: Arc::clone(&follower),

@@ -70,10 +70,13 @@ pub struct UsageLimits {
     rules: LimitRules,
     /// The names of the limits and of the hours, in the order of the rules.
     names: (Vec<&'static str>, Vec<&'static str>),
-    windows: Mutex<HashMap<(PrincipalId, usize), Arc<tokio::sync::Mutex<Window>>>>,
+    windows: Mutex<Windows>,
     /// What was told, and until when that is of use.
     told: Mutex<HashMap<EntityName, u64>>,
 }
+
+/// By principal and number of the rule.
+type Windows = HashMap<(PrincipalId, usize), Arc<tokio::sync::Mutex<Window>>>;
 
 /// What this instance knows of a counter.
 #[derive(Default)]

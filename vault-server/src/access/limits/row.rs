@@ -37,7 +37,9 @@ pub(super) fn told(place: EntityPlace, expires: u64) -> Entity {
 /// A row that says how much is reserved.
 pub(super) fn reserved(place: EntityPlace, revision: u64, expires: u64, counts: [u64; 3]) -> Entity {
     let mut content = told(place.clone(), expires).content;
-    counts.iter().for_each(|count| content.extend_from_slice(&count.to_be_bytes()));
+    for count in counts {
+        content.extend_from_slice(&count.to_be_bytes());
+    }
     Entity { place, revision, content }
 }
 

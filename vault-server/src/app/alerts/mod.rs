@@ -167,13 +167,11 @@ impl Delivery {
     }
 
     async fn deliver(&self, alert: &WaitingAlert) -> Result<(), NotDelivered> {
-        match &self.webhook {
-            Some(webhook) => webhook.deliver(alert, self.clock.now()).await,
-            None => {
-                tracing::warn!(alert = alert.kind, id = %alert.id, "an alert, and no webhook to tell it to");
-                Ok(())
-            }
-        }
+        let Some(webhook) = &self.webhook else {
+            tracing::warn!(alert = alert.kind, id = %alert.id, "an alert, and no webhook to tell it to");
+            return Ok(());
+        };
+        webhook.deliver(alert, self.clock.now()).await
     }
 
     /// The row goes, or says when it is tried again.
@@ -185,7 +183,9 @@ impl Delivery {
     ) -> Result<(), Trouble> {
         let (place, revision, now) = (alert.place(), alert.revision(), self.clock.now());
         let Err(why) = delivered else {
-            tracing::info!(alert = alert.kind, id = %alert.id, "an alert was delivered");
+            if self.webhook.is_some() {
+                tracing::info!(alert = alert.kind, id = %alert.id, "an alert was delivered");
+            }
             let gone = Write::DropEntity { place: place.clone(), revision };
             self.log.write(vec![turn.held.fence(), gone]).await?;
             return Ok(());

@@ -124,7 +124,7 @@ impl Rig {
         };
         let (store, clock): (Arc<dyn Store>, Arc<dyn Clock>) =
             (Arc::new(self.store.clone()), Arc::clone(&self.clock) as _);
-        let options = LogOptions { deadline: Duration::from_secs(60), max_in_flight: 64 };
+        let options = LogOptions { deadline: Duration::from_mins(1), max_in_flight: 64 };
         Delivery {
             log: Arc::new(Log::new(Arc::clone(&store), Arc::clone(&clock), options)),
             leases: Leases::new(Arc::clone(&store), Arc::clone(&clock), InstanceId::random().unwrap()),

@@ -187,9 +187,10 @@ fn all<T, C: FromIterator<T>>(
 
 fn name(text: &str, option: &'static str) -> Result<String, Wrong> {
     let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-    match (1..=32).contains(&text.len()) && text.bytes().all(is_word) {
-        true => Ok(text.to_owned()),
-        false => Err((option, "must be 1 to 32 of a-z, 0-9 and _".to_owned())),
+    if (1..=32).contains(&text.len()) && text.bytes().all(is_word) {
+        Ok(text.to_owned())
+    } else {
+        Err((option, "must be 1 to 32 of a-z, 0-9 and _".to_owned()))
     }
 }
 
