@@ -329,7 +329,7 @@ fn times_are_whole_numbers_and_hold() {
 #[test]
 fn what_a_person_had_to_prove_can_be_asked_for() {
     let strict = IssuerRules {
-        max_auth_age: Some(Duration::from_secs(900)),
+        max_auth_age: Some(Duration::from_mins(15)),
         acr: vec!["high".to_owned(), "higher".to_owned()],
         amr: vec!["mfa".to_owned(), "hwk".to_owned()],
         ..rules()

@@ -110,7 +110,7 @@ impl Scene<'_> {
         let mut head = format!("{}  {:<16} {}", when(entry.time_us), who(entry), did(entry));
         if let Some((count, last)) = self.more {
             let until = last.entry.as_ref().map_or(0, |entry| entry.time_us);
-            head += &format!(", and {count} times more until {}", when(until));
+            head = format!("{head}, and {count} times more until {}", when(until));
         }
         let mut lines = vec![head];
         let detail = |name: &str, said: &str| format!("{:26}{name:<16} {}", "", said.escape_debug());
