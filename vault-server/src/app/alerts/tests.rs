@@ -261,12 +261,12 @@ async fn one_instance_delivers_and_one_whose_turn_was_taken_writes_nothing() {
     rig.raise(2).await;
     other.look(&mut second).await.unwrap();
     assert!(second.is_none() && receiver.got.lock().len() == 1);
-    // The first falls silent; the second takes its turn, and the first comes back with what it had read.
+    // The first falls silent, and the second takes its turn: the first changes no row any more, though it has read it as it is.
     rig.clock.pass(Duration::from_hours(1));
-    let read = WaitingAlert::read(&rig.waiting().await[0]).unwrap();
     receiver.status.store(500, Ordering::SeqCst);
     other.look(&mut second).await.unwrap();
     assert!(second.is_some());
+    let read = WaitingAlert::read(&rig.waiting().await[0]).unwrap();
     let stale = one.settle(first.as_ref().unwrap(), &read, Ok(())).await;
     assert!(matches!(stale, Err(Trouble::Log(LogError::Conflict { write: 0 }))), "{stale:?}");
     assert_eq!(rig.waiting().await.len(), 1);
