@@ -8,7 +8,7 @@
 //! Every change of a principal also changes the row `generation`: so changes come one after another, which is what keeps two
 //! principals from getting the same identity, and one row tells whether there is anything new.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -124,12 +124,14 @@ fn parse(entity: &Entity) -> Option<Principal> {
             "*" => TenantScope::All,
             tenant => TenantScope::One(TenantId::parse(tenant).ok()?),
         };
-        let held = names.iter().map(|name| Role::parse(name)).collect::<Option<_>>()?;
+        let held: BTreeSet<_> = names.iter().map(|name| Role::parse(name)).collect::<Option<_>>()?;
+        (!held.is_empty()).then_some(())?;
         roles.insert(scope, held);
     }
     let canonical =
         |text: &String| identity::canonical(text).is_ok_and(|canonical| canonical == text.as_str());
-    row.identities.iter().all(canonical).then_some(())?;
+    let whole = !row.identities.is_empty() && !roles.is_empty() && row.roles.len() == roles.len();
+    (whole && row.identities.iter().all(canonical)).then_some(())?;
     Some(Principal {
         id: PrincipalId::parse(&row.id).ok()?,
         kind,
@@ -185,7 +187,9 @@ mod tests {
         };
         assert_eq!(with(&|_| ()), Ok(Some(principal())));
         assert_eq!(with(&|entity| entity.content[0] = 2), Err(CorruptPrincipal), "version");
-        assert_eq!(with(&|entity| entity.content.truncate(20)), Err(CorruptPrincipal), "cut");
+        for len in 0..40 {
+            assert_eq!(with(&|entity| entity.content.truncate(len)), Err(CorruptPrincipal), "cut to {len}");
+        }
         assert_eq!(with(&|entity| entity.content.clear()), Err(CorruptPrincipal), "empty");
         let other = PrincipalId::parse("bob").unwrap();
         assert_eq!(with(&|entity| entity.place = principal_place(&other)), Err(CorruptPrincipal), "place");
