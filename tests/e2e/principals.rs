@@ -160,7 +160,7 @@ fn a_stream_ends_within_the_bound_after_its_principal_was_disabled() {
         let mut disabled: Option<Instant> = None;
         let mut last = None;
         while let Some(answer) = answers.next().await {
-            let Ok(values) = answer else { break };
+            let Ok(Ok(values)) = answer else { break };
             if values.iter().any(Result::is_ok) {
                 served += values.len();
                 last = Some(Instant::now());
