@@ -62,8 +62,8 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 512)]
     batch: usize,
 
-    /// Commits of the bare put at once: as many as a job's.
-    #[arg(long, default_value_t = 3)]
+    /// Commits of the bare put at once: as many as those of a job without a bound.
+    #[arg(long, default_value_t = 12)]
     at_once: usize,
 
     /// Only the job alone, and the bare put.
@@ -133,7 +133,7 @@ impl Bench {
                 anyhow::Ok(tokens.into_iter().step_by(ONE_OF).map(move |token| (tenant, token)))
             }
         });
-        let tokens: Vec<_> = batches.buffer_unordered(8).try_collect().await?;
+        let tokens: Vec<_> = batches.buffer_unordered(3).try_collect().await?;
         let took = begin.elapsed();
         println!("{records} records of {} tenants in {took:.1?}", self.tenants.len());
         Ok(tokens.into_iter().flatten().collect())

@@ -324,6 +324,7 @@ fn key(tenant: &TenantId, number: u64) -> KeyRecord {
         created: Timestamp(1),
         wraps: vec![WrappedKey { wrapping_key: "local:a".to_owned(), ciphertext: vec![7; 40] }],
         revision: 0,
+        statements: String::new(),
     }
 }
 

@@ -16,7 +16,7 @@ use vault_tests::site::Site;
 use vault_tests::wire::{Wire, detokenize, item, token, value};
 
 /// What a call may take when the KMS is down: its retries, the client's, and a slow machine.
-const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// PHI of the project's own CSV.
 fn canaries() -> Canaries {
@@ -52,7 +52,7 @@ fn main_job(vault: &DevVault, dir: &Path) {
 }
 
 /// A site whose keys are in KMSs of our own: one for each region.
-async fn site_with(dir: &TempDir, regions: &[&str]) -> (Site, Vec<FakeKms>) {
+pub(crate) async fn site_with(dir: &TempDir, regions: &[&str]) -> (Site, Vec<FakeKms>) {
     let site = tokio::task::block_in_place(|| Site::make(&dir.path().join("vault")));
     let (mut all, mut keys) = (Vec::new(), Vec::new());
     for region in regions {
@@ -92,7 +92,7 @@ fn the_main_job_runs_on_an_aws_kms_that_is_not_ours() {
     vault.ctl("service", &["detokenize", token, "--purpose", "TREAT"]).ok();
 }
 
-async fn create_key(moto: &Moto) -> String {
+pub(crate) async fn create_key(moto: &Moto) -> String {
     use aws_sdk_kms::config::{BehaviorVersion, Credentials, Region};
     use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
     let http = aws_smithy_http_client::Builder::new()

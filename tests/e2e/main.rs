@@ -4,21 +4,26 @@
 
 mod bad_database;
 mod bad_input;
+mod break_glass;
 mod break_glass_cli;
 mod crash;
 mod failover;
 mod full_disk;
 mod history;
 mod instances;
+mod job_kills;
 mod keys;
 mod kms;
+mod kms_moves;
 mod leaks;
 mod logs;
 mod main_job;
 mod migrate;
+mod oidc;
 mod principals;
 mod roles;
 mod second_factor;
+mod signing;
 mod tamper;
 mod tamper_database;
 mod wire;

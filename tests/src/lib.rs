@@ -11,6 +11,7 @@ pub mod fake_kms;
 pub mod fake_postgres;
 pub mod fleet;
 pub mod history;
+pub mod idp;
 pub mod moto;
 pub mod postgres;
 pub mod powercut;

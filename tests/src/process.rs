@@ -3,8 +3,9 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -66,7 +67,25 @@ impl DevVault {
         Self::spawn(command, dir, profile.to_owned(), env, Ready::Logged)
     }
 
-    fn spawn(mut command: Command, dir: &Path, profile: PathBuf, env: &[(&str, &str)], ready: Ready) -> Self {
+    /// As [`DevVault::serve`]; `Err`: it ended by itself before it served.
+    pub fn try_serve(dir: &Path, config: &Path, profile: &Path, env: &[(&str, &str)]) -> Result<Self, Ended> {
+        let mut command = Command::new(binary("vault-server"));
+        command.arg("serve").arg("--config").arg(config);
+        Self::try_spawn(command, dir, profile.to_owned(), env, Ready::Logged)
+    }
+
+    fn spawn(command: Command, dir: &Path, profile: PathBuf, env: &[(&str, &str)], ready: Ready) -> Self {
+        Self::try_spawn(command, dir, profile, env, ready)
+            .unwrap_or_else(|ended| panic!("vault-server did not get ready; it printed:\n{}", ended.printed))
+    }
+
+    fn try_spawn(
+        mut command: Command,
+        dir: &Path,
+        profile: PathBuf,
+        env: &[(&str, &str)],
+        ready: Ready,
+    ) -> Result<Self, Ended> {
         fs::create_dir_all(dir).unwrap();
         let stderr = dir.with_extension("stderr.log");
         let log = File::options().create(true).append(true).open(&stderr).unwrap();
@@ -87,13 +106,15 @@ impl DevVault {
         let (address, printed) = match started {
             Ok(ready) => ready,
             Err(printed) => {
+                let by_itself = child.try_wait().expect("wait");
                 let _ = child.kill();
                 let _ = child.wait();
                 let log = fs::read_to_string(&stderr).unwrap_or_default();
-                panic!("vault-server did not get ready; it printed:\n{}\n{log}", printed.join("\n"));
+                let printed = format!("{}\n{log}", printed.join("\n"));
+                return Err(Ended { signal: by_itself.and_then(|status| status.signal()), printed });
             }
         };
-        Self { child, dir: dir.to_owned(), profile, address, printed, stderr }
+        Ok(Self { child, dir: dir.to_owned(), profile, address, printed, stderr })
     }
 
     /// The process.
@@ -141,11 +162,16 @@ impl DevVault {
     }
 
     /// Waits until it ends by itself; gives its exit code.
-    pub fn ended(mut self, within: Duration) -> Option<i32> {
+    pub fn ended(self, within: Duration) -> Option<i32> {
+        self.ended_with(within).code()
+    }
+
+    /// Waits until it ends by itself; gives how.
+    pub fn ended_with(mut self, within: Duration) -> ExitStatus {
         let until = Instant::now() + within;
         loop {
             if let Some(status) = self.child.try_wait().expect("wait") {
-                return status.code();
+                return status;
             }
             assert!(Instant::now() < until, "vault-server does not end:\n{}", self.log());
             thread::sleep(Duration::from_millis(20));
@@ -158,6 +184,14 @@ impl DevVault {
         command.arg("--profile").arg(&self.profile).arg("--as").arg(identity).args(args);
         Ctl { command, stdin: Vec::new() }
     }
+}
+
+/// A server that ended before it served.
+pub struct Ended {
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// What it printed.
+    pub printed: String,
 }
 
 /// How a server says that it serves.

@@ -6,12 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType};
+use vault_server::jobs::DIE_AT;
 use vault_server::store::Store;
 use vault_server::store::embedded::{self, EngineKind, StoreOptions};
 use vault_server::store::postgres::{self, Password, PostgresOptions, Transport};
 
 use crate::database::Database;
-use crate::process::DevVault;
+use crate::process::{DevVault, Ended};
+
+/// The signature of the fake KMS is not checked, but there must be one.
+const KMS_CREDENTIALS: [(&str, &str); 2] =
+    [("AWS_ACCESS_KEY_ID", "AKIDTEST"), ("AWS_SECRET_ACCESS_KEY", "secret")];
 
 /// A vault's directory: made by `vault-server dev`, then served with what the test made of it.
 pub struct Site {
@@ -146,10 +151,34 @@ impl Site {
 
     /// Serves it with another configuration; the profile leads there.
     pub fn serve_with(&self, config: &Path) -> DevVault {
-        let profile = self.dir.join("profile.toml");
-        // The signature of the fake KMS is not checked, but there must be one.
-        let env = [("AWS_ACCESS_KEY_ID", "AKIDTEST"), ("AWS_SECRET_ACCESS_KEY", "secret")];
-        let vault = DevVault::serve(&self.dir, config, &profile, &env);
+        self.serve_as(config, "profile.toml")
+    }
+
+    /// The same, with a profile of its own, which is made: so that several instances serve at once.
+    pub fn serve_beside(&self, config: &Path, profile: &str) -> DevVault {
+        fs::copy(self.dir.join("profile.toml"), self.dir.join(profile)).unwrap();
+        self.serve_as(config, profile)
+    }
+
+    fn serve_as(&self, config: &Path, profile: &str) -> DevVault {
+        let vault = DevVault::serve(&self.dir, config, &self.dir.join(profile), &KMS_CREDENTIALS);
+        self.lead_to(&vault, profile);
+        vault
+    }
+
+    /// Serves it with `vault-server serve` until it is dead, which may be before it serves: `at` is a kind of job, a step,
+    /// and the how many-th time.
+    pub fn serve_until(&self, at: &str) -> Result<DevVault, Ended> {
+        let env = [KMS_CREDENTIALS[0], KMS_CREDENTIALS[1], (DIE_AT, at)];
+        let (config, profile) = (self.dir.join("vault.toml"), self.dir.join("profile.toml"));
+        let vault = DevVault::try_serve(&self.dir, &config, &profile, &env)?;
+        self.lead_to(&vault, "profile.toml");
+        Ok(vault)
+    }
+
+    /// Lets a profile lead to the server.
+    fn lead_to(&self, vault: &DevVault, profile: &str) {
+        let profile = self.dir.join(profile);
         let text = fs::read_to_string(&profile).unwrap();
         let lines = text.lines().map(|line| {
             if line.starts_with("endpoints") {
@@ -159,7 +188,6 @@ impl Site {
             }
         });
         fs::write(&profile, lines.collect::<String>()).unwrap();
-        vault
     }
 
     /// A client certificate for a SPIFFE id, from the site's own authority or from a look-alike that has another key:

@@ -42,13 +42,25 @@ impl Wire {
 
     /// Connects, if the server lets it.
     pub async fn try_connect(vault: &DevVault, identity: &str) -> Result<Self, tonic::transport::Error> {
-        let pki = vault.dir().join("pki");
-        let (identity, to) = (identity.to_owned(), vault.address().to_owned());
+        Self::try_to(vault.dir(), vault.address(), identity).await
+    }
+
+    /// Connects to an address as one of the identities of a vault's directory.
+    ///
+    /// # Panics
+    /// If it can't.
+    pub async fn to(home: &Path, address: &str, identity: &str) -> Self {
+        Self::try_to(home, address, identity).await.expect("a connection")
+    }
+
+    async fn try_to(home: &Path, address: &str, identity: &str) -> Result<Self, tonic::transport::Error> {
+        let pki = home.join("pki");
+        let (identity, to) = (identity.to_owned(), address.to_owned());
         let connector = tower::service_fn(move |_: http::Uri| {
             let (pki, identity, to) = (pki.clone(), identity.clone(), to.clone());
             async move { tls(&pki, &identity, &to, b"h2").await.map(TokioIo::new) }
         });
-        let endpoint = Endpoint::from_shared(format!("http://{}", vault.address()))?;
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
         let channel = endpoint.connect_with_connector(connector).await?;
         Ok(Self {
             vault: VaultServiceClient::new(channel.clone()).max_decoding_message_size(LARGEST),

@@ -59,6 +59,8 @@ pub struct Checkpoint {
     pub note: String,
     /// The key that it verifies with. Only a key that came another way proves anything.
     pub verifier_key: String,
+    /// Statements that lead from any key that has signed to this one; empty while there has been one.
+    pub signing_keys: String,
 }
 
 /// Consecutive leaves of a log, as their exact bytes.
@@ -109,7 +111,11 @@ impl Client {
         let answer = self
             .call_audit(request, |mut audit, request| async move { audit.get_checkpoint(request).await })
             .await?;
-        Ok(Checkpoint { note: answer.checkpoint, verifier_key: answer.verifier_key })
+        Ok(Checkpoint {
+            note: answer.checkpoint,
+            verifier_key: answer.verifier_key,
+            signing_keys: answer.signing_keys,
+        })
     }
 
     /// The leaves of a log from `start` up to `end` (exclusive), in order and without gaps. A stream that breaks off ends

@@ -57,7 +57,7 @@ reasons! {
         FieldInvalid "FIELD_INVALID" "a field of the request is not valid";
         TooManyItems "TOO_MANY_ITEMS" "too many items in one request";
         NoItems "NO_ITEMS" "the request holds no items";
-        NotFound "NOT_FOUND" "no such token, key or job, or not yours to see";
+        NotFound "NOT_FOUND" "no such token, key, job or grant, or not yours to see";
         ActionNotAllowed "ACTION_NOT_ALLOWED" "this identity may not do that";
         TenantNotAllowed "TENANT_NOT_ALLOWED" "the tenant is not this identity's";
         PrincipalUnknown "PRINCIPAL_UNKNOWN" "the vault does not know this identity";

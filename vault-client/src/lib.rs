@@ -52,6 +52,7 @@
 //! * [`keys`] has what rotators and admins need: versions of keys, and the jobs that work on all that they seal.
 //! * [`principals`] has who may call, for admins; [`policy`] what the policies make of it.
 //! * [`break_glass`] has grants of plain values in an emergency.
+//! * [`session`] has sessions of people who come by an identity provider.
 //!
 //! # When things go wrong
 //!
@@ -84,6 +85,7 @@ pub mod principals;
 pub mod profile;
 mod retry;
 pub mod second_factor;
+pub mod session;
 mod token;
 mod transport;
 mod value;

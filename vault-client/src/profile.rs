@@ -11,6 +11,10 @@
 //! [identities.service]
 //! certificate = "pki/service.pem"
 //! key = "pki/service.key"
+//!
+//! [identities.joan]                     # a person, who comes by an identity provider: `vaultctl login`
+//! session_file = "joan.session"         # where the session is kept; certificate and key may be there, too
+//! login = { issuer = "https://idp.example.org", client_id = "vaultctl" }
 //! ```
 //!
 //! Paths are relative to the profile's own directory. Unknown keys are refused.
@@ -45,14 +49,67 @@ pub struct Profile {
     pub identities: BTreeMap<String, ProfileIdentity>,
 }
 
-/// One identity of a profile.
+/// One identity of a profile: a certificate and its key, a session, or both.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProfileIdentity {
     /// Certificate chain, PEM.
-    pub certificate: PathBuf,
+    #[serde(default)]
+    pub certificate: Option<PathBuf>,
     /// Private key, PEM.
-    pub key: PathBuf,
+    #[serde(default)]
+    pub key: Option<PathBuf>,
+    /// Where a person's session is kept.
+    #[serde(default)]
+    pub session_file: Option<PathBuf>,
+    /// By which identity provider the person comes.
+    #[serde(default)]
+    pub login: Option<ProfileLogin>,
+}
+
+/// An identity provider, for a person to log in at (RFC 8628).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileLogin {
+    /// `https://...`, as the provider calls itself.
+    pub issuer: String,
+    /// What `vaultctl` is called there.
+    pub client_id: String,
+    /// What is asked for.
+    #[serde(default = "ProfileLogin::default_scope")]
+    pub scope: String,
+    /// Whom the access token is for, where the provider has to be told (RFC 8707).
+    #[serde(default)]
+    pub resource: Option<String>,
+    /// Certificates that sign the provider's ones, PEM; the system's if unset.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+}
+
+impl ProfileLogin {
+    fn default_scope() -> String {
+        "openid".to_owned()
+    }
+}
+
+impl ProfileIdentity {
+    fn check(&self) -> Result<(), &'static str> {
+        match (&self.certificate, &self.key, &self.session_file) {
+            (Some(_), None, _) | (None, Some(_), _) => Err("certificate and key belong together"),
+            (None, None, None) => Err("has neither a certificate nor a session_file"),
+            (_, _, None) if self.login.is_some() => Err("login needs a session_file"),
+            _ => Ok(()),
+        }
+    }
+
+    fn resolve(&mut self, base: &Path) {
+        let Self { certificate, key, session_file, login } = self;
+        let ca = login.as_mut().and_then(|login| login.ca.as_mut());
+        let paths = [certificate.as_mut(), key.as_mut(), session_file.as_mut(), ca];
+        for path in paths.into_iter().flatten() {
+            *path = base.join(&*path);
+        }
+    }
 }
 
 impl Profile {
@@ -65,9 +122,9 @@ impl Profile {
         let mut profile: Self = toml::from_str(&text).map_err(|error| unusable(&error))?;
         let base = path.parent().unwrap_or(Path::new(""));
         profile.ca = base.join(&profile.ca);
-        for identity in profile.identities.values_mut() {
-            identity.certificate = base.join(&identity.certificate);
-            identity.key = base.join(&identity.key);
+        for (name, identity) in &mut profile.identities {
+            identity.check().map_err(|what| unusable(&format!("identity `{name}`: {what}")))?;
+            identity.resolve(base);
         }
         Ok(profile)
     }
@@ -103,7 +160,7 @@ mod tests {
     fn paths_are_relative_to_the_profile() {
         let profile = load(GOOD).unwrap();
         assert!(profile.ca.is_absolute() && profile.ca.ends_with("pki/ca.pem"));
-        assert_eq!(profile.identity(None).unwrap().key, Path::new("/abs/service.key"));
+        assert_eq!(profile.identity(None).unwrap().key.as_deref(), Some(Path::new("/abs/service.key")));
     }
 
     #[test]
@@ -111,6 +168,19 @@ mod tests {
         let error = load(&GOOD.replace("identity =", "identiti =")).unwrap_err();
         assert!(error.message().contains("identiti"), "{error}");
         assert!(load(&format!("{GOOD}pin = 'x'\n")).is_err());
+    }
+
+    #[test]
+    fn a_person_needs_no_certificate_but_a_place_for_the_session() {
+        let person = |body: &str| load(&format!("{GOOD}[identities.joan]\n{body}\n"));
+        let login = "login = { issuer = 'https://idp', client_id = 'a', ca = 'idp.pem' }";
+        let profile = person(&format!("session_file = 'joan.session'\n{login}")).unwrap();
+        let joan = profile.identity(Some("joan")).unwrap();
+        assert!(joan.session_file.as_ref().unwrap().is_absolute());
+        assert!(joan.login.as_ref().unwrap().ca.as_ref().unwrap().is_absolute());
+        for bad in ["", login, "certificate = 'a'\nsession_file = 'b'", "key = 'a'"] {
+            assert!(person(bad).unwrap_err().message().contains("`joan`"), "{bad}");
+        }
     }
 
     #[test]

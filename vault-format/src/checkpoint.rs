@@ -10,7 +10,8 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
-use crate::note::{self, NoteError, Signer, Verifier};
+use crate::history::Verifiers;
+use crate::note::{self, NoteError, Signer};
 use crate::tree::Hash;
 
 /// The state of a log at a size.
@@ -36,6 +37,9 @@ pub enum CheckpointError {
     /// It is of another log than its key.
     #[error("checkpoint: its origin is not the name of its key")]
     Origin,
+    /// It is signed by keys alone that are marked as compromised, or by those before them.
+    #[error("checkpoint: signed only by a key that is marked as compromised, or by one before it")]
+    Compromised,
     /// It has signatures that were not checked.
     #[error("checkpoint: {count} signatures by unknown keys")]
     UnknownSignatures {
@@ -70,14 +74,14 @@ impl Checkpoint {
         }
     }
 
-    /// Checks the signature of a signed checkpoint, and reads it. Signatures of others are ignored.
-    pub fn open(signed: &str, verifier: &Verifier) -> Result<Self, CheckpointError> {
-        Self::open_counting(signed, verifier).map(|(checkpoint, _)| checkpoint)
+    /// Checks the signatures of a signed checkpoint, and reads it. Signatures of others are ignored.
+    pub fn open(signed: &str, by: impl Into<Verifiers>) -> Result<Self, CheckpointError> {
+        Self::open_counting(signed, &by.into()).map(|(checkpoint, _)| checkpoint)
     }
 
     /// As [`Checkpoint::open`], and refuses signatures that were not checked.
-    pub fn open_strict(signed: &str, verifier: &Verifier) -> Result<Self, CheckpointError> {
-        match Self::open_counting(signed, verifier)? {
+    pub fn open_strict(signed: &str, by: impl Into<Verifiers>) -> Result<Self, CheckpointError> {
+        match Self::open_counting(signed, &by.into())? {
             (checkpoint, 0) => Ok(checkpoint),
             (_, count) => Err(CheckpointError::UnknownSignatures { count }),
         }
@@ -88,14 +92,21 @@ impl Checkpoint {
         signer.sign(&self.text())
     }
 
-    fn open_counting(signed: &str, verifier: &Verifier) -> Result<(Self, usize), CheckpointError> {
-        let note = note::open(signed, std::slice::from_ref(verifier))?;
+    /// The checkpoint, and how many of its signatures are not needed.
+    fn open_counting(signed: &str, by: &Verifiers) -> Result<(Self, usize), CheckpointError> {
+        let known: Vec<_> = by.all().cloned().collect();
+        let note = note::open(signed, &known)?;
         let checkpoint = Self::parse(note.text)?;
-        if checkpoint.origin != verifier.name() {
+        if by.all().any(|verifier| checkpoint.origin != verifier.name()) {
             return Err(CheckpointError::Origin);
         }
-        // One signature by the log's own key is all there is to say; more would be bytes without meaning.
-        Ok((checkpoint, note.unknown + note.known - 1))
+        let signatures_by = |key| note::open(signed, std::slice::from_ref(key)).map_or(0, |note| note.known);
+        if by.accepted.iter().all(|key| signatures_by(key) == 0) {
+            return Err(CheckpointError::Compromised);
+        }
+        // One signature by each of the log's own keys is all there is to say; more would be bytes without meaning.
+        let twice: usize = known.iter().map(|key| signatures_by(key).saturating_sub(1)).sum();
+        Ok((checkpoint, note.unknown + twice))
     }
 }
 

@@ -11,7 +11,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::note::Verifier;
+use crate::history::Verifiers;
 use crate::tile::{self, Edge, Kind, Tile, WIDTH};
 use crate::tree::Hash;
 
@@ -92,8 +92,8 @@ impl DirWriter {
     }
 
     /// Writes what is partial, and the signed checkpoint, which must be one of exactly these entries.
-    pub fn finish(mut self, signed: &str, verifier: &Verifier) -> Result<Checkpoint, ExportError> {
-        let checkpoint = Checkpoint::open(signed, verifier)?;
+    pub fn finish(mut self, signed: &str, by: impl Into<Verifiers>) -> Result<Checkpoint, ExportError> {
+        let checkpoint = Checkpoint::open(signed, by)?;
         let (size, root) = (self.edge.size(), self.edge.root());
         if (checkpoint.size, checkpoint.root) != (size, root) {
             return Err(ExportError::OtherEntries { size, root });

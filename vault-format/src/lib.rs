@@ -4,6 +4,7 @@
 //! * [`purpose`]: purposes of use.
 //! * [`tree`], [`tile`], [`note`], [`checkpoint`]: the log as a Merkle tree (RFC 6962), its tiles and its signed
 //!   checkpoints (C2SP).
+//! * [`history`]: the keys that have signed the logs, each vouched for by the one before.
 //! * [`export`] writes a log as files; [`verify`] checks such files with only the public key.
 //!
 //! Pure: no I/O but the files of [`export`] and [`verify`], no async, no secret but the log's signing key in
@@ -13,6 +14,7 @@
 pub mod checkpoint;
 pub mod environment;
 pub mod export;
+pub mod history;
 pub mod note;
 pub mod purpose;
 pub mod tile;

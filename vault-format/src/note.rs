@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 /// Type byte of an Ed25519 key.
 const ED25519: u8 = 0x01;
 /// Before each signature: em dash and space.
-const MARK: &str = "\u{2014} ";
+pub(crate) const MARK: &str = "\u{2014} ";
 /// More signature lines than any log has witnesses; bounds the work on a hostile note.
 const MAX_SIGNATURES: usize = 100;
 
@@ -72,13 +72,22 @@ impl Signer {
 
     /// The signed note of a text.
     pub fn sign(&self, text: &str) -> Result<String, NoteError> {
-        if !is_text(text) || !text.ends_with('\n') {
-            return Err(NoteError::Text);
-        }
-        let mut signed = self.verifier.id.to_vec();
-        signed.extend_from_slice(&self.key.sign(text.as_bytes()).to_bytes());
-        Ok(format!("{text}\n{MARK}{} {}\n", self.verifier.name, BASE64_STANDARD.encode(signed)))
+        sign(text, &[self])
     }
+}
+
+/// The note of a text, signed by all of these.
+pub fn sign(text: &str, signers: &[&Signer]) -> Result<String, NoteError> {
+    if !is_text(text) || !text.ends_with('\n') {
+        return Err(NoteError::Text);
+    }
+    let mut note = format!("{text}\n");
+    for Signer { key, verifier } in signers {
+        let mut signed = verifier.id.to_vec();
+        signed.extend_from_slice(&key.sign(text.as_bytes()).to_bytes());
+        note.extend([MARK, &verifier.name, " ", &BASE64_STANDARD.encode(signed), "\n"]);
+    }
+    Ok(note)
 }
 
 /// A public key and its name.

@@ -16,7 +16,7 @@ use prost::Message as _;
 use vault_proto::v1::AuditEntry;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
-use crate::note::Verifier;
+use crate::history::Verifiers;
 use crate::tile::{self, Edge, Kind, Tile, WIDTH};
 use crate::tree::Hash;
 
@@ -32,7 +32,13 @@ pub struct Options {
     pub other_signatures: bool,
     /// Let a directory [`LOGS`] be there, with the vault's other logs, and do not look into it.
     pub logs_beside: bool,
+    /// Let a file [`KEYS`] be there, and do not look into it.
+    pub keys_beside: bool,
 }
+
+/// The file beside log 0's files that may hold the history of the keys that signed the vault's logs
+/// ([`History`](crate::history::History)).
+pub const KEYS: &str = "keys";
 
 /// The directory beside a log's files that may hold the other logs of its vault.
 pub const LOGS: &str = "logs";
@@ -136,16 +142,23 @@ pub enum VerifyError {
 }
 
 /// Verifies the export in `dir`.
-pub fn verify_dir(dir: &Path, verifier: &Verifier, options: &Options) -> Result<Report, VerifyError> {
+pub fn verify_dir(dir: &Path, by: impl Into<Verifiers>, options: &Options) -> Result<Report, VerifyError> {
+    let by = by.into();
+    // Whoever kept it knows since when: a key that was marked later counts for it.
+    let before = by.as_before_the_mark();
+    let old_checkpoint = options.old_checkpoint.as_ref().map(|old| Checkpoint::open(old, &before));
+    let old_checkpoint = old_checkpoint.transpose().map_err(VerifyError::OldCheckpoint)?;
     let signed = read_checkpoint(dir)?;
-    let opened = if options.other_signatures {
-        Checkpoint::open(&signed, verifier)
-    } else {
-        Checkpoint::open_strict(&signed, verifier)
+    let open = if options.other_signatures { Checkpoint::open } else { Checkpoint::open_strict };
+    let opened = match open(&signed, &by) {
+        // Of a log that nobody has written since.
+        Err(CheckpointError::Compromised) => match open(&signed, &before) {
+            Ok(same) if old_checkpoint.as_ref() == Some(&same) => Ok(same),
+            _ => Err(CheckpointError::Compromised),
+        },
+        opened => opened,
     };
     let checkpoint = opened.map_err(VerifyError::Checkpoint)?;
-    let old_checkpoint = options.old_checkpoint.as_ref().map(|old| Checkpoint::open(old, verifier));
-    let old_checkpoint = old_checkpoint.transpose().map_err(VerifyError::OldCheckpoint)?;
     if let Some(old) = &old_checkpoint
         && old.size > checkpoint.size
     {
@@ -159,7 +172,7 @@ pub fn verify_dir(dir: &Path, verifier: &Verifier, options: &Options) -> Result<
         walk.bundle(Tile { kind: Kind::Entries, index, width })?;
     }
     walk.finish(&checkpoint)?;
-    let files = count_files(dir, "", checkpoint.size, options.logs_beside)?;
+    let files = count_files(dir, "", checkpoint.size, options)?;
     Ok(Report { checkpoint, old_checkpoint, files })
 }
 
@@ -310,8 +323,8 @@ fn compare_tile(dir: &Path, tile: Tile, computed: &[u8]) -> Result<(), VerifyErr
     Err(VerifyError::Tile { file, entry: hash << (8 * u32::from(level)) })
 }
 
-/// Counts the files under `prefix`; each must be one of the log, or, at the top, the directory of the other logs.
-fn count_files(dir: &Path, prefix: &str, size: u64, logs_beside: bool) -> Result<u64, VerifyError> {
+/// Counts the files under `prefix`; each must be one of the log, or, at the top, what may be beside it.
+fn count_files(dir: &Path, prefix: &str, size: u64, beside: &Options) -> Result<u64, VerifyError> {
     let failed = |source| VerifyError::Io { file: format!("{prefix}."), source };
     let mut files = 0;
     for item in fs::read_dir(dir.join(prefix)).map_err(failed)? {
@@ -319,11 +332,13 @@ fn count_files(dir: &Path, prefix: &str, size: u64, logs_beside: bool) -> Result
         let file = format!("{prefix}{}", item.file_name().to_string_lossy());
         let kind = item.file_type().map_err(failed)?;
         // No path of a log is longer: a deeper tree is not one.
-        if kind.is_dir() && logs_beside && file == LOGS {
+        let may_be = kind.is_dir() && beside.logs_beside && file == LOGS
+            || kind.is_file() && beside.keys_beside && file == KEYS;
+        if may_be {
             continue;
         }
         if kind.is_dir() && file.len() < 80 {
-            files += count_files(dir, &format!("{file}/"), size, false)?;
+            files += count_files(dir, &format!("{file}/"), size, &Options::default())?;
         } else if kind.is_file()
             && (file == "checkpoint" || Tile::parse(&file).is_some_and(|tile| tile.belongs(size)))
         {

@@ -89,6 +89,7 @@ struct Control {
     down: Option<Fault>,
     limit: Option<u32>,
     window: Option<(Instant, u32)>,
+    denied: Vec<&'static str>,
     requests: Vec<Request>,
     answered: BTreeMap<String, u64>,
 }
@@ -165,6 +166,11 @@ impl FakeKms {
     /// What to do with every call from now on; `None`: answer.
     pub fn set_down(&self, fault: Option<Fault>) {
         self.shared.control.lock().down = fault;
+    }
+
+    /// Refuses these operations from now on with AccessDeniedException, as a key's policy may.
+    pub fn deny(&self, operations: &[&'static str]) {
+        self.shared.control.lock().denied = operations.to_vec();
     }
 
     /// Answers so many calls a second, and throttles the rest.

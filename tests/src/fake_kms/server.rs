@@ -68,6 +68,9 @@ async fn answer(shared: Arc<Shared>, request: hyper::Request<Incoming>) -> Resul
     if header("authorization").is_empty() {
         return Ok(error("MissingAuthenticationTokenException"));
     }
+    if shared.control.lock().denied.contains(&operation.as_str()) {
+        return Ok(error("AccessDeniedException"));
+    }
     let done = perform(&shared.keys.lock(), &operation, &parsed);
     Ok(match done {
         Ok(mut body) => {

@@ -294,6 +294,65 @@ async fn a_second_region_opens_what_the_first_cannot_and_new_keys_need_both() {
 }
 
 #[tokio::test]
+async fn a_wrap_is_made_from_another_without_the_key_and_under_its_context_only() {
+    let (fake, a, from) = one().await;
+    let b = fake.create_key().unwrap();
+    let to = client(&fake, &b, limits());
+    let (key, wrapped) = from.generate(&context()).await.unwrap();
+    fake.clear_requests();
+    let made = to.reencrypt(&wrapped, &context()).await.unwrap().unwrap();
+    assert_eq!(made.wrapping_key, b);
+    let request = fake.requests().remove(0).body;
+    assert_eq!(
+        (request["SourceKeyId"].as_str(), request["DestinationKeyId"].as_str()),
+        (Some(&*a), Some(&*b))
+    );
+    assert_eq!(request["SourceEncryptionContext"], request["DestinationEncryptionContext"]);
+    assert_eq!(request["SourceEncryptionContext"].as_object().unwrap().len(), 5);
+    assert!(same(&to.unwrap(&made, &context()).await.unwrap(), &key));
+    assert!(invalid(&from.unwrap(&made, &context()).await));
+    let mut other = context();
+    other.key_id = KeyId::from_bytes([3; 16]);
+    assert!(matches!(to.reencrypt(&wrapped, &other).await, Err(KmsError::Invalid { .. })));
+    assert!(
+        matches!(to.reencrypt(&made, &context()).await, Ok(Some(_))),
+        "a wrap of its own is a source, too"
+    );
+    fake.script([Fault::KeyId(a.clone())]);
+    assert!(refused(&to.reencrypt(&wrapped, &context()).await, "another key"));
+    fake.deny(&["ReEncrypt"]);
+    assert!(refused(&to.reencrypt(&wrapped, &context()).await, "AccessDeniedException"));
+    // Another region's endpoint does not know the source: it is not asked.
+    fake.clear_requests();
+    let elsewhere = WrappedKey {
+        wrapping_key: a.replace("us-east-1", "eu-west-1"),
+        ciphertext: wrapped.ciphertext.clone(),
+    };
+    assert!(matches!(to.reencrypt(&elsewhere, &context()).await, Ok(None)));
+    assert_eq!(fake.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn where_encrypt_is_denied_a_rewrap_goes_by_reencrypt_and_the_other_way_round() {
+    let (fake, a, _) = one().await;
+    let b = fake.create_key().unwrap();
+    let ring = |arns: &[&String]| {
+        let kms = |arn: &&String| Arc::new(client(&fake, arn, limits())) as Arc<dyn Kms>;
+        WrappingKeys::new(arns.iter().map(kms).collect())
+    };
+    let (key, wraps) = ring(&[&a]).generate(&context()).await.unwrap();
+    for (denied, used) in [("Encrypt", "ReEncrypt"), ("ReEncrypt", "Encrypt")] {
+        fake.clear_requests();
+        fake.deny(&[denied]);
+        let both = ring(&[&a, &b]).rewrap(&wraps, &context()).await.unwrap();
+        assert_eq!((fake.answered(used), fake.answered(denied)), (1, 0));
+        assert!(same(&ring(&[&b]).unwrap(&both, &context()).await.unwrap(), &key));
+    }
+    fake.deny(&["Encrypt", "ReEncrypt"]);
+    assert!(refused(&ring(&[&a, &b]).rewrap(&wraps, &context()).await, "AccessDeniedException"));
+}
+
+#[tokio::test]
 async fn its_keys_survive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = Options { file: Some(dir.path().join("kms.json")), ..Options::default() };
@@ -329,6 +388,10 @@ async fn the_client_works_against_an_aws_kms_that_is_not_ours() {
     assert!(same(&kms.unwrap(&wrapped, &context()).await.unwrap(), &key));
     let again = kms.wrap(&key, &context()).await.unwrap();
     assert!(same(&kms.unwrap(&again, &context()).await.unwrap(), &key));
+    let made = aws_sdk_kms::Client::from_conf(config.clone()).create_key().send().await.unwrap();
+    let target = AwsKms::with_config(&config, &made.key_metadata.unwrap().arn.unwrap(), patient).unwrap();
+    let moved = target.reencrypt(&wrapped, &context()).await.unwrap().unwrap();
+    assert!(same(&target.unwrap(&moved, &context()).await.unwrap(), &key));
     let mut other = context();
     other.key_id = KeyId::from_bytes([3; 16]);
     assert!(invalid(&kms.unwrap(&wrapped, &other).await));

@@ -126,6 +126,11 @@ impl Fleet {
         self.instances.is_empty()
     }
 
+    /// Where an instance listens.
+    pub fn address(&self, number: usize) -> String {
+        format!("127.0.0.1:{}", self.instances[number].port)
+    }
+
     /// Where its rows are.
     pub fn place(&self) -> &Place {
         &self.place
@@ -142,6 +147,11 @@ impl Fleet {
     /// If its files are not there.
     pub fn client(&self, identity: &str) -> Client {
         Client::from_profile(self.profile(), Some(identity)).unwrap()
+    }
+
+    /// Where an instance is.
+    pub fn endpoint(&self, number: usize) -> String {
+        format!("https://127.0.0.1:{}", self.instances[number].port)
     }
 
     /// A client of one instance.

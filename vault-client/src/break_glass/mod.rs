@@ -36,7 +36,7 @@ mod grant;
 
 use std::time::Duration;
 
-use tonic::transport::Channel;
+use crate::transport::bearer::Channel;
 use vault_proto::v1 as wire;
 use vault_proto::v1::break_glass_service_client::BreakGlassServiceClient;
 

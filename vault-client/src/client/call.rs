@@ -5,16 +5,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use vault_proto::v1::audit_service_client::AuditServiceClient;
 use vault_proto::v1::key_service_client::KeyServiceClient;
 use vault_proto::v1::security_key_service_client::SecurityKeyServiceClient;
+use vault_proto::v1::session_service_client::SessionServiceClient;
 use vault_proto::v1::vault_service_client::VaultServiceClient;
 
 use super::Client;
 use crate::error::{Error, Reason};
 use crate::retry;
+use crate::transport::bearer::Channel;
 use crate::transport::pool::{Lane, Tried};
 
 /// The most an answer may be; the vault's own bound is lower.
@@ -117,6 +118,16 @@ impl Client {
     {
         let client = |channel| SecurityKeyServiceClient::new(channel).max_decoding_message_size(MOST_ANSWER);
         self.repeat(|channel, left| send(client(channel), within(message.clone(), left))).await
+    }
+
+    /// A call of the sessions', which is not repeated.
+    pub(crate) async fn call_sessions_once<Q, A, F, Fut>(&self, message: Q, send: F) -> Result<A, Error>
+    where
+        F: FnOnce(SessionServiceClient<Channel>, Request<Q>) -> Fut,
+        Fut: Future<Output = Result<Response<A>, Status>>,
+    {
+        let left = self.limits().timeout;
+        self.once(|channel| send(SessionServiceClient::new(channel), within(message, left))).await
     }
 
     /// Opens a stream of the keys', which is as good from any endpoint. It has no deadline as a whole.

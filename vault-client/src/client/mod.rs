@@ -59,6 +59,7 @@ pub struct ClientBuilder {
     ca: Option<PathBuf>,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
+    session: Option<PathBuf>,
     server_name: Option<String>,
     tenant: String,
     environment: Option<String>,
@@ -88,6 +89,7 @@ impl Client {
             ca: None,
             certificate: None,
             key: None,
+            session: None,
             server_name: None,
             tenant: String::new(),
             environment: None,
@@ -151,8 +153,9 @@ impl ClientBuilder {
         let profile = Profile::load(path.as_ref())?;
         let files = profile.identity(identity)?;
         Ok(Self {
-            certificate: Some(files.certificate.clone()),
-            key: Some(files.key.clone()),
+            certificate: files.certificate.clone(),
+            key: files.key.clone(),
+            session: files.session_file.clone(),
             ca: Some(profile.ca),
             endpoints: profile.endpoints,
             server_name: profile.server_name,
@@ -179,6 +182,13 @@ impl ClientBuilder {
     pub fn identity_files(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         self.certificate = Some(certificate.into());
         self.key = Some(key.into());
+        self
+    }
+
+    /// The file that a person's session is kept in; see [`session`](crate::session). It is read again when it changes, and
+    /// need not be there before there is a session.
+    pub fn session_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.session = Some(path.into());
         self
     }
 
@@ -229,8 +239,13 @@ impl ClientBuilder {
         let missing = |what: &str| Error::configuration(&format!("no {what} is configured"));
         let files = IdentityFiles {
             ca: self.ca.ok_or_else(|| missing("CA file"))?,
-            certificate: self.certificate.ok_or_else(|| missing("certificate file"))?,
-            key: self.key.ok_or_else(|| missing("key file"))?,
+            certificate: match (self.certificate, self.key) {
+                (Some(certificate), Some(key)) => Some((certificate, key)),
+                (None, None) if self.session.is_some() => None,
+                (None, _) => return Err(missing("certificate file")),
+                (Some(_), None) => return Err(missing("key file")),
+            },
+            session: self.session,
         };
         let environment = self
             .environment

@@ -48,6 +48,8 @@ words! {
         Data "data";
         /// Makes blind indexes and subject references.
         Index "index";
+        /// Signs the log's checkpoints. The vault's own, not a tenant's.
+        LogSigning "log-signing";
     }
 }
 
@@ -111,6 +113,7 @@ impl KeyPurpose {
         match self {
             Self::Data => wire::KeyPurpose::Data,
             Self::Index => wire::KeyPurpose::Index,
+            Self::LogSigning => wire::KeyPurpose::LogSigning,
             Self::Unknown => wire::KeyPurpose::Unspecified,
         }
     }
@@ -201,6 +204,9 @@ pub struct Key {
     pub created: Option<SystemTime>,
     /// Names of the KMS keys that wrap it.
     pub wrapped_by: Vec<String>,
+    /// Those of them that the vault does not ask: not configured any more, or not among those that the tenant is pinned
+    /// to. A rewrap drops their wraps.
+    pub stray_wraps: Vec<String>,
     /// Records that are sealed under it, if they were counted.
     pub records: u64,
 }
@@ -342,6 +348,7 @@ pub(super) fn key(wire: wire::Key) -> Result<Key, Error> {
         state: KeyState::from_wire(wire.state()),
         created: time(wire.created_us),
         wrapped_by: wire.wrapped_by,
+        stray_wraps: wire.stray_wraps,
         records: wire.records,
         tenant: wire.tenant,
     })

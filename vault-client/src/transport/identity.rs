@@ -13,34 +13,61 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::error::Error;
+use crate::session::SessionToken;
 
 /// Where the files are.
 #[derive(Debug, Clone)]
 pub(crate) struct IdentityFiles {
     pub(crate) ca: PathBuf,
-    pub(crate) certificate: PathBuf,
-    pub(crate) key: PathBuf,
+    /// Certificate and key.
+    pub(crate) certificate: Option<(PathBuf, PathBuf)>,
+    /// A session's token.
+    pub(crate) session: Option<PathBuf>,
 }
 
 /// What tells one version of a file from the next.
 type Stamp = [(Option<SystemTime>, u64); 3];
 
-/// A TLS configuration that follows its files.
+/// A TLS configuration and a session that follow their files.
 pub(crate) struct Identity {
     files: IdentityFiles,
     current: Mutex<(Stamp, Arc<ClientConfig>)>,
+    session: Mutex<(Stamp, Option<Arc<SessionToken>>)>,
 }
 
 impl Identity {
     /// Reads the files; they must be good now.
     pub(crate) fn load(files: IdentityFiles) -> Result<Self, Error> {
-        let stamp = files.stamp();
+        let (stamp, session_stamp) = (files.stamp(), files.session_stamp());
         let config = Arc::new(files.read()?);
-        Ok(Self { files, current: Mutex::new((stamp, config)) })
+        let session = files.read_session()?;
+        Ok(Self {
+            files,
+            current: Mutex::new((stamp, config)),
+            session: Mutex::new((session_stamp, session)),
+        })
+    }
+
+    /// The session that calls are made in, if there is one.
+    pub(crate) fn session(&self) -> Option<Arc<SessionToken>> {
+        self.files.session.as_ref()?;
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+
+    /// Reads the session again if it changed: after a login, or a logout.
+    fn refresh_session(&self) {
+        let stamp = self.files.session_stamp();
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if session.0 != stamp
+            && let Ok(read) = self.files.read_session()
+        {
+            *session = (stamp, read);
+        }
     }
 
     /// Reads the files again if they changed. Whether the configuration is a new one.
     pub(crate) fn refresh(&self) -> bool {
+        self.refresh_session();
         let stamp = self.files.stamp();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.0 == stamp {
@@ -64,8 +91,17 @@ impl Identity {
 
 impl IdentityFiles {
     fn stamp(&self) -> Stamp {
-        [&self.ca, &self.certificate, &self.key]
-            .map(|path| std::fs::metadata(path).map_or((None, 0), |meta| (meta.modified().ok(), meta.len())))
+        let pair = self.certificate.as_ref();
+        stamp([Some(&self.ca), pair.map(|(certificate, _)| certificate), pair.map(|(_, key)| key)])
+    }
+
+    fn session_stamp(&self) -> Stamp {
+        stamp([self.session.as_ref(), None, None])
+    }
+
+    fn read_session(&self) -> Result<Option<Arc<SessionToken>>, Error> {
+        let Some(path) = &self.session else { return Ok(None) };
+        Ok(SessionToken::read_from(path)?.map(Arc::new))
     }
 
     fn read(&self) -> Result<ClientConfig, Error> {
@@ -73,20 +109,33 @@ impl IdentityFiles {
         for certificate in certificates(&self.ca)? {
             roots.add(certificate).map_err(|error| unusable(&self.ca, &error))?;
         }
-        let chain = certificates(&self.certificate)?;
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| unusable(&self.key, &error))?;
-        let mut config =
+        let builder =
             ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
                 .with_protocol_versions(&[&rustls::version::TLS13])
                 .map_err(|error| Error::configuration(&error.to_string()))?
-                .with_root_certificates(roots)
-                .with_client_auth_cert(chain, key)
-                .map_err(|error| unusable(&self.certificate, &error))?;
+                .with_root_certificates(roots);
+        let mut config = match &self.certificate {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let chain = certificates(certificate)?;
+                let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
+                builder
+                    .with_client_auth_cert(chain, private)
+                    .map_err(|error| unusable(certificate, &error))?
+            }
+        };
         config.alpn_protocols = vec![b"h2".to_vec()];
         // A resumed session would speak for the old certificate.
         config.resumption = Resumption::disabled();
         Ok(config)
     }
+}
+
+fn stamp(paths: [Option<&PathBuf>; 3]) -> Stamp {
+    paths.map(|path| {
+        let meta = path.and_then(|path| std::fs::metadata(path).ok());
+        meta.map_or((None, 0), |meta| (meta.modified().ok(), meta.len()))
+    })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {

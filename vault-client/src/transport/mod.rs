@@ -5,6 +5,7 @@
 //! * [`pool`] chooses among endpoints and leaves a failing one alone for a while.
 //! * [`fault`] tells what a failure of the transport means.
 
+pub(crate) mod bearer;
 pub(crate) mod connector;
 pub(crate) mod fault;
 pub(crate) mod identity;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rustls_pki_types::ServerName;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 
+use super::bearer::Channel;
 use super::connector::{self, Faults, Target};
 use super::fault;
 use super::identity::Identity;
@@ -120,6 +121,11 @@ impl Pool {
     }
 }
 
+fn open(endpoint: &Endpoint, target: &Arc<Target>) -> Channel {
+    let inner = endpoint.connect_with_connector_lazy(connector::service(Arc::clone(target)));
+    Channel { inner, identity: Arc::clone(&target.identity) }
+}
+
 impl Lane {
     fn new(text: &str, server_name: Option<&str>, identity: &Arc<Identity>) -> Result<Self, Error> {
         let bad = |what: &str| Error::configuration(&format!("endpoint `{text}`: {what}"));
@@ -144,13 +150,13 @@ impl Lane {
             .keep_alive_timeout(Duration::from_secs(10))
             .user_agent(concat!("vault-client/", env!("CARGO_PKG_VERSION")))
             .map_err(|_| bad("not usable"))?;
-        let channel = endpoint.connect_with_connector_lazy(connector::service(Arc::clone(&target)));
+        let channel = open(&endpoint, &target);
         let rest = Mutex::new(Rest { until: Instant::now(), failures: 0 });
         Ok(Self { endpoint, target, channel: ArcSwap::from_pointee(channel), rest })
     }
 
     fn open(&self) -> Channel {
-        self.endpoint.connect_with_connector_lazy(connector::service(Arc::clone(&self.target)))
+        open(&self.endpoint, &self.target)
     }
 
     pub(crate) fn channel(&self) -> Channel {

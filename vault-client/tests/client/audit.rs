@@ -62,7 +62,11 @@ impl AuditService for FakeAudit {
         assert!(fresh, "an export has all entries");
         let signer = signer(log);
         let checkpoint = checkpoint(&self.0.logs.lock().unwrap()[&log], &signer);
-        Ok(Response::new(GetCheckpointResponse { checkpoint, verifier_key: signer.verifier().to_key() }))
+        Ok(Response::new(GetCheckpointResponse {
+            checkpoint,
+            verifier_key: signer.verifier().to_key(),
+            signing_keys: String::new(),
+        }))
     }
 
     type GetEntriesStream = BoxStream<'static, Result<GetEntriesResponse, Status>>;

@@ -39,6 +39,7 @@ fn new_key(purpose: i32, version: u32) -> Key {
         wrapped_by: vec!["local:a".to_owned()],
         records: 7,
         tenant: "demo".to_owned(),
+        stray_wraps: Vec::new(),
     }
 }
 

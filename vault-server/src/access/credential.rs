@@ -1,4 +1,4 @@
-//! What a client certificate says of its holder.
+//! What a caller shows: a client certificate, and what it says of its holder, or a token.
 //!
 //! The TLS layer has verified the chain, the times and the key's possession before anything here is asked; here
 //! it is read once for each connection, and whatever is odd about it is an error.
@@ -8,6 +8,7 @@
 //! * One without is known by its whole subject (RFC 4514).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use x509_parser::certificate::X509Certificate;
@@ -17,14 +18,15 @@ use x509_parser::time::ASN1Time;
 
 use crate::access::identity::{self, InvalidIdentity};
 use crate::access::name;
+use crate::access::oidc::Verified;
 use crate::domain::Timestamp;
 
-/// A verified client certificate, as far as access depends on it.
+/// What a caller shows, verified, as far as access depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
-    /// SHA-256 of the certificate.
+    /// SHA-256 of the certificate or the token; zeros if there is none.
     pub fingerprint: [u8; 32],
-    /// `spiffe://...` or `subject:CN=...`, as presented.
+    /// `spiffe://...`, `subject:CN=...` or `oidc:...`, as presented.
     pub identities: Vec<String>,
     /// Where the connection comes from.
     pub source: Option<IpAddr>,
@@ -32,6 +34,36 @@ pub struct Credential {
     pub not_before: Timestamp,
     /// Until when it is valid.
     pub not_after: Timestamp,
+    /// What it is.
+    pub kind: CredentialKind,
+}
+
+/// What a credential is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialKind {
+    /// A client certificate.
+    Certificate,
+    /// Nothing at all.
+    Nothing,
+    /// An access token of an identity provider: good for opening a session.
+    AccessToken(Arc<Verified>),
+    /// A session of the vault's.
+    Session(Arc<SessionProof>),
+    /// A token that is not good; why, for the log.
+    Refused(&'static str),
+    /// A session's token, of which it can't be found out now whether it is good.
+    Unknown,
+}
+
+/// By what a session was found; whether it still stands is asked for each request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionProof {
+    /// SHA-256 of the session token.
+    pub name: [u8; 32],
+    /// SHA-256 of the certificate that came with the connection.
+    pub certificate: Option<[u8; 32]>,
+    /// How its owner was authenticated.
+    pub factors: Vec<&'static str>,
 }
 
 /// Why a certificate identifies nobody.
@@ -69,6 +101,49 @@ impl Credential {
             source,
             not_before: Timestamp(0),
             not_after: Timestamp(u64::MAX),
+            kind: CredentialKind::Certificate,
+        }
+    }
+
+    /// Of a connection without a certificate.
+    pub fn nothing(source: Option<IpAddr>) -> Self {
+        Self { fingerprint: [0; 32], kind: CredentialKind::Nothing, ..Self::of_nobody(&[], source) }
+    }
+
+    /// Of a token that came on this connection.
+    #[must_use]
+    pub fn with_token(&self, fingerprint: [u8; 32], identity: String, kind: CredentialKind) -> Self {
+        let identities = vec![identity];
+        Self {
+            fingerprint,
+            identities,
+            kind,
+            not_before: Timestamp(0),
+            not_after: Timestamp(u64::MAX),
+            ..*self
+        }
+    }
+
+    /// Of a token that came on this connection, and is not good. It speaks for nobody, whatever the certificate says.
+    #[must_use]
+    pub fn refused(&self, cause: &'static str) -> Self {
+        Self { kind: CredentialKind::Refused(cause), ..self.clone() }
+    }
+
+    /// SHA-256 of the certificate or the token.
+    pub fn shown(&self) -> Option<[u8; 32]> {
+        (self.fingerprint != [0; 32]).then_some(self.fingerprint)
+    }
+
+    /// How its owner was authenticated, for the log.
+    pub fn factors(&self) -> Vec<&'static str> {
+        match &self.kind {
+            CredentialKind::Certificate => vec!["mtls"],
+            CredentialKind::Nothing | CredentialKind::Refused(_) | CredentialKind::Unknown => {
+                self.shown().map(|_| "mtls").into_iter().collect()
+            }
+            CredentialKind::AccessToken(token) => token.factors.clone(),
+            CredentialKind::Session(session) => session.factors.clone(),
         }
     }
 
@@ -88,6 +163,7 @@ impl Credential {
             source,
             not_before: timestamp(certificate.validity().not_before)?,
             not_after: timestamp(certificate.validity().not_after)?,
+            kind: CredentialKind::Certificate,
         })
     }
 }

@@ -123,11 +123,6 @@ impl Directory {
         self.principals.values()
     }
 
-    /// The principal of an id.
-    pub fn by_id(&self, id: &PrincipalId) -> Option<&Arc<Principal>> {
-        self.principals.get(id)
-    }
-
     /// With principals that were provisioned in the vault besides. One that has an id or an identity of another's is left
     /// out, and named: the file may have been given it later.
     pub(super) fn with(&self, provisioned: &[Arc<Principal>]) -> (Self, Vec<PrincipalId>) {
@@ -150,6 +145,11 @@ impl Directory {
             all.principals.insert(principal.id.clone(), Arc::clone(principal));
         }
         (all, clashing)
+    }
+
+    /// A principal by its id.
+    pub fn principal(&self, id: &PrincipalId) -> Option<&Arc<Principal>> {
+        self.principals.get(id)
     }
 
     /// A security key that the file lists.
@@ -317,7 +317,9 @@ mod tests {
         assert!(directory.principals().any(|p| p.expires.is_some() && p.owner.is_some()));
         assert!(directory.principals().any(|p| !p.enabled));
         assert!(directory.principals().any(|p| p.roles.contains_key(&TenantScope::All)));
-        for key in ["id", "kind", "identities", "owner", "enabled", "expires"] {
+        let grace = PrincipalId::parse("grace@example.org").unwrap();
+        assert_eq!(directory.security_keys_of(&grace).count(), 1);
+        for key in ["id", "kind", "identities", "owner", "enabled", "expires", "security_keys"] {
             assert!(text.contains(&format!("\n{key} = ")), "{key}");
         }
         for role in Role::ALL {
@@ -370,6 +372,35 @@ mod tests {
 
         let error = Directory::parse(&twice).unwrap_err().to_string();
         assert_eq!(error, "principal 2 (\"a\"): id: another principal has this id");
+    }
+
+    #[test]
+    fn a_security_key_is_one_persons() {
+        let line = include_str!("security_key_vectors/ed25519.pub").trim_end();
+        let person = |id: &str, kind: &str, keys: &[&str]| {
+            let keys: Vec<_> = keys.iter().map(|key| format!("'{key}'")).collect();
+            let keys = keys.join(",");
+            one(&format!(
+                "id = '{id}'\nkind = '{kind}'\nidentities = ['spiffe://d/{id}']\nsecurity_keys = [{keys}]"
+            ))
+        };
+        let good = person("a", "human", &[line]);
+        let directory = Directory::parse(&good).unwrap();
+        let a = PrincipalId::parse("a").unwrap();
+        let listed: Vec<_> = directory.security_keys_of(&a).collect();
+        assert_eq!((listed.len(), listed[0].label.as_str()), (1, "ada blue"));
+        assert_eq!(directory.security_key(&listed[0].key.fingerprint()), Some(listed[0]));
+        let shared = |number, at: &str| {
+            (number, format!("security_keys[{at}]"), Fault::SharedSecurityKey("a".to_owned()))
+        };
+        // Also under another label.
+        let relabelled = line.replace("blue", "red");
+        assert_eq!(fault(&(good + &person("b", "human", &[&relabelled]))), shared(2, "0"));
+        assert_eq!(fault(&person("a", "human", &[line, line])), shared(1, "1"));
+        let (_, key, why) = fault(&person("a", "service", &[line]));
+        assert_eq!((key.as_str(), why), ("security_keys[0]", Fault::NotHuman));
+        let (_, _, why) = fault(&person("a", "human", &["ssh-ed25519 AAAA me"]));
+        assert_eq!(why, Fault::SecurityKey(InvalidSecurityKey::InFile));
     }
 
     #[test]

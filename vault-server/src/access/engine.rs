@@ -148,14 +148,14 @@ impl Access {
             principal: Arc::clone(principal),
             credential: credential.fingerprint,
             identity: identity.to_owned(),
-            factors: vec!["mtls"],
+            factors: credential.factors(),
             source: credential.source,
         })
     }
 
     /// A principal by its id.
     pub fn principal(&self, id: &PrincipalId) -> Option<Arc<Principal>> {
-        self.state.load().directory.by_id(id).cloned()
+        self.state.load().directory.principal(id).cloned()
     }
 
     /// A security key that the principals file lists.

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! certificate --Credential::from_certificate--> Credential      once for each connection
+//! token       --oidc, Session-----------------> Credential      for each request, of people with a session
 //! Credential  --Access::authenticate----------> Caller          for each request
 //! Caller      --Access::tenant----------------> TenantId
 //! Caller, tenant, records --Access::permit----> Permit<Detokenize>, or refusals
@@ -31,6 +32,7 @@ mod grant;
 mod identity;
 mod matrix;
 mod name;
+pub mod oidc;
 mod permit;
 mod policy;
 mod principal;
@@ -38,6 +40,7 @@ mod provisioned;
 mod question;
 mod role;
 mod security_key;
+mod session;
 mod ssh;
 mod sshsig;
 #[cfg(test)]
@@ -45,7 +48,7 @@ pub(crate) mod testing;
 
 pub use alert::{Alert, AlertKind, Severity};
 pub use challenge::{Challenge, ChallengeError, Wanted};
-pub use credential::{Credential, CredentialError};
+pub use credential::{Credential, CredentialError, CredentialKind, SessionProof};
 pub use directory::{Directory, DirectoryError, Fault, ListedKey};
 pub use engine::{Access, TenantError, Unauthenticated};
 pub use enrolled::{EnrolledKey, Revoked};
@@ -54,7 +57,7 @@ pub use grant::{
     Approval, End, Ended, Grant, GrantFault, GrantRefusal, GrantScope, GrantState, GrantUse, Party, Review,
     ReviewVerdict, Terms,
 };
-pub use identity::{InvalidIdentity, canonical as canonical_identity};
+pub use identity::{InvalidIdentity, canonical as canonical_identity, is_issuer};
 pub use matrix::matrix;
 pub use permit::{OpenAction, Permit};
 pub use policy::{InvalidPolicy, Policies, PolicyError};
@@ -63,4 +66,5 @@ pub use provisioned::{CorruptPrincipal, generation_place, next_generation, read_
 pub use question::{Action, GrantSeen, Question, Reason, Verdict};
 pub use role::{Role, RoleSet};
 pub use security_key::{Fingerprint, InvalidSecurityKey, SecurityKey, SecurityKeyKind};
+pub use session::{Session, SessionList, SessionRow, SessionRules, SessionToken, UsedToken};
 pub use sshsig::{Presence, SECOND_FACTOR_NAMESPACE, SignatureError, SshSignature};

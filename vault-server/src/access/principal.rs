@@ -83,9 +83,9 @@ impl Principal {
 pub struct Caller {
     /// Who it is.
     pub principal: Arc<Principal>,
-    /// SHA-256 of the certificate.
+    /// SHA-256 of the certificate, or of the session token.
     pub credential: [u8; 32],
-    /// The identity in the certificate, as presented.
+    /// The identity in the certificate or behind the session, as presented.
     pub identity: String,
     /// How it was authenticated.
     pub factors: Vec<&'static str>,

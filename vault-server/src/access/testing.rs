@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use crate::access::{Access, Caller, Credential, Directory, Policies, Role};
+use crate::access::{Access, Caller, Credential, CredentialKind, Directory, Policies, Role};
 use crate::domain::{Environment, TenantId, Timestamp};
 
 /// The tenant at which the test principals hold their roles.
@@ -11,8 +11,8 @@ pub(crate) fn test_tenant() -> TenantId {
     TenantId::parse("demo").unwrap()
 }
 
-/// The default policies, in environment `dev`, and for each role four principals: programs `<role>`, which
-/// holds it at [`test_tenant`], and `<role>@all`, which holds it everywhere; persons `<role>@person` and `<role>@person-all`.
+/// The default policies, in environment `dev`, and for each role two programs: `<role>`, which holds it
+/// at [`test_tenant`], and `<role>@all`, which holds it everywhere.
 pub(crate) fn test_access() -> Access {
     Access::new(test_directory(), test_policies("dev"))
 }
@@ -27,12 +27,9 @@ pub(crate) fn test_directory() -> Directory {
     let mut text = String::new();
     for role in Role::ALL {
         let (here, everywhere) = (test_tenant().to_string(), "*".to_owned());
-        for (id, kind, scope) in [
-            (role.to_string(), "service", &here),
-            (format!("{role}@all"), "service", &everywhere),
-            (format!("{role}@person"), "human", &here),
-            (format!("{role}@person-all"), "human", &everywhere),
-        ] {
+        for (id, kind, scope) in
+            [(role.to_string(), "service", &here), (format!("{role}@all"), "service", &everywhere)]
+        {
             let path = id.replace('@', "/");
             write!(
                 text,
@@ -53,6 +50,7 @@ pub(crate) fn test_credential(path: &str) -> Credential {
         source: None,
         not_before: Timestamp(0),
         not_after: Timestamp(u64::MAX),
+        kind: CredentialKind::Certificate,
     }
 }
 
@@ -64,14 +62,4 @@ pub(crate) fn test_caller(role: Role) -> Caller {
 /// A caller who holds `role` everywhere.
 pub(crate) fn test_caller_everywhere(role: Role) -> Caller {
     test_access().authenticate(&test_credential(&format!("{role}/all")), Timestamp(1)).unwrap()
-}
-
-/// A person who holds `role` at [`test_tenant`].
-pub(crate) fn test_person(role: Role) -> Caller {
-    test_access().authenticate(&test_credential(&format!("{role}/person")), Timestamp(1)).unwrap()
-}
-
-/// A person who holds `role` everywhere.
-pub(crate) fn test_person_everywhere(role: Role) -> Caller {
-    test_access().authenticate(&test_credential(&format!("{role}/person-all")), Timestamp(1)).unwrap()
 }

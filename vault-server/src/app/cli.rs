@@ -13,7 +13,7 @@ use super::migrate::{self, MoveError};
 use super::serve::{self, Outcome};
 use super::shutdown::Fatality;
 use super::telemetry;
-use super::tls::ReloadingTls;
+use super::tls::{Callers, ReloadingTls};
 use super::wire;
 use crate::domain::Environment;
 
@@ -141,7 +141,7 @@ fn serve(file: &Path) -> anyhow::Result<u8> {
 
 fn check(file: &Path) -> anyhow::Result<u8> {
     let config = Config::load(file)?;
-    ReloadingTls::load(config.tls.clone())?;
+    ReloadingTls::load(config.tls.clone(), Callers::Certified)?;
     wire::check(&config)?;
     println!("{}: good", file.display());
     Ok(EXIT_OK)

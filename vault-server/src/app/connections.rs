@@ -16,8 +16,8 @@ use crate::access::Credential;
 
 /// Who is at the other end. In the extensions of every request of the connection, as `Arc<PeerInfo>`.
 pub struct PeerInfo {
-    /// Whose connection it is, as the client's certificate (the leaf, verified by TLS) says. One that names nobody
-    /// has no identities.
+    /// Whose connection it is, as the client's certificate (the leaf, verified by TLS) says, if there is one. One that
+    /// names nobody has no identities.
     pub credential: Arc<Credential>,
     /// Where it connects from.
     pub source: SocketAddr,
@@ -62,7 +62,8 @@ impl Drop for ActiveRequest {
     }
 }
 
-fn credential(leaf: &[u8], source: SocketAddr) -> Credential {
+fn credential(chain: &[CertificateDer<'_>], source: SocketAddr) -> Credential {
+    let Some(leaf) = chain.first() else { return Credential::nothing(Some(source.ip())) };
     Credential::from_certificate(leaf, Some(source.ip())).unwrap_or_else(|error| {
         tracing::warn!(%source, %error, "a client's certificate names no caller");
         Credential::of_nobody(leaf, Some(source.ip()))
@@ -89,7 +90,7 @@ impl Connections {
         source: SocketAddr,
     ) -> Registered {
         let peer = Arc::new(PeerInfo {
-            credential: Arc::new(credential(chain.first().map_or(&[], |leaf| leaf.as_ref()), source)),
+            credential: Arc::new(credential(&chain, source)),
             source,
             chain,
             opened: Instant::now(),

@@ -3,7 +3,7 @@
 //! What bounds a connection that means ill, or none:
 //!
 //! * `max_handshakes` at once, each for `handshake_timeout` at most;
-//! * `max_connections` past their handshake; one more is closed at once;
+//! * `max_connections` past their handshake, a quarter of them without a certificate; one more is closed at once;
 //! * `header_timeout` until the HTTP/2 preface and settings are there (hyper has no deadline for these); a frame
 //!   that comes byte by byte runs into HTTP/2's own ping, which its sender can't answer before the frame's end;
 //! * `idle_timeout` without a request;
@@ -81,6 +81,7 @@ impl Listener {
         let gate = Arc::new(Gate {
             ready,
             slots: Arc::new(Semaphore::new(limits.max_connections)),
+            uncertified: Arc::new(Semaphore::new((limits.max_connections / 4).max(1))),
             handshakes: Arc::new(Semaphore::new(limits.max_handshakes)),
             handshake_timeout: limits.handshake_timeout,
             header_timeout: limits.header_timeout,
@@ -106,6 +107,8 @@ impl futures::Stream for Incoming {
 struct Gate {
     ready: mpsc::Sender<Connection>,
     slots: Arc<Semaphore>,
+    /// Of the slots, those for connections without a certificate: so that a crowd of strangers keeps no service out.
+    uncertified: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     handshake_timeout: Duration,
     header_timeout: Duration,
@@ -145,9 +148,15 @@ impl Gate {
             }
         };
         drop(turn);
-        let Ok(slot) = self.slots.clone().try_acquire_owned() else {
+        if shaken.chain.is_empty() && !self.surroundings.tls.accepts_people() {
+            return self.refused(Refusal::Certificate.word());
+        }
+        let uncertified =
+            shaken.chain.is_empty().then(|| self.uncertified.clone().try_acquire_owned()).transpose();
+        let (Ok(uncertified), Ok(slot)) = (uncertified, self.slots.clone().try_acquire_owned()) else {
             return self.refused("too_many");
         };
+        let slot = Slot { _any: slot, _uncertified: uncertified };
         let registered = self.surroundings.connections.register(shaken.chain, source);
         let connection = Connection::new(shaken.stream, registered, slot, self.header_timeout);
         // The receiver goes when the server stops; the connection then goes with it.
@@ -159,11 +168,17 @@ impl Gate {
     }
 }
 
+/// A place among the connections.
+struct Slot {
+    _any: OwnedSemaphorePermit,
+    _uncertified: Option<OwnedSemaphorePermit>,
+}
+
 /// A connection after its handshake.
 pub(super) struct Shaken {
     /// The encrypted stream.
     pub(super) stream: TlsStream<TcpStream>,
-    /// The client's certificates, leaf first.
+    /// The client's certificates, leaf first; none if it showed none, and need not.
     pub(super) chain: Vec<CertificateDer<'static>>,
 }
 
@@ -196,7 +211,7 @@ impl Refusal {
     }
 }
 
-/// TLS, with a client certificate, for one protocol, within a deadline.
+/// TLS, as the settings ask for, for one protocol, within a deadline.
 pub(super) async fn handshake(
     tcp: TcpStream,
     config: Arc<ServerConfig>,
@@ -214,9 +229,6 @@ pub(super) async fn handshake(
     }
     let chain: Vec<_> =
         session.peer_certificates().unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
-    if chain.is_empty() {
-        return Err(Refusal::Certificate);
-    }
     Ok(Shaken { stream, chain })
 }
 
@@ -226,7 +238,7 @@ pub struct Connection {
     registered: Registered,
     closing: Pin<Box<WaitForCancellationFutureOwned>>,
     opening: Option<Opening>,
-    _slot: OwnedSemaphorePermit,
+    _slot: Slot,
 }
 
 /// A connection that has not sent its HTTP/2 preface.
@@ -239,7 +251,7 @@ impl Connection {
     fn new(
         stream: TlsStream<TcpStream>,
         registered: Registered,
-        slot: OwnedSemaphorePermit,
+        slot: Slot,
         header_timeout: Duration,
     ) -> Self {
         let deadline = Box::pin(tokio::time::sleep(header_timeout));

@@ -16,6 +16,8 @@ use prometheus_client::registry::{Registry, Unit};
 use prost::Message as _;
 use tonic::Code;
 
+use super::job_metrics::JobMetrics;
+
 /// All figures. Cheap to share by `Arc`.
 pub struct Metrics {
     registry: Registry,
@@ -31,6 +33,8 @@ pub struct Metrics {
     pub keyring: KeyringMetrics,
     /// Figures of the store.
     pub store: StoreMetrics,
+    /// Figures of jobs.
+    pub jobs: JobMetrics,
     /// Open connections, past their handshake.
     pub connections: Gauge,
     /// Connections that were not accepted, by reason.
@@ -135,6 +139,7 @@ impl Metrics {
             log_commit: latency(),
             keyring: KeyringMetrics::default(),
             store: StoreMetrics::default(),
+            jobs: JobMetrics::default(),
             connections: Gauge::default(),
             refused_connections: Family::default(),
             closed_connections: Family::default(),
@@ -182,6 +187,7 @@ impl Metrics {
         registry.register("store_commits_resolved", help, store.resolved.clone());
         let help = "Commits tried again because other instances were at the same rows";
         registry.register("store_commits_repeated", help, store.repeated.clone());
+        self.jobs.register(registry);
         registry.register("connections", "Open connections", self.connections.clone());
         let help = "Connections not accepted, by reason";
         registry.register("connections_refused", help, self.refused_connections.clone());
@@ -280,12 +286,12 @@ fn latency() -> Histogram {
     Histogram::new(exponential_buckets(0.0001, 2.0, 19))
 }
 
-fn raise(counter: &Counter, total: u64) {
+pub(super) fn raise(counter: &Counter, total: u64) {
     let total_so_far: &AtomicU64 = counter.inner();
     total_so_far.fetch_max(total, Ordering::Relaxed);
 }
 
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 

@@ -4,7 +4,7 @@
 //! * [`config`] reads `vault.toml`.
 //! * [`serve`]: the life of a serving process; [`wire`] puts the parts together, [`shutdown`] says when it ends.
 //! * [`tls`], [`listener`], [`connections`]: from TCP to a connection whose client is known.
-//! * [`observe`], [`metrics`], [`metrics_server`], [`telemetry`]: what operators see.
+//! * [`observe`], [`metrics`] and `job_metrics`, [`metrics_server`], [`telemetry`]: what operators see.
 //! * [`reload`]: new files while the server runs. [`files`]: how files are written.
 
 pub mod cli;
@@ -13,11 +13,13 @@ pub mod connections;
 pub mod dev;
 pub mod files;
 pub mod init;
+mod job_metrics;
 pub mod listener;
 pub mod metrics;
 pub mod metrics_server;
 pub mod migrate;
 pub mod observe;
+mod oidc;
 pub mod pki;
 pub mod reload;
 pub mod serve;

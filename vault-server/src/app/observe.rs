@@ -35,11 +35,14 @@ const WATCHES: [&str; 2] = ["/grpc.health.v1.Health/Watch", "/vault.v1.KeyServic
 /// Knows who may come in at all: asked before a request takes up anything.
 #[async_trait]
 pub trait Doorkeeper: Send + Sync + 'static {
-    /// Whether the credential names somebody who may call now.
-    fn knows(&self, credential: &Credential) -> bool;
-
-    /// Puts on record that somebody nobody knows was turned away at `path`; what they are told.
-    async fn turn_away(&self, credential: &Credential, path: &str) -> Status;
+    /// Whose request at `path` it is, by what its connection and its headers show. Somebody nobody knows is turned away, on
+    /// record: what they are told.
+    async fn admit(
+        &self,
+        connection: &Arc<Credential>,
+        headers: &HeaderMap,
+        path: &str,
+    ) -> Result<Arc<Credential>, Status>;
 
     /// Puts on record that a message at `path` was refused unread.
     async fn refused_unread(&self, credential: &Credential, path: &str, cause: &'static str);
@@ -97,7 +100,7 @@ pub struct Observe<S> {
 
 impl<S> Service<Request<Body>> for Observe<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>>,
+    S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
 {
@@ -113,27 +116,33 @@ where
         let path = request.uri().path().to_owned();
         let mut observation = Observation::new(&self.layer.metrics, &path);
         let peer = request.extensions().get::<Arc<PeerInfo>>().cloned();
-        let credential = peer.as_ref().map(|peer| Arc::clone(&peer.credential));
-        let doorkeeper = Arc::clone(&self.layer.doorkeeper);
-        if let Some(credential) = credential.clone().filter(|credential| !doorkeeper.knows(credential)) {
-            return Box::pin(async move {
-                let status = doorkeeper.turn_away(&credential, &path).await;
-                Ok(observation.answer(status.into_http()))
-            });
-        }
-        match self.layer.slot(&path) {
-            Ok(slot) => observation.slot = slot,
-            Err(status) => return Box::pin(async { Ok(observation.answer(status.into_http())) }),
-        }
-        let ending =
-            WATCHES.contains(&path.as_str()).then(|| Box::pin(self.layer.stopping.clone().cancelled_owned()));
-        if let (Some(peer), Some(credential)) = (peer, &credential) {
-            request.extensions_mut().insert(PeerIdentity(Arc::clone(credential)));
-            observation.active = Some(peer.request());
-        }
-        let within = self.layer.timeout;
-        let answer = self.inner.call(request);
+        // What was polled to be ready is used; its clone waits its turn.
+        let ready = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, ready);
+        let layer = self.layer.clone();
         Box::pin(async move {
+            let doorkeeper = &layer.doorkeeper;
+            let mut credential = None;
+            if let Some(peer) = peer {
+                match doorkeeper.admit(&peer.credential, request.headers(), &path).await {
+                    Ok(admitted) => credential = Some(admitted),
+                    Err(status) => return Ok(observation.answer(status.into_http())),
+                }
+                observation.active = Some(peer.request());
+            }
+            // A secret, and of no use behind the door.
+            request.headers_mut().remove(http::header::AUTHORIZATION);
+            match layer.slot(&path) {
+                Ok(slot) => observation.slot = slot,
+                Err(status) => return Ok(observation.answer(status.into_http())),
+            }
+            let ending =
+                WATCHES.contains(&path.as_str()).then(|| Box::pin(layer.stopping.clone().cancelled_owned()));
+            if let Some(credential) = &credential {
+                request.extensions_mut().insert(PeerIdentity(Arc::clone(credential)));
+            }
+            let within = layer.timeout;
+            let answer = inner.call(request);
             let mut answer = match tokio::time::timeout(within, answer).await {
                 Ok(answer) => answer?,
                 Err(_) => {
@@ -295,12 +304,13 @@ mod tests {
 
     #[async_trait]
     impl Doorkeeper for Anybody {
-        fn knows(&self, _: &Credential) -> bool {
-            true
-        }
-
-        async fn turn_away(&self, _: &Credential, _: &str) -> Status {
-            Status::unauthenticated("")
+        async fn admit(
+            &self,
+            connection: &Arc<Credential>,
+            _: &HeaderMap,
+            _: &str,
+        ) -> Result<Arc<Credential>, Status> {
+            Ok(Arc::clone(connection))
         }
 
         async fn refused_unread(&self, _: &Credential, _: &str, _: &'static str) {}

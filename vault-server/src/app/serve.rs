@@ -20,7 +20,7 @@ use super::metrics_server::MetricsServer;
 use super::observe::ObserveLayer;
 use super::reload::{self, Reloadable};
 use super::shutdown::{FatalSwitch, Fatality, Reason, StopSignals};
-use super::tls::ReloadingTls;
+use super::tls::{Callers, ReloadingTls};
 use super::wire::{self, Context, Wired};
 
 /// How long requests have to get their error when the store is gone: nothing they do could be made durable.
@@ -58,7 +58,8 @@ pub async fn run(
     let fatal = FatalSwitch::default();
     // Before anything that takes its time: a signal during the start is not lost.
     let mut signals = StopSignals::new(&fatal)?;
-    let tls = Arc::new(ReloadingTls::load(config.tls.clone()).context("TLS")?);
+    let callers = if config.oidc.is_some() { Callers::People } else { Callers::Certified };
+    let tls = Arc::new(ReloadingTls::load(config.tls.clone(), callers).context("TLS")?);
     let metrics = Arc::new(Metrics::new(build_info()));
     let context = Context { metrics: metrics.clone(), fatal, stopping: CancellationToken::new() };
     let listener = Listener::bind(config.listen.address)

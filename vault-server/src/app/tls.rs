@@ -2,7 +2,7 @@
 //!
 //! * TLS 1.3 only: every caller is a service of the site's own or `vaultctl`, so that there is nobody to be
 //!   compatible with, and 1.3 has no suite without forward secrecy and AEAD. Key exchange prefers X25519MLKEM768.
-//! * Client certificates are required and verified against the configured authorities, with their revocation lists
+//! * Client certificates are required (but where people come by an identity provider, who show tokens) and verified against the configured authorities, with their revocation lists
 //!   if there are any. A list past its "next update" fails closed (RFC 5280 section 5.1.2.5), and so does an
 //!   authority without a list once there is one.
 //! * No resumption and no early data: a resumed session would skip the verification of the client's certificate,
@@ -31,7 +31,17 @@ pub const ALPN_HTTP1: &[u8] = b"http/1.1";
 /// TLS settings that change while the server runs.
 pub struct ReloadingTls {
     files: Tls,
+    callers: Callers,
     current: ArcSwap<Loaded>,
+}
+
+/// Who may shake hands at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Callers {
+    /// Who has a client certificate.
+    Certified,
+    /// Also who has none: people, who show a token with each request.
+    People,
 }
 
 /// What was read together.
@@ -45,14 +55,14 @@ struct Loaded {
 
 impl ReloadingTls {
     /// Reads the files.
-    pub fn load(files: Tls) -> Result<Self, TlsError> {
-        let loaded = Loaded::read(&files, UnixTime::now())?;
-        Ok(Self { files, current: ArcSwap::from_pointee(loaded) })
+    pub fn load(files: Tls, callers: Callers) -> Result<Self, TlsError> {
+        let loaded = Loaded::read(&files, callers, UnixTime::now())?;
+        Ok(Self { files, callers, current: ArcSwap::from_pointee(loaded) })
     }
 
     /// Reads the files again. On an error the settings stay as they were.
     pub fn reload(&self) -> Result<(), TlsError> {
-        self.current.store(Arc::new(Loaded::read(&self.files, UnixTime::now())?));
+        self.current.store(Arc::new(Loaded::read(&self.files, self.callers, UnixTime::now())?));
         Ok(())
     }
 
@@ -66,8 +76,16 @@ impl ReloadingTls {
         self.current.load().metrics.clone()
     }
 
+    /// Whether a connection without a certificate is.
+    pub fn accepts_people(&self) -> bool {
+        self.callers == Callers::People
+    }
+
     /// Whether a client's chain, leaf first, would be accepted by the settings in force now.
     pub fn accepts(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        if chain.is_empty() {
+            return self.accepts_people();
+        }
         chain.split_first().is_some_and(|(leaf, rest)| {
             self.current.load().verifier.verify_client_cert(leaf, rest, now).is_ok()
         })
@@ -139,21 +157,26 @@ pub enum TlsError {
 }
 
 impl Loaded {
-    fn read(files: &Tls, now: UnixTime) -> Result<Self, TlsError> {
+    fn read(files: &Tls, callers: Callers, now: UnixTime) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let verifier = read_verifier(files, &provider)?;
+        let verifier = read_verifier(files, Callers::Certified, &provider)?;
+        let of_callers = read_verifier(files, callers, &provider)?;
         let chain = read_certificates(&files.certificate)?;
         let key = read_key(&files.key)?;
         let expires = check_validity(&files.certificate, &chain, now)?;
-        let config = server_config(provider, verifier.clone(), chain, key).map_err(|source| {
-            TlsError::Pair { certificate: files.certificate.clone(), key: files.key.clone(), source }
-        })?;
-        let with_alpn = |protocol: &[u8]| {
-            let mut config = config.clone();
+        let config = |verifier: &Arc<dyn ClientCertVerifier>, protocol: &[u8]| {
+            let made = server_config(provider.clone(), verifier.clone(), chain.clone(), key.clone_key());
+            let mut config = made.map_err(|source| TlsError::Pair {
+                certificate: files.certificate.clone(),
+                key: files.key.clone(),
+                source,
+            })?;
             config.alpn_protocols = vec![protocol.to_vec()];
-            Arc::new(config)
+            Ok(Arc::new(config))
         };
-        Ok(Self { grpc: with_alpn(ALPN_H2), metrics: with_alpn(ALPN_HTTP1), verifier, expires })
+        // Figures are for programs, which have certificates.
+        let (grpc, metrics) = (config(&of_callers, ALPN_H2)?, config(&verifier, ALPN_HTTP1)?);
+        Ok(Self { grpc, metrics, verifier, expires })
     }
 }
 
@@ -175,6 +198,7 @@ fn server_config(
 
 fn read_verifier(
     files: &Tls,
+    callers: Callers,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let authority = |why: String| TlsError::Authority { file: files.client_ca.clone(), why };
@@ -186,16 +210,20 @@ fn read_verifier(
     for file in &files.crl {
         crls.extend(read_crls(file)?);
     }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .with_crls(crls)
-        .enforce_revocation_expiration()
-        .build()
-        .map_err(|error| match (&error, files.crl.first()) {
-            (rustls::server::VerifierBuilderError::InvalidCrl(_), Some(file)) => {
-                TlsError::Authority { file: file.clone(), why: error.to_string() }
-            }
-            _ => authority(error.to_string()),
-        })
+        .enforce_revocation_expiration();
+    // A certificate that is shown must be good in any case.
+    let builder = match callers {
+        Callers::Certified => builder,
+        Callers::People => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|error| match (&error, files.crl.first()) {
+        (rustls::server::VerifierBuilderError::InvalidCrl(_), Some(file)) => {
+            TlsError::Authority { file: file.clone(), why: error.to_string() }
+        }
+        _ => authority(error.to_string()),
+    })
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, TlsError> {

@@ -25,7 +25,7 @@ use super::listener::{Incoming, Listener, Surroundings};
 use super::metrics::Metrics;
 use super::metrics_server::{MetricsServer, Sample};
 use super::reload::{self, Reloadable};
-use super::tls::ReloadingTls;
+use super::tls::{Callers, ReloadingTls};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -141,7 +141,7 @@ impl Site {
         let server = authority.server(1);
         put(&files.certificate, &server.pem);
         put(&files.key, &server.key);
-        let tls = Arc::new(ReloadingTls::load(files).unwrap());
+        let tls = Arc::new(ReloadingTls::load(files, Callers::Certified).unwrap());
         let metrics = Arc::new(Metrics::new(Vec::new()));
         let connections = Arc::new(Connections::new(metrics.clone()));
         let listener = Listener::bind(([127, 0, 0, 1], 0).into()).unwrap();

@@ -10,24 +10,24 @@ use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use vault_format::note::Signer;
 
 use super::config::{self, Config, Engine, KmsKind, Postgres, PostgresTls};
 use super::metrics::{ItemLabels, Metrics};
 use super::metrics_server::Sample;
 use super::migrate;
 use super::observe::Doorkeeper;
+use super::oidc::People;
 use super::reload::Reloadable;
 use super::shutdown::{FatalSwitch, Fatality};
 use crate::access::{Access, Credential, Directory, Policies, Provisioning};
 use crate::audit::{
     self, Adopter, AuditAction, Draft, Follower, FollowerHandle, FollowerOptions, KeyJournal, Log,
-    LogOptions, Recent,
+    LogOptions, Recent, SigningSource, VaultSigning,
 };
 use crate::domain::class::{ClassOptions, Classes, CustomClass};
 use crate::domain::{Clock, InstanceId, JobBudget, RequestId, SystemClock, VaultIdentity};
 use crate::grpc::{self, Observer, WireLimits};
-use crate::jobs::{self, Schedule, Workers};
+use crate::jobs::{self, Schedule, Tally, Workers};
 use crate::keyring::{CacheOptions, Keyring};
 use crate::kms::aws::AwsOptions;
 use crate::kms::{AwsKms, Kms, LocalKms, WrappingKeys};
@@ -83,8 +83,9 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let access = Arc::new(Access::new(read_directory(config)?, read_policies(config)?));
     let classes = Arc::new(classes(config)?);
-    let kms = WrappingKeys::new(kms(config).await?);
-    let wrapping_keys = kms.names().collect::<Vec<_>>().join(" ");
+    let kms = wrapping_keys(config).await?;
+    let names = kms.names().collect::<Vec<_>>().join(" ");
+    let people = config.oidc.as_ref().map(People::new).transpose().context("[oidc]")?;
     let identity = config.identity();
     let store = open_store(config, &identity).await?;
     store.found(&identity).await.context("the store")?;
@@ -115,7 +116,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let details = vec![
         ("engine", store.engine().to_owned()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("wrapping_keys", wrapping_keys),
+        ("wrapping_keys", names),
     ];
     log.record(own(AuditAction::Start, details)?, Vec::new()).await.context("the log's first entry")?;
     let vault = Arc::new(Vault::new(Parts {
@@ -137,7 +138,12 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         jobs: job_rules(config),
         grants: grant_rules(config),
         second_factor: SecondFactorRules { user_verification: config.second_factor.user_verification },
+        sessions: people.as_ref().map(|people| people.sessions(config)),
     }));
+    if let Some(people) = people {
+        people.run(&vault, &context.stopping);
+    }
+    let tally = Arc::<Tally>::default();
     let workers = Workers::new(jobs::Parts {
         identity: vault.identity().clone(),
         classes,
@@ -146,6 +152,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         log: Arc::clone(&log),
         clock: Arc::clone(&clock),
         leases: Leases::new(Arc::clone(&store), Arc::clone(&clock), InstanceId::random()?),
+        tally: Arc::clone(&tally),
         options: job_options(config),
         stopping: context.stopping.clone(),
     });
@@ -153,6 +160,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         Schedule { after: config.keys.rotate_after, after_records: config.keys.rotate_after_records };
     let (scheduler, stopping) = (Arc::clone(&vault), context.stopping.clone());
     tokio::spawn(schedule.run(scheduler, Arc::clone(&store), Arc::clone(&clock), stopping));
+    workers.announce().await.context("what this instance says of its KMS keys")?;
     let workers = tokio::spawn(workers.run());
     let leases = Leases::new(Arc::clone(&store), Arc::clone(&clock), InstanceId::random()?);
     tokio::spawn(jobs::end_grants(Arc::clone(&vault), leases, context.stopping.clone()));
@@ -174,7 +182,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         routes,
         doorkeeper: Arc::new(Door(vault)),
         reloads: vec![access_reload(config, access, Arc::clone(&log))],
-        sample: Some(Box::new(Figures { keyring, store: Arc::clone(&store) })),
+        sample: Some(Box::new(Figures { keyring, store: Arc::clone(&store), tally })),
         close: Box::pin(close(workers, log, follower, store)),
     })
 }
@@ -184,6 +192,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
     read_directory(config)?;
     read_policies(config)?;
     classes(config)?;
+    config.oidc.as_ref().map(People::new).transpose().context("[oidc]")?;
     if let (KmsKind::Local, Some(file)) = (config.kms.kind, &config.kms.root_key_file) {
         LocalKms::open(file).with_context(|| format!("root key {}", file.display()))?;
     }
@@ -229,6 +238,14 @@ fn classes(config: &Config) -> anyhow::Result<Classes> {
     let custom = custom.collect::<anyhow::Result<Vec<_>>>()?;
     let builtin = Classes::builtin(ClassOptions { accept_synthetic: config.accept_synthetic() });
     builtin.with_custom(custom).context("[[classes.custom]]")
+}
+
+async fn wrapping_keys(config: &Config) -> anyhow::Result<WrappingKeys> {
+    let mut keys = WrappingKeys::new(kms(config).await?);
+    for pin in &config.kms.residency {
+        keys = keys.pin(pin.tenant.clone(), &pin.keys).context("[[kms.residency]]")?;
+    }
+    Ok(keys)
 }
 
 async fn kms(config: &Config) -> anyhow::Result<Vec<Arc<dyn Kms>>> {
@@ -324,19 +341,19 @@ async fn follow(
     config: &Config,
     store: &Arc<dyn Store>,
     recent: Arc<Recent>,
-    keyring: &Keyring,
+    keyring: &Arc<Keyring>,
     clock: &Arc<dyn Clock>,
 ) -> anyhow::Result<(FollowerHandle, Adopter)> {
-    let seed = keyring.log_signing_key().await.context("the log's signing key")?;
     let identity = config.identity();
     let origin = audit::origin(&identity, store.log());
-    // Exposed: to the signer, which keeps it in memory that is wiped.
-    let signer = Signer::from_seed(&origin, seed.expose()).context("the log's signing key")?;
+    let overlap = config.keys.signing_overlap;
+    let signing: Arc<dyn SigningSource> =
+        Arc::new(VaultSigning::new(Arc::clone(keyring), &identity, Arc::clone(clock), overlap));
+    drop(signing.now().await.context("the log's signing key")?);
     let options = FollowerOptions { checkpoint_every: config.audit.checkpoint_every };
-    let adopting = signer.named(&origin).context("the log's signing key")?;
-    let adopter = Adopter::new(Arc::clone(store), identity, adopting, Arc::clone(clock), options);
-    let follower =
-        Follower::start_beside(Arc::clone(store), recent, signer, Arc::clone(clock), options).await;
+    let adopter = Adopter::new(Arc::clone(store), identity, Arc::clone(&signing), Arc::clone(clock), options);
+    let (store, clock) = (Arc::clone(store), Arc::clone(clock));
+    let follower = Follower::start_beside(store, recent, signing, &origin, clock, options).await;
     Ok((follower.context("the audit log is not what was signed")?, adopter))
 }
 
@@ -390,6 +407,7 @@ async fn report_health(
         "vault.v1.PolicyService",
         "vault.v1.BreakGlassService",
         "vault.v1.SecurityKeyService",
+        "vault.v1.SessionService",
     ];
     for &service in SERVICES {
         reporter.set_service_status(service, Serving).await;
@@ -475,12 +493,13 @@ struct Door(Arc<Vault>);
 
 #[async_trait]
 impl Doorkeeper for Door {
-    fn knows(&self, credential: &Credential) -> bool {
-        self.0.knows(credential)
-    }
-
-    async fn turn_away(&self, credential: &Credential, path: &str) -> tonic::Status {
-        grpc::turned_away(&self.0, credential, path).await
+    async fn admit(
+        &self,
+        connection: &Arc<Credential>,
+        headers: &http::HeaderMap,
+        path: &str,
+    ) -> Result<Arc<Credential>, tonic::Status> {
+        grpc::admit(&self.0, connection, headers, path).await
     }
 
     async fn refused_unread(&self, credential: &Credential, path: &str, cause: &'static str) {
@@ -504,6 +523,7 @@ impl Observer for ItemCounter {
 struct Figures {
     keyring: Arc<Keyring>,
     store: Arc<dyn Store>,
+    tally: Arc<Tally>,
 }
 
 #[async_trait]
@@ -511,6 +531,7 @@ impl Sample for Figures {
     async fn sample(&self, metrics: &Metrics) {
         let keys = self.keyring.stats();
         metrics.keyring.set(keys.entries, keys.hits, keys.misses, keys.kms_calls);
+        metrics.jobs.set(&self.tally.stats());
         if let Ok(stats) = self.store.stats().await {
             metrics.store.set(stats);
         }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use vault_format::note::{NoteError, Signer};
 
 use super::follower::{Follower, FollowerError, FollowerOptions, FreshError};
 use super::origin::origin;
+use super::signing::SigningSource;
 use crate::domain::{Clock, VaultIdentity};
 use crate::store::{Store, StoreError};
 
@@ -28,9 +28,6 @@ pub enum AdoptError {
     /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The log's origin can't be the name of a key.
-    #[error(transparent)]
-    Signer(#[from] NoteError),
     /// The log is not what was signed.
     #[error("the log is not what was signed: {0}")]
     Follower(#[from] FollowerError),
@@ -43,21 +40,21 @@ pub enum AdoptError {
 pub struct Adopter {
     store: Arc<dyn Store>,
     identity: VaultIdentity,
-    signer: Signer,
+    signing: Arc<dyn SigningSource>,
     clock: Arc<dyn Clock>,
     options: FollowerOptions,
 }
 
 impl Adopter {
-    /// `signer`: with the vault's key, under whatever name.
+    /// With the vault's keys.
     pub fn new(
         store: Arc<dyn Store>,
         identity: VaultIdentity,
-        signer: Signer,
+        signing: Arc<dyn SigningSource>,
         clock: Arc<dyn Clock>,
         options: FollowerOptions,
     ) -> Self {
-        Self { store, identity, signer, clock, options }
+        Self { store, identity, signing, clock, options }
     }
 
     /// Looks for logs to take, again and again, until `stopping`.
@@ -108,9 +105,9 @@ impl Adopter {
     /// Follows a log until all its entries are under a checkpoint, or until `stopping`.
     async fn settle(&self, taken: &Arc<dyn Store>, stopping: &CancellationToken) -> Result<(), AdoptError> {
         let log = taken.log();
-        let signer = self.signer.named(&origin(&self.identity, log))?;
-        let follower =
-            Follower::start(Arc::clone(taken), signer, Arc::clone(&self.clock), self.options).await?;
+        let (signing, clock) = (Arc::clone(&self.signing), Arc::clone(&self.clock));
+        let origin = origin(&self.identity, log);
+        let follower = Follower::start(Arc::clone(taken), signing, &origin, clock, self.options).await?;
         let fresh = tokio::select! {
             fresh = follower.fresh_checkpoint(SETTLE) => fresh.map(Some),
             () = stopping.cancelled() => Ok(None),

@@ -1,6 +1,9 @@
 use vault_format::checkpoint::Checkpoint;
 
+use vault_format::note::Signer;
+
 use super::*;
+use crate::audit::Fixed;
 use crate::audit::test_store::TestStore;
 use crate::audit::testing::{StoppedClock, draft, identity, items, log, record};
 use crate::store::LogId;
@@ -11,12 +14,16 @@ fn signer() -> Signer {
     Signer::from_seed(&origin(&identity(), LogId(0)), &[3; 32]).unwrap()
 }
 
+fn fixed() -> Arc<dyn SigningSource> {
+    Arc::new(Fixed::from(signer()))
+}
+
 fn options() -> FollowerOptions {
     FollowerOptions { checkpoint_every: Duration::from_hours(1) }
 }
 
 fn adopter(store: &Arc<TestStore>) -> Adopter {
-    Adopter::new(Arc::clone(store) as _, identity(), signer(), Arc::new(StoppedClock), options())
+    Adopter::new(Arc::clone(store) as _, identity(), fixed(), Arc::new(StoppedClock), options())
 }
 
 /// The log of an instance that crashed with so many entries, of which none is under a checkpoint.
@@ -52,9 +59,8 @@ async fn each_log_of_a_crashed_instance_ends_under_a_checkpoint_of_its_own_origi
 #[tokio::test]
 async fn a_log_that_was_followed_before_is_taken_up_where_that_ended() {
     let (store, one) = (Arc::new(TestStore::new()), crashed(1, 300).await);
-    let signer = signer().named(&origin(&identity(), LogId(1))).unwrap();
-    let followed =
-        Follower::start(Arc::clone(&one) as _, signer, Arc::new(StoppedClock), options()).await.unwrap();
+    let (origin, clock) = (origin(&identity(), LogId(1)), Arc::new(StoppedClock));
+    let followed = Follower::start(Arc::clone(&one) as _, fixed(), &origin, clock, options()).await.unwrap();
     followed.fresh_checkpoint(LONG).await.unwrap();
     followed.stop(LONG).await;
     log(&one).record(draft(1), items(&[record(1)])).await.unwrap();

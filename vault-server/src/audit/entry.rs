@@ -139,9 +139,9 @@ impl Actor {
     /// Someone whose credential names no principal.
     pub fn unknown(credential: &Credential) -> Self {
         Self(wire::Actor {
-            credential: credential.fingerprint.to_vec().into(),
+            credential: credential.shown().map(|shown| shown.to_vec()).unwrap_or_default().into(),
             identity: printable(&credential.identities.join(" "), MAX_IDENTITY),
-            factors: vec!["mtls".to_owned()],
+            factors: credential.factors().iter().map(ToString::to_string).collect(),
             source: credential.source.map(|ip| ip.to_string()).unwrap_or_default(),
             ..wire::Actor::default()
         })

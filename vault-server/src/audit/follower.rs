@@ -13,13 +13,14 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use vault_format::checkpoint::Checkpoint;
-use vault_format::note::{NoteError, Signer, Verifier};
+use vault_format::note::{NoteError, Verifier};
 use vault_format::tile::Edge;
 
 use super::derive::{self, Read, Rows};
 use super::recent::Recent;
 pub use super::resume::FollowerError;
 use super::resume::resume;
+use super::signing::{SigningKeys, SigningSource};
 use crate::domain::{Clock, Timestamp};
 use crate::store::{Derived, Store, StoreError};
 
@@ -52,24 +53,26 @@ pub enum FreshError {
 pub struct Follower {
     store: Arc<dyn Store>,
     recent: Arc<Recent>,
-    signer: Signer,
+    signing: Arc<dyn SigningSource>,
+    origin: String,
     clock: Arc<dyn Clock>,
     edge: Edge,
     progress: watch::Sender<Progress>,
 }
 
 /// How far it is.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 struct Progress {
     size: u64,
     checkpoint: Option<Arc<str>>,
+    /// Those that signed it; those of the start if it is from before this process.
+    keys: Arc<SigningKeys>,
     signed_at: Option<Timestamp>,
 }
 
 /// A follower at work. Dropping it lets the follower go on; [`FollowerHandle::stop`] ends it.
 pub struct FollowerHandle {
     store: Arc<dyn Store>,
-    verifier: Verifier,
     progress: watch::Receiver<Progress>,
     wake: Arc<Notify>,
     stop: CancellationToken,
@@ -78,32 +81,37 @@ pub struct FollowerHandle {
 
 impl Follower {
     /// Takes up where the last one ended, and checks that what is there is what was signed: see
-    /// [`FollowerError`]. The signer's name is the log's origin.
+    /// [`FollowerError`].
     pub async fn start(
         store: Arc<dyn Store>,
-        signer: Signer,
+        signing: Arc<dyn SigningSource>,
+        origin: &str,
         clock: Arc<dyn Clock>,
         options: FollowerOptions,
     ) -> Result<FollowerHandle, FollowerError> {
-        Self::start_beside(store, Arc::default(), signer, clock, options).await
+        Self::start_beside(store, Arc::default(), signing, origin, clock, options).await
     }
 
     /// As [`Follower::start`], beside the log that keeps in `recent` what it writes.
     pub async fn start_beside(
         store: Arc<dyn Store>,
         recent: Arc<Recent>,
-        signer: Signer,
+        signing: Arc<dyn SigningSource>,
+        origin: &str,
         clock: Arc<dyn Clock>,
         options: FollowerOptions,
     ) -> Result<FollowerHandle, FollowerError> {
-        let (edge, checkpoint) = resume(&*store, signer.verifier()).await?;
-        let begun = Progress { size: edge.size(), checkpoint: checkpoint.map(Into::into), signed_at: None };
+        let keys = signing.now().await?;
+        let (edge, checkpoint) = resume(&*store, &keys.verifiers(origin)?).await?;
+        let begun =
+            Progress { size: edge.size(), checkpoint: checkpoint.map(Into::into), keys, signed_at: None };
         let (sender, progress) = watch::channel(begun);
         let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
-        let verifier = signer.verifier().clone();
-        let follower = Self { store: Arc::clone(&store), recent, signer, clock, edge, progress: sender };
+        let origin = origin.to_owned();
+        let follower =
+            Self { store: Arc::clone(&store), recent, signing, origin, clock, edge, progress: sender };
         let task = tokio::spawn(follower.run(options, Arc::clone(&wake), stop.clone()));
-        Ok(FollowerHandle { store, verifier, progress, wake, stop, task: Mutex::new(Some(task)) })
+        Ok(FollowerHandle { store, progress, wake, stop, task: Mutex::new(Some(task)) })
     }
 
     async fn run(mut self, options: FollowerOptions, wake: Arc<Notify>, stop: CancellationToken) {
@@ -133,20 +141,23 @@ impl Follower {
     /// Derives from all entries there are.
     async fn catch_up(&mut self) -> Result<(), StoreError> {
         let size = self.store.log_size(self.store.log()).await?;
-        // The empty log gets a checkpoint, too.
-        while self.edge.size() < size || self.progress.borrow().checkpoint.is_none() {
-            self.step(size).await?;
+        loop {
+            let keys = self.signing.now().await.map_err(|error| unavailable(&error))?;
+            // The empty log gets a checkpoint, too, and each one by the keys that sign now.
+            if self.edge.size() >= size && self.is_signed_by(&keys) {
+                return Ok(());
+            }
+            self.step(size, keys).await?;
         }
-        Ok(())
     }
 
     /// Derives from the next entries before `size`. What is in memory changes only after what is in the store.
-    async fn step(&mut self, size: u64) -> Result<(), StoreError> {
+    async fn step(&mut self, size: u64, keys: Arc<SigningKeys>) -> Result<(), StoreError> {
         let start = self.edge.size();
         let entries = self.whole_requests(start, size).await?;
         let mut edge = self.edge.clone();
         let Rows { tiles, postings } = derive::append(&mut edge, &entries);
-        let checkpoint = self.sign(&edge)?;
+        let checkpoint = self.sign(&edge, &keys)?;
         let (upto, signed) = (edge.size(), Some((edge.size(), checkpoint.clone())));
         self.store.derive(Derived { upto, tiles, postings, checkpoint: signed }).await?;
         self.edge = edge;
@@ -154,6 +165,7 @@ impl Follower {
         self.progress.send_replace(Progress {
             size: upto,
             checkpoint: Some(checkpoint.into()),
+            keys,
             signed_at: now,
         });
         Ok(())
@@ -193,12 +205,25 @@ impl Follower {
         self.store.entries(self.store.log(), next, most, STEP_BYTES).await
     }
 
-    fn sign(&self, edge: &Edge) -> Result<String, StoreError> {
-        let origin = self.signer.verifier().name().to_owned();
-        let checkpoint = Checkpoint { origin, size: edge.size(), root: edge.root() };
-        // A signer's name has no character that a checkpoint may not have.
-        checkpoint.sign(&self.signer).map_err(|error| StoreError::Unavailable { why: error.to_string() })
+    /// Whether the newest checkpoint is. One from before this process is signed anew if these would sign it otherwise.
+    fn is_signed_by(&self, keys: &Arc<SigningKeys>) -> bool {
+        let progress = self.progress.borrow();
+        let Some(checkpoint) = progress.checkpoint.as_deref() else { return false };
+        if progress.signed_at.is_some() {
+            return Arc::ptr_eq(&progress.keys, keys);
+        }
+        self.sign(&self.edge, keys).is_ok_and(|signed| signed == checkpoint)
     }
+
+    fn sign(&self, edge: &Edge, keys: &SigningKeys) -> Result<String, StoreError> {
+        let checkpoint = Checkpoint { origin: self.origin.clone(), size: edge.size(), root: edge.root() };
+        // A signer's name has no character that a checkpoint may not have.
+        keys.sign(&self.origin, &checkpoint.text()).map_err(|error| unavailable(&error))
+    }
+}
+
+fn unavailable(error: &dyn std::error::Error) -> StoreError {
+    StoreError::Unavailable { why: error.to_string() }
 }
 
 /// How many entries from `next` on to read from the store, if `first` is the first that was kept. One that is not behind
@@ -240,7 +265,12 @@ impl FollowerHandle {
 
     /// What verifies the checkpoints of any log of the vault: the same key signs them all.
     pub fn verifier_key_of(&self, origin: &str) -> Result<String, NoteError> {
-        Ok(self.verifier.named(origin)?.to_key())
+        Ok(self.newest_key().named(origin)?.to_key())
+    }
+
+    /// The newest key that has signed here, under the vault's name.
+    pub fn newest_key(&self) -> Verifier {
+        self.progress.borrow().keys.newest().clone()
     }
 
     /// Whether it still follows the log.

@@ -1,5 +1,6 @@
 use vault_format::checkpoint::CheckpointError;
 use vault_format::export::DirWriter;
+use vault_format::note::Signer;
 use vault_format::tile;
 use vault_format::tree::Hash;
 use vault_format::verify::{Options, verify_dir};
@@ -7,18 +8,24 @@ use vault_format::verify::{Options, verify_dir};
 use super::*;
 use crate::audit::test_store::TestStore;
 use crate::audit::testing::{StoppedClock, draft, items, log, record};
-use crate::audit::{Item, Outcome};
+use crate::audit::{Fixed, Item, Outcome};
 use crate::store::TileId;
 
 const LONG: Duration = Duration::from_secs(20);
 
+const NAME: &str = "phi-vault/test/log";
+
+fn fixed() -> Arc<dyn SigningSource> {
+    Arc::new(Fixed::from(signer()))
+}
+
 fn signer() -> Signer {
-    Signer::from_seed("phi-vault/test/log", &[3; 32]).unwrap()
+    Signer::from_seed(NAME, &[3; 32]).unwrap()
 }
 
 async fn try_start(store: &Arc<TestStore>) -> Result<FollowerHandle, FollowerError> {
     let options = FollowerOptions { checkpoint_every: Duration::from_hours(1) };
-    Follower::start(Arc::clone(store) as _, signer(), Arc::new(StoppedClock), options).await
+    Follower::start(Arc::clone(store) as _, fixed(), NAME, Arc::new(StoppedClock), options).await
 }
 
 async fn follow(store: &Arc<TestStore>) -> Checkpoint {
@@ -119,7 +126,8 @@ async fn entries_that_the_log_kept_are_not_read_back() {
     let handle = Follower::start_beside(
         Arc::clone(&store) as _,
         Arc::clone(&recent),
-        signer(),
+        fixed(),
+        NAME,
         Arc::new(StoppedClock),
         options,
     );

@@ -68,6 +68,7 @@ mod tests {
             created: Timestamp(1),
             wraps: vec![WrappedKey { wrapping_key: "local:x".into(), ciphertext: vec![0x77; 60] }],
             revision: 0,
+            statements: String::new(),
         };
         let bytes = KeyJournal::new(Arc::new(StoppedClock)).key_created(&key);
         assert!(!bytes.windows(8).any(|window| window == [0x77; 8]));

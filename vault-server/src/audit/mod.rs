@@ -26,6 +26,7 @@ mod receipt;
 mod recent;
 mod resume;
 mod scan;
+mod signing;
 mod text;
 
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use others::checkpoint_of_other;
 pub use query::{Hit, MOST_READ, MOST_RETURNED, Page, Query, QueryError, query};
 pub use receipt::Receipt;
 pub use recent::Recent;
+pub use signing::{Fixed, SigningError, SigningKeys, SigningSource, VaultSigning};
 pub use text::is_plain;
 
 pub use crate::store::LogId;

@@ -8,7 +8,7 @@ use super::*;
 use crate::access::testing::test_tenant;
 use crate::audit::test_store::TestStore;
 use crate::audit::testing::{StoppedClock, draft, items, log, record, subject, token};
-use crate::audit::{Draft, Follower, FollowerOptions, Log, LogOptions};
+use crate::audit::{Draft, Fixed, Follower, FollowerOptions, Log, LogOptions};
 use crate::domain::TenantId;
 use crate::store::Change;
 use crate::store::memory::MemoryStore;
@@ -55,9 +55,10 @@ async fn write(store: &Arc<TestStore>, from: u64, until: u64) {
 /// Indexes everything there is; how far that goes.
 async fn index(store: &Arc<TestStore>) -> u64 {
     let options = FollowerOptions { checkpoint_every: Duration::from_hours(1) };
-    let signer = Signer::from_seed("log", &[3; 32]).unwrap();
-    let handle =
-        Follower::start(Arc::clone(store) as _, signer, Arc::new(StoppedClock), options).await.unwrap();
+    let signing = Arc::new(Fixed::from(Signer::from_seed("log", &[3; 32]).unwrap()));
+    let handle = Follower::start(Arc::clone(store) as _, signing, "log", Arc::new(StoppedClock), options)
+        .await
+        .unwrap();
     handle.fresh_checkpoint(Duration::from_secs(20)).await.unwrap();
     handle.stop(Duration::from_secs(20)).await;
     handle.covered()
@@ -253,9 +254,10 @@ async fn entries_of_several_logs_come_by_their_time() {
 /// Indexes the log of a store.
 async fn index_of(store: &MemoryStore) {
     let options = FollowerOptions { checkpoint_every: Duration::from_hours(1) };
-    let signer = Signer::from_seed("log", &[3; 32]).unwrap();
-    let handle =
-        Follower::start(Arc::new(store.clone()), signer, Arc::new(StoppedClock), options).await.unwrap();
+    let signing = Arc::new(Fixed::from(Signer::from_seed("log", &[3; 32]).unwrap()));
+    let handle = Follower::start(Arc::new(store.clone()), signing, "log", Arc::new(StoppedClock), options)
+        .await
+        .unwrap();
     handle.fresh_checkpoint(Duration::from_secs(20)).await.unwrap();
     handle.stop(Duration::from_secs(20)).await;
 }

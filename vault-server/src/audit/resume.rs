@@ -6,10 +6,12 @@
 //! again on the way. Older ones are the offline verifier's business: a start must not take longer with age.
 
 use vault_format::checkpoint::{Checkpoint, CheckpointError};
-use vault_format::note::{NoteError, Verifier};
+use vault_format::history::Verifiers;
+use vault_format::note::NoteError;
 use vault_format::tile::{self, Edge, WIDTH};
 use vault_format::tree::Hash;
 
+use super::signing::SigningError;
 use crate::store::{Store, StoreError, TileId};
 
 const TILE: u64 = WIDTH as u64;
@@ -25,6 +27,9 @@ pub enum FollowerError {
     /// The stored checkpoint is not one signed by the log's key.
     #[error("stored {0}")]
     Checkpoint(#[from] CheckpointError),
+    /// It is not known what signs.
+    #[error(transparent)]
+    Signing(#[from] SigningError),
     /// The signer's name can't be one of a log.
     #[error(transparent)]
     Signer(#[from] NoteError),
@@ -73,9 +78,10 @@ pub enum FollowerError {
 /// The tree at the stored checkpoint, and that checkpoint; the empty tree if there is none.
 pub(super) async fn resume(
     store: &dyn Store,
-    verifier: &Verifier,
+    by: &Verifiers,
 ) -> Result<(Edge, Option<String>), FollowerError> {
-    let open = |text: &str| Checkpoint::open_strict(text, verifier);
+    // One that was signed before a mark is checked against the log all the same, and signed anew.
+    let open = |text: &str| Checkpoint::open_strict(text, by.as_before_the_mark());
     let (edge, checkpoint) = resume_with(store, open).await?;
     Ok((edge, checkpoint.map(|(_, text)| text)))
 }

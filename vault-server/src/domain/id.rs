@@ -93,6 +93,22 @@ random_id! {
     RequestId
 }
 
+/// Which KMS keys wrap whose keys, as a digest: the same on all instances that are configured alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KmsSet([u8; 16]);
+
+impl KmsSet {
+    /// From its bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $rule:literal, $check:expr) => {
         $(#[$doc])*

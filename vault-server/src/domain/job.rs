@@ -1,6 +1,6 @@
 //! Long work on keys, as it is kept.
 
-use crate::domain::{JobId, KeyId, PrincipalId, TenantId, Timestamp};
+use crate::domain::{JobId, KeyId, KmsSet, PrincipalId, TenantId, Timestamp};
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident $number:literal $name:literal;)*) => {
@@ -46,7 +46,7 @@ kinds! {
 }
 
 /// How it stands with a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum JobState {
     /// It needs a second person's approval.
     Asked,
@@ -63,6 +63,10 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Asked, Self::Running, Self::Paused, Self::Done, Self::Failed, Self::Cancelled];
+
     /// Whether no more will come of it.
     pub const fn is_over(self) -> bool {
         match self {
@@ -115,6 +119,8 @@ pub struct JobOrder {
     pub asked: Timestamp,
     /// Not to be begun before.
     pub not_before: Timestamp,
+    /// A re-wrap: the KMS keys of the instance that was asked. No instance with others does it.
+    pub kms_set: Option<KmsSet>,
 }
 
 /// How far a job is.

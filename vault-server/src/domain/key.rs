@@ -65,4 +65,7 @@ pub struct KeyRecord {
     pub wraps: Vec<WrappedKey>,
     /// Counts changes of this row, from 0; compare-and-set goes by it.
     pub revision: u32,
+    /// What the vault has signed about a key that signs the log ([`vault_format::history`]): how it took the place of the
+    /// one before, and that it is compromised. Empty for all other keys.
+    pub statements: String,
 }

@@ -13,7 +13,7 @@ pub mod time;
 
 pub use entity::{Entity, EntityKind, EntityName, EntityPlace, EntityScope, MAX_ENTITY};
 pub use id::{
-    AlertId, ChallengeId, ClassName, GrantId, IdempotencyKey, InstanceId, JobId, KeyId, KeyVersion,
+    AlertId, ChallengeId, ClassName, GrantId, IdempotencyKey, InstanceId, JobId, KeyId, KeyVersion, KmsSet,
     LeaseName, PrincipalId, RequestId, TenantId, VaultId,
 };
 pub use index::{BlindIndex, SubjectRef};

@@ -78,8 +78,12 @@ impl AuditService for AuditApi {
     ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
         self.serve(AuditAction::AuditCheckpoint, request, async |vault, cx, request| {
             let v1::GetCheckpointRequest { fresh, log } = request;
-            let (checkpoint, verifier_key) = vault.checkpoint(cx, LogId(log), fresh).await?;
-            Ok(v1::GetCheckpointResponse { checkpoint, verifier_key })
+            let signed = vault.checkpoint(cx, LogId(log), fresh).await?;
+            Ok(v1::GetCheckpointResponse {
+                checkpoint: signed.checkpoint,
+                verifier_key: signed.verifier,
+                signing_keys: signed.statements,
+            })
         })
         .await
     }

@@ -304,12 +304,11 @@ fn wire_tenant(tenant: Option<&TenantId>) -> String {
     tenant.map_or("*", TenantId::as_str).to_owned()
 }
 
-fn wire_key(KnownKey { key, records }: KnownKey) -> v1::Key {
+fn wire_key(KnownKey { key, records, strays }: KnownKey) -> v1::Key {
     let purpose = match key.purpose {
         KeyPurpose::Data => v1::KeyPurpose::Data,
         KeyPurpose::Index => v1::KeyPurpose::Index,
-        // Not one that is asked for by purpose.
-        KeyPurpose::LogSigning => v1::KeyPurpose::Unspecified,
+        KeyPurpose::LogSigning => v1::KeyPurpose::LogSigning,
     };
     let state = match key.state {
         KeyState::Active => v1::KeyState::Active,
@@ -326,6 +325,7 @@ fn wire_key(KnownKey { key, records }: KnownKey) -> v1::Key {
         wrapped_by: key.wraps.into_iter().map(|wrap| wrap.wrapping_key).collect(),
         records,
         tenant: wire_tenant(key.tenant.as_ref()),
+        stray_wraps: strays,
     }
 }
 
@@ -390,6 +390,7 @@ mod tests {
                 asked_by: PrincipalId::parse("rotator").unwrap(),
                 asked: Timestamp(1),
                 not_before: Timestamp(2),
+                kms_set: None,
             },
             state: JobState::Running,
             approved_by: None,

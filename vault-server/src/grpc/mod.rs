@@ -1,6 +1,7 @@
 //! Wire to domain and back, and the one match from problems to status. tonic's types stay in here.
 
 mod audit;
+mod bearer;
 mod break_glass;
 mod keys;
 mod parse;
@@ -9,6 +10,7 @@ mod policy;
 mod principals;
 mod security_keys;
 mod serve;
+mod sessions;
 mod status;
 mod vault;
 
@@ -45,13 +47,23 @@ pub trait Observer: Send + Sync + 'static {
     fn items(&self, action: &'static str, ok: usize, failed: usize);
 }
 
-/// Puts on record that somebody nobody knows was turned away at an rpc's path; what they are told.
-pub async fn turned_away(vault: &Vault, credential: &Credential, path: &str) -> Status {
-    match vault.enter(credential, action(path)).await {
+/// Whose request it is, by what its connection and its headers show. Who nobody knows is turned away, on record.
+pub async fn admit(
+    vault: &Vault,
+    connection: &Arc<Credential>,
+    headers: &http::HeaderMap,
+    path: &str,
+) -> Result<Arc<Credential>, Status> {
+    let action = action(path);
+    let credential = vault.identify(connection, bearer::of(headers)).await;
+    if vault.knows(&credential, action).await {
+        return Ok(credential);
+    }
+    Err(match vault.enter(&credential, action).await {
         // Known since: the caller may come again.
         Ok(_) => status::status(&Problem::Overloaded.whole()),
         Err(refused) => status::status(&refused),
-    }
+    })
 }
 
 /// Puts on record that a message at an rpc's path was refused unread.
@@ -63,7 +75,7 @@ pub async fn refused_unread(vault: &Vault, credential: &Credential, path: &str, 
 fn action(path: &str) -> AuditAction {
     match path.rsplit('/').next().unwrap_or_default() {
         "Tokenize" | "TokenizeStream" => AuditAction::Tokenize,
-        "Detokenize" | "DetokenizeStream" => AuditAction::Detokenize,
+        "Detokenize" | "DetokenizeStream" | "Reveal" => AuditAction::Detokenize,
         "Mask" => AuditAction::Mask,
         "Find" => AuditAction::Find,
         "Describe" => AuditAction::Describe,
@@ -88,7 +100,6 @@ fn action(path: &str) -> AuditAction {
         "RequestGrant" => AuditAction::GrantRequest,
         "ApproveGrant" => AuditAction::GrantApprove,
         "DenyGrant" => AuditAction::GrantDeny,
-        "Reveal" => AuditAction::Detokenize,
         "CloseGrant" => AuditAction::GrantEnd,
         "ReviewGrant" => AuditAction::GrantReview,
         "ListGrants" | "GetGrant" => AuditAction::GrantRead,
@@ -99,8 +110,8 @@ fn action(path: &str) -> AuditAction {
     }
 }
 
-/// The services of the vault, to be served on a listener that requires client certificates and puts a
-/// [`PeerIdentity`] into each request's extensions.
+/// The services of the vault, to be served on a listener that asks [`admit`] of each request, and puts the
+/// [`PeerIdentity`] into its extensions.
 pub fn routes(
     vault: &Arc<Vault>,
     observer: &Arc<dyn Observer>,
@@ -135,6 +146,9 @@ pub fn routes(
         security_keys::SecurityKeyApi::new(Arc::clone(vault)),
     )
     .max_decoding_message_size(limits.message);
+    let session_service =
+        v1::session_service_server::SessionServiceServer::new(sessions::SessionApi::new(Arc::clone(vault)))
+            .max_decoding_message_size(limits.message);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(vault_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -142,6 +156,7 @@ pub fn routes(
     let routes = Routes::new(vault_service).add_service(audit_service).add_service(key_service);
     let routes = routes.add_service(principal_service).add_service(policy_service);
     let routes = routes.add_service(security_key_service).add_service(break_glass_service);
+    let routes = routes.add_service(session_service);
     Ok(routes.add_service(health).add_service(reflection))
 }
 

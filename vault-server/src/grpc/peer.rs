@@ -6,14 +6,14 @@ use tonic::{Extensions, Status};
 
 use crate::access::Credential;
 
-/// What the listener knows of a connection's client: made once, at the handshake.
+/// What a request has shown: its token, or the certificate of its connection.
 #[derive(Clone)]
 pub struct PeerIdentity(pub Arc<Credential>);
 
-/// The credential of a request's connection. A listener that sets none lets nobody in.
+/// The credential of a request. A listener that sets none lets nobody in.
 pub(super) fn credential(extensions: &Extensions) -> Result<Arc<Credential>, Status> {
     extensions
         .get::<PeerIdentity>()
         .map(|peer| Arc::clone(&peer.0))
-        .ok_or_else(|| Status::unauthenticated("a client certificate is required"))
+        .ok_or_else(|| Status::unauthenticated("a client certificate or a session is required"))
 }

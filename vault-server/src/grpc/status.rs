@@ -67,7 +67,7 @@ fn wire(problem: &Problem) -> Wire {
             };
         }
         Problem::NoItems => (C::InvalidArgument, R::NoItems, "no items"),
-        Problem::NotFound => (C::NotFound, R::NotFound, "no such token, key or job"),
+        Problem::NotFound => (C::NotFound, R::NotFound, "no such token, key, job or grant"),
         Problem::ActionNotAllowed => (C::PermissionDenied, R::ActionNotAllowed, "not allowed"),
         Problem::TenantNotAllowed => {
             (C::PermissionDenied, R::TenantNotAllowed, "not a tenant of the caller's")

@@ -4,8 +4,9 @@
 //! still have it, and it opens as long as the KMS keys do.
 
 use super::shift::{End, Shift, Stop, is_used};
+use super::steps::{Step, reached};
 use crate::audit::{AuditAction, Item, Outcome};
-use crate::domain::{KeyPurpose, KeyRecord, KeyState, TenantId};
+use crate::domain::{JobKind, KeyPurpose, KeyRecord, KeyState, TenantId};
 use crate::store::Write;
 
 /// Destroys one version of a data key.
@@ -21,6 +22,7 @@ pub(super) async fn destroy(shift: &mut Shift, tenant: &TenantId) -> Result<End,
         KeyState::Active => return Ok(End::Failed("key_active")),
         KeyState::Retired | KeyState::Compromised => {}
     }
+    reached(JobKind::Destroy, Step::Unproven);
     if is_used(shift, id).await? {
         return Ok(End::Failed("key_in_use"));
     }
@@ -59,6 +61,7 @@ fn is_approved(shift: &Shift) -> bool {
 /// Destroys a key, with the certificate of that in the log, if the job still stands as it did: a cancel or a pause that
 /// was acknowledged comes first. `unused`: and if no record refers to the key.
 async fn end_of(shift: &mut Shift, key: KeyRecord, unused: bool) -> Result<(), Stop> {
+    reached(shift.job.place.kind, Step::Loaded);
     let mut details = vec![
         ("key_purpose", key.purpose.as_str().to_owned()),
         ("key_version", key.version.0.to_string()),
@@ -77,5 +80,8 @@ async fn end_of(shift: &mut Shift, key: KeyRecord, unused: bool) -> Result<(), S
         writes.push(Write::Unused(id));
     }
     shift.job.progress.done += 1;
-    shift.write_as_it_stands(AuditAction::KeyDestroy, details, vec![item], writes).await
+    reached(shift.job.place.kind, Step::Made);
+    shift.write_as_it_stands(AuditAction::KeyDestroy, details, vec![item], writes).await?;
+    reached(shift.job.place.kind, Step::Committed);
+    Ok(())
 }

@@ -37,7 +37,10 @@ async fn look(vault: &Vault, leases: &Leases, name: &LeaseName) -> Result<(), Re
     }
     let Some(held) = leases.take(name, LEASE).await? else { return Ok(()) };
     for grant in &due {
-        vault.end_due(grant, held.fence()).await?;
+        if let Err(refused) = vault.end_due(grant, held.fence()).await {
+            // One grant's trouble is not another's.
+            tracing::warn!(problem = refused.problem.cause(), "a grant is over, and was not ended");
+        }
     }
     // If it was lost, somebody else does it.
     let _ = leases.release(held).await;

@@ -10,6 +10,7 @@
 //!   new one.
 //! * Pausing or cancelling changes the job's row, which the worker's next report of its progress finds.
 
+mod agreement;
 mod ended;
 mod grants;
 mod mandate;
@@ -17,6 +18,8 @@ mod pace;
 mod rewrap;
 mod schedule;
 mod shift;
+mod steps;
+mod tally;
 mod walk;
 mod work;
 mod worker;
@@ -26,4 +29,6 @@ mod tests;
 
 pub use grants::end_grants;
 pub use schedule::Schedule;
+pub use steps::{CAN_DIE, DIE_AT, Step};
+pub use tally::{JobStats, Tally};
 pub use worker::{Options, Parts, Workers};

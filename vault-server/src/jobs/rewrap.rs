@@ -1,8 +1,9 @@
-//! The job on wraps: each key under every configured KMS key, and under no other.
+//! The job on wraps: each key under every KMS key that its tenant may have, and under no other.
 
 use super::shift::{End, Shift, Stop};
+use super::steps::{Step, reached};
 use crate::audit::{Item, LogError, Outcome};
-use crate::domain::{KeyPurpose, KeyRecord, KeyState};
+use crate::domain::{JobKind, KeyPurpose, KeyRecord, KeyState};
 use crate::keyring::KeyringError;
 use crate::store::Write;
 
@@ -34,7 +35,9 @@ pub(super) async fn rewrap(shift: &mut Shift) -> Result<End, Stop> {
 /// What to say of the key if its wraps could not be made.
 async fn one(shift: &mut Shift, mut key: KeyRecord) -> Result<Option<Outcome>, Stop> {
     for _ in 0..ATTEMPTS {
-        shift.spend_kms_calls(1 + 2 * shift.parts.keyring.kms_keys()).await?;
+        reached(JobKind::Rewrap, Step::Loaded);
+        let kms_keys = shift.parts.keyring.kms_keys(key.tenant.as_ref());
+        shift.spend_kms_calls(1 + 2 * kms_keys).await?;
         let changed = match shift.parts.keyring.rewrapped(&key).await {
             Ok(None) => {
                 shift.job.progress.done += 1;
@@ -45,8 +48,14 @@ async fn one(shift: &mut Shift, mut key: KeyRecord) -> Result<Option<Outcome>, S
             Err(KeyringError::Corrupt) => return Ok(Some(Outcome::Corrupt)),
             Err(error) => return Err(error.into()),
         };
+        reached(JobKind::Rewrap, Step::Made);
+        // The last thing before it: an instance with other KMS keys has said so before it made a key.
+        if !shift.agreement.holds().await? {
+            return Err(Stop::Disagreed);
+        }
         match shift.parts.log.write(vec![shift.fence(), Write::ReplaceKey(changed)]).await {
             Ok(_) => {
+                reached(JobKind::Rewrap, Step::Committed);
                 shift.job.progress.done += 1;
                 return Ok(None);
             }

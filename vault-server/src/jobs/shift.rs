@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::agreement::Agreement;
 use super::pace::Pace;
+use super::steps::{Step, reached};
 use super::worker::Parts;
 use crate::audit::{AuditAction, Item, LogError};
-use crate::domain::{Job, JobState, KeyId};
+use crate::domain::{Job, JobProgress, JobState, KeyId};
 use crate::keyring::KeyringError;
 use crate::store::{Held, LeaseError, StoreError, Write};
 use crate::vault::job_draft;
@@ -25,6 +27,8 @@ pub(super) enum Stop {
     Told,
     /// The process ends.
     Stopping,
+    /// Instances are configured with different KMS keys.
+    Disagreed,
     /// Store, log or KMS do not do it now: later, perhaps by another worker.
     Trouble(String),
 }
@@ -57,7 +61,10 @@ pub(super) enum End {
 
 pub(super) struct Shift {
     pub(super) parts: Arc<Parts>,
+    pub(super) agreement: Arc<Agreement>,
     pub(super) job: Job,
+    /// How far it was when that was counted last.
+    counted: JobProgress,
     held: Held,
     renewed: Instant,
     reported: Instant,
@@ -66,12 +73,14 @@ pub(super) struct Shift {
 }
 
 impl Shift {
-    pub(super) fn new(parts: Arc<Parts>, job: Job, held: Held) -> Self {
-        let budget = job.order.budget;
+    pub(super) fn new(parts: Arc<Parts>, agreement: Arc<Agreement>, job: Job, held: Held) -> Self {
+        let (budget, counted) = (job.order.budget, job.progress);
         let now = Instant::now();
         Self {
             parts,
+            agreement,
             job,
+            counted,
             held,
             renewed: now,
             reported: now,
@@ -130,7 +139,10 @@ impl Shift {
     /// Writes down how far it is.
     pub(super) async fn report(&mut self) -> Result<(), Stop> {
         self.reported = Instant::now();
-        self.put(self.job.state, None, Vec::new()).await
+        reached(self.job.place.kind, Step::Counted);
+        self.put(self.job.state, None, Vec::new()).await?;
+        reached(self.job.place.kind, Step::Reported);
+        Ok(())
     }
 
     /// Puts what could not be changed on record.
@@ -171,7 +183,7 @@ impl Shift {
         let writes = [self.fence(), Write::PutJob(job.clone())].into_iter().chain(writes).collect();
         match self.parts.log.commit(draft, items, writes).await {
             Ok(_) => {
-                self.job = job;
+                self.take_over(job);
                 Ok(())
             }
             Err(LogError::Conflict { write: 0 }) => Err(Stop::Lost),
@@ -181,6 +193,13 @@ impl Shift {
         }
     }
 
+    /// The job as it was written down.
+    fn take_over(&mut self, job: Job) {
+        self.parts.tally.worked(job.place.kind, &self.counted, &job.progress);
+        self.counted = job.progress;
+        self.job = job;
+    }
+
     fn next(&self, state: JobState) -> Job {
         let (changed, revision) = (self.parts.clock.now(), self.job.revision + 1);
         Job { state, changed, revision, ..self.job.clone() }
@@ -188,7 +207,9 @@ impl Shift {
 
     /// Puts on record that a job of the vault's own begins.
     pub(super) async fn put_begin(&mut self) -> Result<(), Stop> {
-        self.write_as_it_stands(AuditAction::JobBegin, Vec::new(), Vec::new(), Vec::new()).await
+        self.write_as_it_stands(AuditAction::JobBegin, Vec::new(), Vec::new(), Vec::new()).await?;
+        reached(self.job.place.kind, Step::Begun);
+        Ok(())
     }
 
     /// Gives the lease back.
@@ -229,7 +250,7 @@ impl Shift {
             };
             match committed {
                 Ok(_) => {
-                    self.job = job;
+                    self.take_over(job);
                     return Ok(());
                 }
                 Err(LogError::Conflict { write: 0 }) => return Err(Stop::Lost),

@@ -5,6 +5,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use vault_proto::v1::AuditEntry;
 
+use super::agreement::Agreement;
 use super::ended;
 use super::shift::{Shift, Stop};
 use super::walk::{Pages, Task, walk};
@@ -14,14 +15,14 @@ use crate::crypto::{self, DataKey, Detokenize, Place, Warrant};
 use crate::domain::class::{ClassOptions, Classes};
 use crate::domain::{
     Body, ClassName, Clock, Environment, InstanceId, Job, JobBudget, JobId, JobKind, JobOrder, JobPlace,
-    JobProgress, JobState, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, Plaintext, PrincipalId,
-    Record, RequestId, SystemClock, TenantId, Timestamp, Token, VaultId, VaultIdentity,
+    JobProgress, JobState, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, KmsSet, Plaintext,
+    PrincipalId, Record, RequestId, SystemClock, TenantId, Timestamp, Token, VaultId, VaultIdentity,
 };
 use crate::keyring::{CacheOptions, Keyring};
 use crate::kms::WrappingKeys;
 use crate::kms::testing::TestKms;
 use crate::store::memory::MemoryStore;
-use crate::store::{Change, Leases, Lookup, Store, StoreError, Write};
+use crate::store::{Change, Held, Leases, Lookup, Store, StoreError, Write};
 
 const VALUE: &str = "219-09-9999";
 const LEASE: Duration = Duration::from_millis(400);
@@ -122,6 +123,7 @@ impl Rig {
                 asked_by: PrincipalId::parse("rota").unwrap(),
                 asked: self.clock.now(),
                 not_before: self.clock.now(),
+                kms_set: None,
             },
             state: JobState::Running,
             approved_by: Some(PrincipalId::parse("second").unwrap()),
@@ -145,6 +147,7 @@ impl Rig {
             log: Arc::new(Log::new(Arc::clone(&store), Arc::clone(&self.clock), options)),
             clock: Arc::clone(&self.clock),
             leases: Leases::new(store, Arc::clone(&self.clock), InstanceId::random().unwrap()),
+            tally: Arc::default(),
             options: Options {
                 poll: Duration::from_millis(5),
                 lease: LEASE,
@@ -207,6 +210,33 @@ impl Rig {
     }
 }
 
+#[tokio::test]
+async fn a_rewrap_is_left_alone_by_who_has_other_kms_keys_and_fails_in_the_end() {
+    let rig = Rig::new(0).await;
+    let before = rig.keys(KeyPurpose::Data).await;
+    for (set, state, cause) in [
+        (rig.keyring.kms_set(), JobState::Done, ""),
+        (KmsSet::from_bytes([9; 16]), JobState::Failed, "kms_keys_differ"),
+    ] {
+        rig.order(JobKind::Rewrap, None, JobBudget::default()).await;
+        let there = rig.store.job(&rig.place(JobKind::Rewrap)).await.unwrap().unwrap();
+        let order = JobOrder { kms_set: Some(set), ..there.order.clone() };
+        let long_ago = Timestamp(1);
+        let job = Job { order, changed: long_ago, revision: there.revision + 1, ..there };
+        rig.write(vec![Write::PutJob(job)]).await;
+        let job = rig.done(JobKind::Rewrap).await;
+        assert_eq!((job.state, job.cause.as_str()), (state, cause));
+    }
+    assert_eq!(rig.keys(KeyPurpose::Data).await, before);
+    assert_eq!(rig.entries(AuditAction::JobBegin).await.len(), 1, "the second was never begun");
+}
+
+fn shift_of(parts: Arc<Parts>, job: Job, held: Held) -> Shift {
+    let (store, clock) = (Arc::clone(&parts.store), Arc::clone(&parts.clock));
+    let agreement = Agreement::new(store, clock, parts.keyring.kms_set(), LEASE);
+    Shift::new(parts, Arc::new(agreement), job, held)
+}
+
 fn token(number: u8) -> Token {
     Token::from_bytes([number; 16])
 }
@@ -261,7 +291,7 @@ async fn not_one_write_of_a_worker_lands_whose_lease_another_has_taken() {
     let stopping = CancellationToken::new();
     let stale = Arc::new(rig.parts(&stopping));
     let held = stale.leases.take(&name, LEASE).await.unwrap().unwrap();
-    let mut shift = Shift::new(Arc::clone(&stale), job, held);
+    let mut shift = shift_of(Arc::clone(&stale), job, held);
     let mandate = Arc::new(crypto::Mandate::assertion(shift.job.id, rig.tenant.clone()));
     let task = Task {
         parts: Arc::clone(&stale),
@@ -390,7 +420,7 @@ async fn a_destruction_that_was_cancelled_or_paused_destroys_nothing_however_lat
             let name = crate::domain::LeaseName::parse("job/st-mary/x").unwrap();
             let held = parts.leases.take(&name, LEASE).await.unwrap().unwrap();
             let job = rig.store.job(&rig.place(kind)).await.unwrap().unwrap();
-            let mut shift = Shift::new(Arc::clone(&parts), job.clone(), held);
+            let mut shift = shift_of(Arc::clone(&parts), job.clone(), held);
             rig.write(vec![Write::PutJob(Job { state, revision: job.revision + 1, ..job })]).await;
             let ended = match kind {
                 JobKind::Destroy => ended::destroy(&mut shift, &rig.tenant).await,
@@ -423,7 +453,7 @@ async fn what_nobody_else_approved_or_is_not_due_destroys_nothing() {
         let name = crate::domain::LeaseName::parse(&format!("job/{number}")).unwrap();
         let held = parts.leases.take(&name, LEASE).await.unwrap().unwrap();
         let job = rig.store.job(&rig.place(JobKind::Destroy)).await.unwrap().unwrap();
-        let mut shift = Shift::new(parts, change(job), held);
+        let mut shift = shift_of(parts, change(job), held);
         let ended = ended::destroy(&mut shift, &rig.tenant).await.unwrap();
         assert_eq!(ended, super::shift::End::Failed("not_approved"));
     }
@@ -484,4 +514,27 @@ async fn one_version_that_can_not_be_opened_is_named_and_the_others_are_moved() 
     assert_eq!(rig.store.count_of_key(old.id).await, Ok(0));
     let entries = rig.entries(AuditAction::JobTrouble).await;
     assert!(entries.iter().all(|entry| entry.items[0].key_id[..] == *new.id.as_bytes()));
+}
+
+#[tokio::test]
+async fn the_next_job_is_taken_up_when_one_has_ended() {
+    let rig = Rig::new(3).await;
+    for kind in [JobKind::Reencrypt, JobKind::Rewrap] {
+        rig.order(kind, None, JobBudget::default()).await;
+    }
+    let stopping = CancellationToken::new();
+    let mut parts = rig.parts(&stopping);
+    // One of a tenant at once; and nobody looks in vain twice.
+    parts.options.poll = Duration::from_hours(1);
+    let worker = tokio::spawn(Workers::new(parts).run());
+    let over = async {
+        for kind in [JobKind::Reencrypt, JobKind::Rewrap] {
+            while rig.store.job(&rig.place(kind)).await.unwrap().unwrap().state != JobState::Done {
+                sleep(Duration::from_millis(2)).await;
+            }
+        }
+    };
+    timeout(Duration::from_secs(20), over).await.expect("both end");
+    stopping.cancel();
+    worker.await.unwrap();
 }

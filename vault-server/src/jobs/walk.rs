@@ -7,10 +7,11 @@ use futures::stream::{FuturesOrdered, StreamExt as _};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::shift::{Shift, Stop};
+use super::steps::{Step, reached};
 use super::worker::Parts;
 use crate::audit::{Item, LogError, Outcome};
 use crate::crypto::{DataKey, IndexKey, Mandate, ResealError, Resealing};
-use crate::domain::{BlindIndex, ClassName, KeyId, KeyVersion, Record, TenantId, Token};
+use crate::domain::{BlindIndex, ClassName, JobKind, KeyId, KeyVersion, Record, TenantId, Token};
 use crate::store::{Lookup, Store, Write};
 
 /// Tokens that are read at once.
@@ -21,8 +22,9 @@ const FIRST_BATCH: usize = 64;
 const BATCH: (usize, usize) = (8, 512);
 /// About the most bytes of one commit.
 const BATCH_BYTES: u64 = 1 << 20;
-/// Batches that are worked on at once: more than one, so that one is sealed while another is written.
-const AT_ONCE: usize = 3;
+/// Batches that are worked on at once, under a bound and without one: more than one, so that one is sealed while another
+/// is written, and so many that a sync is for many.
+const AT_ONCE: (usize, usize) = (3, 12);
 /// Records that are sealed without a break for others.
 const STRETCH: usize = 32;
 /// How often a batch is tried whose records others change meanwhile; then they are for the next round.
@@ -49,6 +51,14 @@ pub(super) enum Pages {
 }
 
 impl Pages {
+    /// Begins to read the next page.
+    fn read(mut self, store: Arc<dyn Store>) -> Reading {
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let tokens = self.next(&*store).await?;
+            Ok((tokens, self))
+        }))
+    }
+
     /// Empty at the end.
     async fn next(&mut self, store: &dyn Store) -> Result<Vec<Token>, Stop> {
         match self {
@@ -66,6 +76,9 @@ impl Pages {
     }
 }
 
+/// A page that is being read, and those behind it.
+type Reading = AbortOnDropHandle<Result<(Vec<Token>, Pages), Stop>>;
+
 /// What came of a walk, or of a part of it.
 #[derive(Default)]
 pub(super) struct Walked {
@@ -80,21 +93,34 @@ pub(super) struct Walked {
 /// what the store has begun, and who reads waits for an entry in the log.
 fn batch_of(bytes_a_second: u64, walked: &Walked) -> usize {
     let Some(usual) = walked.bytes.checked_div(walked.done) else { return FIRST_BATCH };
-    let bytes = if bytes_a_second == 0 { BATCH_BYTES } else { BATCH_BYTES.min(bytes_a_second / 100) };
+    let bytes = if is_bound(bytes_a_second) { bytes_a_second / 100 } else { BATCH_BYTES };
     usize::try_from(bytes / usual.max(1)).unwrap_or(BATCH.1).clamp(BATCH.0, BATCH.1)
 }
 
+/// Whether a budget makes batches smaller.
+fn is_bound(bytes_a_second: u64) -> bool {
+    bytes_a_second != 0 && bytes_a_second / 100 < BATCH_BYTES
+}
+
 /// Does the task with all tokens of the pages.
-pub(super) async fn walk(shift: &mut Shift, task: Task, mut pages: Pages) -> Result<Walked, Stop> {
+pub(super) async fn walk(shift: &mut Shift, task: Task, pages: Pages) -> Result<Walked, Stop> {
     let task = Arc::new(task);
     let mut under_way: FuturesOrdered<AbortOnDropHandle<Result<Walked, Stop>>> = FuturesOrdered::new();
     let mut all = Walked::default();
     let mut ahead = VecDeque::new();
+    let mut reading = Some(pages.read(Arc::clone(&shift.parts.store)));
     let mut more = true;
+    let at_once = if is_bound(shift.job.order.budget.bytes) { AT_ONCE.0 } else { AT_ONCE.1 };
     while more || !under_way.is_empty() {
-        while more && under_way.len() < AT_ONCE {
-            if ahead.is_empty() {
-                ahead.extend(pages.next(&*shift.parts.store).await?);
+        while more && under_way.len() < at_once {
+            if ahead.is_empty()
+                && let Some(page) = reading.take()
+            {
+                let (tokens, rest) =
+                    page.await.map_err(|_| Stop::Trouble("a page was dropped".to_owned()))??;
+                // One page is read ahead.
+                reading = (!tokens.is_empty()).then(|| rest.read(Arc::clone(&shift.parts.store)));
+                ahead.extend(tokens);
             }
             more = !ahead.is_empty() && !all.rotated;
             if more {
@@ -119,6 +145,10 @@ pub(super) async fn walk(shift: &mut Shift, task: Task, mut pages: Pages) -> Res
 }
 
 impl Task {
+    fn kind(&self) -> JobKind {
+        if self.index.is_some() { JobKind::Reindex } else { JobKind::Reencrypt }
+    }
+
     async fn batch(self: Arc<Self>, tokens: Vec<Token>) -> Result<Walked, Stop> {
         for _ in 0..ATTEMPTS {
             let mut walked = Walked::default();
@@ -127,6 +157,7 @@ impl Task {
             let conditions = writes.len();
             writes.reserve_exact(tokens.len());
             let lookups = self.parts.store.records(&tokens).await?;
+            reached(self.kind(), Step::Loaded);
             for (place, (token, lookup)) in tokens.iter().zip(lookups).enumerate() {
                 match lookup {
                     // Who erased or changed it meanwhile has won.
@@ -151,8 +182,12 @@ impl Task {
             if walked.done == 0 {
                 return Ok(walked);
             }
+            reached(self.kind(), Step::Made);
             match self.parts.log.write(writes).await {
-                Ok(_) => return Ok(walked),
+                Ok(_) => {
+                    reached(self.kind(), Step::Committed);
+                    return Ok(walked);
+                }
                 Err(LogError::Conflict { write: 0 }) => return Err(Stop::Lost),
                 Err(LogError::Conflict { write }) if write < conditions => {
                     return Ok(Walked { rotated: true, ..Walked::default() });
@@ -197,6 +232,7 @@ mod tests {
         assert_eq!(batch_of(0, &Walked::default()), FIRST_BATCH);
         assert_eq!((batch_of(0, &walked(175)), batch_of(u64::MAX, &walked(175))), (512, 512));
         assert_eq!((batch_of(1 << 20, &walked(175)), batch_of(1, &walked(175))), (59, 8));
+        assert!(is_bound(1) && is_bound(1 << 20) && !is_bound(0) && !is_bound(u64::MAX));
         assert_eq!((batch_of(0, &walked(65_536)), batch_of(1 << 20, &walked(65_536))), (16, 8));
     }
 }

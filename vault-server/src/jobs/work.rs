@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::shift::{End, Shift, Stop, is_used};
+use super::steps::{Step, reached};
 use super::walk::{Pages, Task, Walked, walk};
 use crate::audit::{Item, Outcome};
 use crate::crypto::{DataKey, Mandate};
-use crate::domain::{ClassName, KeyId, KeyPurpose, KeyRecord, KeyState, TenantId};
+use crate::domain::{ClassName, JobKind, KeyId, KeyPurpose, KeyRecord, KeyState, TenantId};
 use crate::keyring::KeyringError;
 
 /// Records stay that could not be changed; the log names them.
@@ -43,6 +44,7 @@ pub(super) async fn reencrypt(shift: &mut Shift, mandate: &Arc<Mandate>) -> Resu
                 };
                 round.add(&walk(shift, task, Pages::OfKey(source.id, None)).await?);
             }
+            reached(JobKind::Reencrypt, Step::Unproven);
             round.left |= is_used(shift, source.id).await?;
         }
         if let Some(end) = round.end() {
@@ -88,6 +90,7 @@ pub(super) async fn reindex(shift: &mut Shift, mandate: &Arc<Mandate>) -> Result
                 let pages =
                     Pages::OfIndex { tenant: tenant.clone(), class: class.clone(), version, after: None };
                 round.add(&walk(shift, task, pages).await?);
+                reached(JobKind::Reindex, Step::Unproven);
                 let left = shift.parts.store.indexed_under(&tenant, class, version, None, 1).await?;
                 round.left |= !left.is_empty();
             }

@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use super::agreement::{Agreement, Verdict};
 use super::shift::{End, Shift, Stop};
+use super::steps::{Step, reached};
+use super::tally::Tally;
 use super::{ended, mandate, rewrap, work};
 use crate::audit::{Log, LogError};
 use crate::crypto::Mandate;
@@ -48,6 +52,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Takes leases for this process.
     pub leases: Leases,
+    /// Where they count.
+    pub tally: Arc<Tally>,
     /// How they work.
     pub options: Options,
     /// Ends them.
@@ -57,7 +63,10 @@ pub struct Parts {
 /// The workers of a process.
 pub struct Workers {
     parts: Arc<Parts>,
+    agreement: Arc<Agreement>,
     state: Arc<Mutex<State>>,
+    /// That there may be room for another job.
+    room: Arc<Notify>,
 }
 
 #[derive(Default)]
@@ -70,10 +79,10 @@ struct State {
     known: HashMap<JobId, Instant>,
     /// The place that was taken last: others have their turn before it.
     last: Option<JobPlace>,
+    /// Rows that can't be read.
+    corrupt: Vec<String>,
 }
 
-/// Rows that are looked at at once.
-const PAGE: usize = 256;
 /// A job in trouble is left alone for so long, and twice as long after each further one.
 const FIRST_REST: Duration = Duration::from_secs(1);
 const LONGEST_REST: Duration = Duration::from_mins(2);
@@ -84,10 +93,22 @@ const KNOWN_FOR: Duration = Duration::from_hours(1);
 impl Workers {
     /// With these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts: Arc::new(parts), state: Arc::default() }
+        let (store, clock) = (Arc::clone(&parts.store), Arc::clone(&parts.clock));
+        let agreement = Agreement::new(store, clock, parts.keyring.kms_set(), parts.options.lease);
+        Self {
+            parts: Arc::new(parts),
+            agreement: Arc::new(agreement),
+            state: Arc::default(),
+            room: Arc::default(),
+        }
     }
 
-    /// Works until the process stops.
+    /// Says to the other instances which KMS keys this one is configured with. To be called before it serves anybody.
+    pub async fn announce(&self) -> Result<(), StoreError> {
+        self.agreement.say().await
+    }
+
+    /// Works until the process stops. It looks for jobs now and then, and at once when one is out of its hands.
     pub async fn run(self) {
         let mut ticks = interval(self.parts.options.poll);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -96,6 +117,10 @@ impl Workers {
                 biased;
                 () = self.parts.stopping.cancelled() => break,
                 _ = ticks.tick() => {}
+                () = self.room.notified() => {}
+            }
+            if let Err(error) = self.agreement.say().await {
+                tracing::warn!(%error, "other instances could not be told which KMS keys this one has");
             }
             match self.due().await {
                 Ok(due) => self.take_all(due).await,
@@ -106,18 +131,16 @@ impl Workers {
         while !self.state.lock().busy.is_empty() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        self.agreement.unsay().await;
     }
 
     /// The jobs that wait for a worker, those past the one that was taken last first.
     async fn due(&self) -> Result<Vec<Job>, StoreError> {
-        let mut running: Vec<Job> = Vec::new();
-        let mut after: Option<JobPlace> = None;
-        loop {
-            let page = self.parts.store.jobs(after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.place.clone());
-            running.extend(page.into_iter().filter(|job| job.state == JobState::Running));
-        }
+        let found = self.parts.store.jobs_under_way().await?;
+        self.parts.tally.saw(&found);
+        self.name_corrupt(found.corrupt);
+        let mut running = found.jobs;
+        running.retain(|job| job.state == JobState::Running);
         let approved = running.iter().filter(|job| is_irreversible(job.place.kind)).map(|job| job.id);
         let approved: Vec<JobId> = approved.collect();
         let last = {
@@ -131,6 +154,15 @@ impl Workers {
         running.retain(|job| self.is_due(job));
         running.sort_by_key(|job| (Some(&job.place) <= last.as_ref(), job.place.clone()));
         Ok(running)
+    }
+
+    /// Tells of rows that can't be read, once each.
+    fn name_corrupt(&self, corrupt: Vec<String>) {
+        let mut state = self.state.lock();
+        for row in corrupt.iter().filter(|row| !state.corrupt.contains(*row)) {
+            tracing::error!(row, "a job's row is not what was written: nobody works on that job");
+        }
+        state.corrupt = corrupt;
     }
 
     /// Whether it may be worked on now, by somebody.
@@ -162,8 +194,10 @@ impl Workers {
         else {
             return Ok(());
         };
+        reached(job.place.kind, Step::Leased);
         // As it stands under the lease: it may be another by now.
         let there = self.parts.store.job(&job.place).await?;
+        reached(job.place.kind, Step::Read);
         let Some(job) = there.filter(|there| there.id == job.id && self.is_due(there)) else {
             // The lease ends by itself, and nobody waits for it.
             return Ok(());
@@ -176,11 +210,13 @@ impl Workers {
             state.busy.insert(place.clone());
             state.last = Some(place.clone());
         }
-        let shift = Shift::new(Arc::clone(&self.parts), job, held);
+        let shift = Shift::new(Arc::clone(&self.parts), Arc::clone(&self.agreement), job, held);
+        let room = Arc::clone(&self.room);
         tokio::spawn(async move {
             let is_well = serve(shift).await;
             busy.state.lock().rest(place, is_well);
             drop(busy);
+            room.notify_one();
         });
         Ok(())
     }
@@ -232,17 +268,29 @@ impl Drop for Busy {
 async fn serve(mut shift: Shift) -> bool {
     let (job, kind) = (shift.job.id, shift.job.place.kind.as_str());
     let outcome = match work(&mut shift).await {
-        Ok(end) => shift.end(end, Vec::new()).await,
+        Ok(end) => {
+            reached(shift.job.place.kind, Step::Proven);
+            shift.end(end, Vec::new()).await
+        }
         Err(stop) => Err(stop),
     };
     match outcome {
-        Ok(()) => tracing::info!(%job, kind, state = shift.job.state.as_str(), "a job ended"),
+        Ok(()) => {
+            shift.parts.tally.ended(&shift.job);
+            reached(shift.job.place.kind, Step::Ended);
+            tracing::info!(%job, kind, state = shift.job.state.as_str(), "a job ended");
+        }
         Err(Stop::Lost) => {
             tracing::warn!(%job, kind, "a job was taken over by another worker");
             return true;
         }
         Err(Stop::Told | Stop::Stopping) => {
             tracing::info!(%job, kind, "a job was laid down");
+        }
+        Err(Stop::Disagreed) => {
+            tracing::warn!(%job, kind, "a re-wrap waits: instances are configured with different KMS keys");
+            shift.release().await;
+            return false;
         }
         Err(Stop::Trouble(why)) => {
             tracing::warn!(%job, kind, why, "a job was laid down, to be taken up later");
@@ -255,11 +303,20 @@ async fn serve(mut shift: Shift) -> bool {
             return false;
         }
     }
+    let kind = shift.job.place.kind;
     shift.release().await;
+    reached(kind, Step::Released);
     true
 }
 
 async fn work(shift: &mut Shift) -> Result<End, Stop> {
+    if shift.job.place.kind == JobKind::Rewrap {
+        match shift.agreement.on(&shift.job).await? {
+            Verdict::Go => {}
+            Verdict::Wait => return Err(Stop::Disagreed),
+            Verdict::Fail => return Ok(End::Failed("kms_keys_differ")),
+        }
+    }
     let now = shift.parts.clock.now();
     if shift.job.begun == Timestamp(0) {
         shift.job.begun = now;
@@ -273,6 +330,7 @@ async fn work(shift: &mut Shift) -> Result<End, Stop> {
         };
     };
     let mandate = Arc::new(begin(shift, tenant.clone()).await?);
+    reached(shift.job.place.kind, Step::Mandated);
     match shift.job.place.kind {
         JobKind::Reencrypt => work::reencrypt(shift, &mandate).await,
         JobKind::Reindex => work::reindex(shift, &mandate).await,

@@ -97,6 +97,7 @@ impl Inner {
             created: self.clock.now(),
             wraps,
             revision: 0,
+            statements: String::new(),
         };
         Ok((record, key))
     }

@@ -4,11 +4,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use vault_mem::LockedKey;
+
 use super::open::open_key;
-use super::versions::Versions;
+use super::versions::{Versions, check_state};
 use super::{Inner, Keyring, KeyringError, Slot, data_key};
 use crate::crypto::{DataKey, Mandate};
-use crate::domain::{KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, TenantId};
+use crate::domain::{KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, KmsSet, TenantId};
 
 impl Keyring {
     /// All versions of a key as the store has them now, newest first.
@@ -28,6 +30,23 @@ impl Keyring {
         version: KeyVersion,
     ) -> Result<KeyRecord, KeyringError> {
         Ok(self.0.new_key(Some(tenant), purpose, version).await?.0)
+    }
+
+    /// A new version of the vault's signing key, and its seed. It is nowhere yet but here.
+    pub async fn new_signing_version(
+        &self,
+        version: KeyVersion,
+    ) -> Result<(KeyRecord, LockedKey), KeyringError> {
+        self.0.new_key(None, KeyPurpose::LogSigning, version).await
+    }
+
+    /// The Ed25519 seed of a version that may sign. Not cached.
+    pub async fn signing_seed(&self, record: &KeyRecord) -> Result<LockedKey, KeyringError> {
+        if record.tenant.is_some() || record.purpose != KeyPurpose::LogSigning {
+            return Err(KeyringError::Corrupt);
+        }
+        check_state(record)?;
+        self.0.unwrap(record).await
     }
 
     /// The next use of a tenant's keys asks the store how they stand.
@@ -59,8 +78,8 @@ impl Keyring {
         Ok(Arc::into_inner(key).expect("nobody else has it yet"))
     }
 
-    /// The key with the wraps that it should have: by every configured KMS key, and by no other, each of which opens to
-    /// it. `None` if it has just these. Its revision is the next one.
+    /// The key with the wraps that it should have: by every KMS key that its tenant may have, and by no other, each of
+    /// which opens to it. `None` if it has just these. Its revision is the next one.
     pub async fn rewrapped(&self, record: &KeyRecord) -> Result<Option<KeyRecord>, KeyringError> {
         let inner = &self.0;
         inner.kms_calls.fetch_add(1, Ordering::Relaxed);
@@ -69,9 +88,22 @@ impl Keyring {
         Ok((wraps != record.wraps).then(|| KeyRecord { wraps, revision, ..record.clone() }))
     }
 
-    /// How many KMS keys wrap each key.
-    pub fn kms_keys(&self) -> u64 {
-        self.0.kms.names().count() as u64
+    /// How many KMS keys wrap each key of a tenant, or of the vault's own.
+    pub fn kms_keys(&self, tenant: Option<&TenantId>) -> u64 {
+        self.0.kms.names_for(tenant).count() as u64
+    }
+
+    /// Which KMS keys wrap whose keys here.
+    pub fn kms_set(&self) -> KmsSet {
+        self.0.kms.set()
+    }
+
+    /// KMS keys that have a wrap of a key and are asked nothing about it: not configured, or not among those that its
+    /// tenant is pinned to.
+    pub fn strays(&self, record: &KeyRecord) -> Vec<String> {
+        let asked: Vec<&str> = self.0.kms.names_for(record.tenant.as_ref()).collect();
+        let names = record.wraps.iter().map(|wrap| &wrap.wrapping_key);
+        names.filter(|name| !asked.contains(&name.as_str())).cloned().collect()
     }
 }
 

@@ -2,6 +2,9 @@
 //!
 //! * Every call names the key (its full ARN) and the encryption context; `Decrypt` never lets the ciphertext choose.
 //!   An alias is refused: it can be moved to another key, and then wraps no longer open.
+//! * `ReEncrypt` names both keys, and the same context for both. One call reaches one region: it is not tried from a KMS
+//!   key of another one. It needs `kms:ReEncryptFrom` on the source and `kms:ReEncryptTo` on the target, of whichever
+//!   account; who may not gets [`KmsError::Refused`], and wraps instead.
 //! * Retries are ours ([`RetryPolicy`]); the SDK's are off, so that one deadline bounds the whole call. A
 //!   [`Breaker`] counts failed tries.
 //! * Plain keys go over this connection: an endpoint without TLS is refused unless it is on the loopback interface.
@@ -237,6 +240,31 @@ impl Kms for AwsKms {
         self.wrapped(answer.ciphertext_blob)
     }
 
+    async fn reencrypt(
+        &self,
+        source: &WrappedKey,
+        context: &KeyContext,
+    ) -> Result<Option<WrappedKey>, KmsError> {
+        if !is_same_region(&source.wrapping_key, &self.arn) {
+            return Ok(None);
+        }
+        let pairs = encryption_context(context);
+        let request = self
+            .client
+            .re_encrypt()
+            .source_key_id(&source.wrapping_key)
+            .set_source_encryption_context(Some(pairs.clone()))
+            .ciphertext_blob(Blob::new(source.ciphertext.clone()))
+            .destination_key_id(&self.arn)
+            .set_destination_encryption_context(Some(pairs));
+        let answer = self.call(|| request.clone().send()).await?;
+        self.check_key_id(answer.key_id.as_deref())?;
+        if answer.source_key_id.as_deref() != Some(source.wrapping_key.as_str()) {
+            return Err(self.refused("it answered for another source"));
+        }
+        self.wrapped(answer.ciphertext_blob).map(Some)
+    }
+
     async fn unwrap(&self, wrapped: &WrappedKey, context: &KeyContext) -> Result<LockedKey, KmsError> {
         if wrapped.wrapping_key != self.arn {
             return Err(self.invalid());
@@ -311,6 +339,15 @@ fn region_of(arn: &str) -> Result<&str, AwsConfigError> {
     }
 }
 
+/// Whether one endpoint knows both: keys of one partition and region. `false` for what is not a key of AWS KMS.
+fn is_same_region(one: &str, other: &str) -> bool {
+    let place = |arn: &str| {
+        let region = region_of(arn).ok()?.to_owned();
+        Some((arn.split(':').nth(1)?.to_owned(), region))
+    };
+    place(one).is_some_and(|one| place(other) == Some(one))
+}
+
 fn check_endpoint(endpoint: &str) -> Result<(), AwsConfigError> {
     let wrong = || AwsConfigError::Endpoint(endpoint.to_owned());
     let uri: http::Uri = endpoint.parse().map_err(|_| wrong())?;
@@ -344,6 +381,21 @@ mod tests {
         ] {
             assert_eq!(region_of(bad), Err(AwsConfigError::NotAnArn(bad.to_owned())));
         }
+    }
+
+    #[test]
+    fn only_keys_of_one_partition_and_region_are_reached_by_one_call() {
+        let east = "arn:aws:kms:us-east-1:111122223333:key/1";
+        assert!(is_same_region(east, "arn:aws:kms:us-east-1:444455556666:key/2"));
+        for other in [
+            "arn:aws:kms:us-east-2:111122223333:key/2",
+            "arn:aws-cn:kms:us-east-1:111122223333:key/2",
+            "local:00112233445566778899aabbccddeeff",
+            "",
+        ] {
+            assert!(!is_same_region(east, other) && !is_same_region(other, east), "{other}");
+        }
+        assert!(!is_same_region("local:a", "local:a"));
     }
 
     #[test]

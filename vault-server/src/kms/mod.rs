@@ -11,7 +11,7 @@ pub(crate) mod testing;
 
 pub use aws::AwsKms;
 pub use local::LocalKms;
-pub use ring::WrappingKeys;
+pub use ring::{PinError, WrappingKeys};
 
 use async_trait::async_trait;
 use vault_mem::{LockedKey, LockedMemoryError};
@@ -92,6 +92,16 @@ pub trait Kms: Send + Sync + 'static {
 
     /// Wraps a key that another KMS key made.
     async fn wrap(&self, key: &LockedKey, context: &KeyContext) -> Result<WrappedKey, KmsError>;
+
+    /// A wrap by this KMS key of the key that another one's wrap has, made within the KMS: the key is not sent to it.
+    /// `None`: the KMS can't, with this source.
+    async fn reencrypt(
+        &self,
+        _source: &WrappedKey,
+        _context: &KeyContext,
+    ) -> Result<Option<WrappedKey>, KmsError> {
+        Ok(None)
+    }
 
     /// Opens a wrap of this KMS key.
     async fn unwrap(&self, wrapped: &WrappedKey, context: &KeyContext) -> Result<LockedKey, KmsError>;

@@ -29,6 +29,10 @@ pub(crate) struct TestKms {
     slow: Duration,
     kept: Mutex<Vec<([u8; 32], KeyContext)>>,
     calls: AtomicUsize,
+    wrapped: AtomicUsize,
+    reencrypted: AtomicUsize,
+    /// A wrap of another KMS key that is within its reach.
+    shared: Mutex<Option<(WrappedKey, [u8; 32])>>,
 }
 
 impl TestKms {
@@ -43,7 +47,28 @@ impl TestKms {
             slow,
             kept: Mutex::default(),
             calls: AtomicUsize::new(0),
+            wrapped: AtomicUsize::new(0),
+            reencrypted: AtomicUsize::new(0),
+            shared: Mutex::default(),
         })
+    }
+
+    /// From now on it can make a wrap of its own from this one.
+    pub(crate) fn share(&self, source: &WrappedKey, key: &LockedKey) {
+        *self.shared.lock() = Some((source.clone(), *key.expose()));
+    }
+
+    pub(crate) fn unshare(&self) {
+        *self.shared.lock() = None;
+    }
+
+    /// Keys that were sent to it.
+    pub(crate) fn wrapped(&self) -> usize {
+        self.wrapped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn reencrypted(&self) -> usize {
+        self.reencrypted.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set(&self, mood: Mood) {
@@ -103,7 +128,24 @@ impl Kms for TestKms {
 
     async fn wrap(&self, key: &LockedKey, context: &KeyContext) -> Result<WrappedKey, KmsError> {
         self.called().await?;
+        self.wrapped.fetch_add(1, Ordering::Relaxed);
         Ok(self.keep(key, context))
+    }
+
+    async fn reencrypt(
+        &self,
+        source: &WrappedKey,
+        context: &KeyContext,
+    ) -> Result<Option<WrappedKey>, KmsError> {
+        let shared = self.shared.lock().clone();
+        let Some((_, bytes)) = shared.filter(|(shared, _)| shared == source) else { return Ok(None) };
+        self.called().await?;
+        self.reencrypted.fetch_add(1, Ordering::Relaxed);
+        let key = LockedKey::fill(|key| {
+            *key = bytes;
+            Ok::<(), KmsError>(())
+        })?;
+        Ok(Some(self.keep(&key, context)))
     }
 
     async fn unwrap(&self, wrapped: &WrappedKey, context: &KeyContext) -> Result<LockedKey, KmsError> {

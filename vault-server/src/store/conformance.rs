@@ -83,6 +83,7 @@ macro_rules! conformance_tests {
             a_job_is_changed_from_the_revision_before
             concurrent_changes_of_a_job_have_one_winner
             jobs_page_in_the_order_of_their_places
+            jobs_that_are_over_are_not_under_way
             a_job_is_there_after_a_reopen
             an_entity_is_changed_from_the_revision_before
             an_entity_is_dropped_at_its_revision_and_may_come_anew
@@ -163,6 +164,7 @@ pub(crate) fn key(version: u8) -> KeyRecord {
         created: Timestamp(5),
         wraps: vec![WrappedKey { wrapping_key: "local:a".to_owned(), ciphertext: vec![version; 40] }],
         revision: 0,
+        statements: String::new(),
     }
 }
 

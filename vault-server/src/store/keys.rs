@@ -249,24 +249,73 @@ pub(crate) fn postings(index_key: &[u8]) -> Option<Vec<u8>> {
     Some(key)
 }
 
-/// The index rows of a record, in [`Space::Subjects`], [`Space::Indexes`] and [`Space::SealedUnder`].
-pub(crate) fn indexes(record: &Record) -> [Option<(Space, Vec<u8>)>; 3] {
-    let with_token = |mut key: Vec<u8>| {
-        key.extend_from_slice(record.token.as_bytes());
-        key
-    };
-    let (of_subject, of_key) = match &record.body {
-        Body::Sealed { key_id, .. } => {
-            (record.subject.map(|s| subject(&record.tenant, s)), Some(sealed_under(*key_id)))
+/// What the index rows of a record are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Indexed<'a> {
+    pub(crate) token: &'a [u8; 16],
+    pub(crate) tenant: &'a str,
+    pub(crate) class: &'a str,
+    /// Of one that holds a value.
+    pub(crate) subject: Option<[u8; SubjectRef::LEN]>,
+    pub(crate) index: Option<[u8; BlindIndex::LEN]>,
+    /// Of one that holds a value.
+    pub(crate) key: Option<[u8; 16]>,
+}
+
+impl<'a> Indexed<'a> {
+    /// The spaces of index rows.
+    pub(crate) const SPACES: [Space; 3] = [Space::Subjects, Space::Indexes, Space::SealedUnder];
+
+    pub(crate) fn of(record: &'a Record) -> Self {
+        let (subject, key) = match &record.body {
+            Body::Sealed { key_id, .. } => (record.subject, Some(*key_id.as_bytes())),
+            Body::Erased { .. } => (None, None),
+        };
+        Self {
+            token: record.token.as_bytes(),
+            tenant: record.tenant.as_str(),
+            class: record.class.as_str(),
+            subject: subject.map(|subject| subject.to_bytes()),
+            index: record.index.map(|index| index.to_bytes()),
+            key,
         }
-        Body::Erased { .. } => (None, None),
-    };
-    let of_index = record.index.map(|i| index(&record.tenant, &record.class, i));
-    [
-        of_subject.map(|key| (Space::Subjects, with_token(key))),
-        of_index.map(|key| (Space::Indexes, with_token(key))),
-        of_key.map(|key| (Space::SealedUnder, with_token(key))),
-    ]
+    }
+
+    /// The key of the row in one of [`Indexed::SPACES`]. Empty: there is none.
+    pub(crate) fn key_in(&self, space: Space) -> Vec<u8> {
+        let mut key = Vec::new();
+        match (space, self.subject, self.index, self.key) {
+            (Space::Subjects, Some(subject), _, _) => {
+                key.reserve_exact(1 + self.tenant.len() + subject.len() + 16);
+                push_name(&mut key, self.tenant);
+                key.extend_from_slice(&subject);
+            }
+            (Space::Indexes, _, Some(index), _) => {
+                key.reserve_exact(2 + self.tenant.len() + self.class.len() + index.len() + 16);
+                push_name(&mut key, self.tenant);
+                push_name(&mut key, self.class);
+                key.extend_from_slice(&index);
+            }
+            (Space::SealedUnder, _, _, Some(id)) => {
+                key.reserve_exact(32);
+                key.extend_from_slice(&id);
+            }
+            _ => return key,
+        }
+        key.extend_from_slice(self.token);
+        key
+    }
+
+    /// Whether it has the same row as another of the same token in a space, or both have none.
+    pub(crate) fn same_in(&self, space: Space, other: &Self) -> bool {
+        let of = (self.tenant, self.token) == (other.tenant, other.token);
+        match space {
+            Space::Subjects => of && self.subject == other.subject,
+            Space::Indexes => of && (self.class, self.index) == (other.class, other.index),
+            Space::SealedUnder => self.token == other.token && self.key == other.key,
+            _ => true,
+        }
+    }
 }
 
 /// The token at the end of an index row's key.

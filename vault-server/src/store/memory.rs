@@ -18,7 +18,7 @@ use crate::domain::{
 };
 use crate::store::{
     Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
-    TileId, Write, check_lengths,
+    TileId, UnderWay, Write, check_lengths,
 };
 
 /// A store in memory. Clones are the same store.
@@ -226,6 +226,10 @@ impl Store for MemoryStore {
         "memory"
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     async fn identity(&self) -> Result<Option<VaultIdentity>, StoreError> {
         self.read(|rows| rows.identity.clone())
     }
@@ -374,6 +378,14 @@ impl Store for MemoryStore {
             let found = found.filter(|entity| of.contains(&entity.place) && is_past(&entity.place));
             found.take(limit).cloned().collect()
         })
+    }
+
+    async fn jobs_under_way(&self) -> Result<UnderWay, StoreError> {
+        let mut found = UnderWay::default();
+        for job in self.jobs(None, usize::MAX).await? {
+            found.push(Ok(job))?;
+        }
+        Ok(found)
     }
 
     fn log(&self) -> LogId {

@@ -237,6 +237,11 @@ pub trait Store: Send + Sync + 'static {
     /// Name of the engine, for people: `fjall`, `sled`, `memory`.
     fn engine(&self) -> &'static str;
 
+    /// Whether other processes may have it open at the same time.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Which vault this store is of; `None` before [`Store::found`].
     async fn identity(&self) -> Result<Option<VaultIdentity>, StoreError>;
 
@@ -328,6 +333,19 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Entity>, StoreError>;
 
+    /// Jobs that are not over, in order of their places. A row that is not what was written is named, and is in the way
+    /// of no other.
+    async fn jobs_under_way(&self) -> Result<UnderWay, StoreError> {
+        let mut found = UnderWay::default();
+        let mut after: Option<JobPlace> = None;
+        loop {
+            let page = self.jobs(after.as_ref(), PAGE_OF_JOBS).await?;
+            let Some(last) = page.last() else { return Ok(found) };
+            after = Some(last.place.clone());
+            found.jobs.extend(page.into_iter().filter(|job| !job.state.is_over()));
+        }
+    }
+
     /// The log that this store writes.
     fn log(&self) -> LogId;
 
@@ -393,6 +411,30 @@ pub trait Store: Send + Sync + 'static {
 
     /// Ends the engine after what was accepted is durable. Calls after it are `Unavailable`.
     async fn close(&self) -> Result<(), StoreError>;
+}
+
+/// Jobs that are looked at at once.
+const PAGE_OF_JOBS: usize = 256;
+
+/// What [`Store::jobs_under_way`] found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Jobs that wait, run or rest.
+    pub jobs: Vec<Job>,
+    /// Names of rows that are not what was written.
+    pub corrupt: Vec<String>,
+}
+
+impl UnderWay {
+    fn push(&mut self, row: Result<Job, StoreError>) -> Result<(), StoreError> {
+        match row {
+            Ok(job) if job.state.is_over() => {}
+            Ok(job) => self.jobs.push(job),
+            Err(StoreError::Corrupt { what }) => self.corrupt.push(what),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
 }
 
 /// Approximate figures of a store.

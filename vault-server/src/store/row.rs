@@ -10,11 +10,12 @@
 //!            | erased at(8), if flags & 4; else key id(16) | key version(4) | 4:sealed bytes
 //! key        version(1)=1 | revision(4) | created(8) | key id(16) | 1:tenant (empty: the vault's own) | purpose(1)
 //!            | key version(4) | state(1) | number of wraps(4) | each: 4:wrapping key | 4:ciphertext
+//!            version(1)=2: the same, and 4:statements, which are not empty
 //! remembered version(1)=1 | request(32) | at(8) | expires(8) | number of tokens(4) | each: 0(1), or 1(1) token(16)
 //! lease      version(1)=1 | revision(8) | fence(8) | holder(16) | expires(8)
 //! job        version(1)=1 | revision(8) | id(16) | state(1) | flags(1) | 1:asked by | asked(8) | not before(8)
 //!            | budget: bytes(8) | KMS calls(4) | key id(16), if flags & 1 | 1:approved by, if flags & 2
-//!            | begun(8) | changed(8) | progress: total(8) | done(8) | failed(8) | bytes(8) | KMS calls(8) | 4:cause
+//!            | KMS set(16), if flags & 4 | begun(8) | changed(8) | progress: total(8) | done(8) | failed(8) | bytes(8) | KMS calls(8) | 4:cause
 //! entity     version(1)=1 | revision(8) | 4:content
 //! identity   version(1)=1 | vault(16) | 1:environment
 //! ```
@@ -26,12 +27,16 @@
 //!
 //! A row is read strictly: one encoding for each value, nothing after it.
 
+mod record;
+
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::record::{RecordRow, read_record, write_record};
+
 use crate::domain::{
-    BlindIndex, Body, ClassName, Entity, EntityPlace, Environment, InstanceId, Job, JobBudget, JobId,
-    JobOrder, JobPlace, JobProgress, JobState, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, LeaseName,
-    PrincipalId, Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
+    Entity, EntityPlace, Environment, InstanceId, Job, JobBudget, JobId, JobOrder, JobPlace, JobProgress,
+    JobState, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, KmsSet, LeaseName, PrincipalId, TenantId,
+    Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
 };
 use crate::store::keys::{self, Space, purpose_byte};
 use crate::store::{Lease, Remembered};
@@ -44,11 +49,11 @@ pub(crate) const CHECKSUM: usize = 8;
 pub(crate) struct CorruptRow;
 
 const VERSION: u8 = 1;
-const HAS_SUBJECT: u8 = 1;
-const HAS_INDEX: u8 = 2;
-const IS_ERASED: u8 = 4;
+/// Of a key's row, where there are any.
+const WITH_STATEMENTS: u8 = 2;
 const HAS_KEY: u8 = 1;
 const IS_APPROVED: u8 = 2;
+const HAS_KMS_SET: u8 = 4;
 
 /// The checksum of a row at its place.
 pub(crate) fn checksum(space: Space, key: &[u8], content: &[u8]) -> [u8; CHECKSUM] {
@@ -67,66 +72,9 @@ pub(crate) fn content<'a>(space: Space, key: &[u8], row: &'a [u8]) -> Result<&'a
     if *found == checksum(space, key, content) { Ok(content) } else { Err(CorruptRow) }
 }
 
-/// Content of a record's row; its token is the row's key.
-pub(crate) fn write_record(record: &Record, out: &mut Vec<u8>) {
-    out.push(VERSION);
-    out.extend_from_slice(&record.revision.to_be_bytes());
-    out.extend_from_slice(&record.created.0.to_be_bytes());
-    push_name(out, record.tenant.as_str());
-    push_name(out, record.class.as_str());
-    let erased = matches!(record.body, Body::Erased { .. });
-    out.push(
-        if record.subject.is_some() { HAS_SUBJECT } else { 0 }
-            | if record.index.is_some() { HAS_INDEX } else { 0 }
-            | if erased { IS_ERASED } else { 0 },
-    );
-    if let Some(subject) = record.subject {
-        out.extend_from_slice(&subject.to_bytes());
-    }
-    if let Some(index) = record.index {
-        out.extend_from_slice(&index.to_bytes());
-    }
-    match &record.body {
-        Body::Erased { at } => out.extend_from_slice(&at.0.to_be_bytes()),
-        Body::Sealed { key_id, key_version, bytes } => {
-            out.extend_from_slice(key_id.as_bytes());
-            out.extend_from_slice(&key_version.0.to_be_bytes());
-            push_bytes(out, &bytes.0);
-        }
-    }
-}
-
-/// The record of a row.
-pub(crate) fn read_record(token: Token, row: &[u8]) -> Result<Record, CorruptRow> {
-    let mut reader = Reader(content(Space::Records, token.as_bytes(), row)?);
-    reader.version()?;
-    let revision = reader.u32()?;
-    let created = reader.time()?;
-    let tenant = TenantId::parse(reader.name()?).map_err(|_| CorruptRow)?;
-    let class = ClassName::parse(reader.name()?).map_err(|_| CorruptRow)?;
-    let flags = reader.u8()?;
-    if flags & !(HAS_SUBJECT | HAS_INDEX | IS_ERASED) != 0 {
-        return Err(CorruptRow);
-    }
-    let subject =
-        if flags & HAS_SUBJECT == 0 { None } else { Some(SubjectRef::from_bytes(*reader.array()?)) };
-    let index = if flags & HAS_INDEX == 0 { None } else { Some(BlindIndex::from_bytes(*reader.array()?)) };
-    let body = if flags & IS_ERASED == 0 {
-        Body::Sealed {
-            key_id: KeyId::from_bytes(*reader.array()?),
-            key_version: KeyVersion(reader.u32()?),
-            bytes: Sealed(reader.bytes()?.to_vec()),
-        }
-    } else {
-        Body::Erased { at: reader.time()? }
-    };
-    reader.end()?;
-    Ok(Record { token, tenant, class, subject, index, created, body, revision })
-}
-
 /// Content of a key's row.
 pub(crate) fn write_key(key: &KeyRecord, out: &mut Vec<u8>) {
-    out.push(VERSION);
+    out.push(if key.statements.is_empty() { VERSION } else { WITH_STATEMENTS });
     out.extend_from_slice(&key.revision.to_be_bytes());
     out.extend_from_slice(&key.created.0.to_be_bytes());
     out.extend_from_slice(key.id.as_bytes());
@@ -144,12 +92,18 @@ pub(crate) fn write_key(key: &KeyRecord, out: &mut Vec<u8>) {
         push_bytes(out, wrap.wrapping_key.as_bytes());
         push_bytes(out, &wrap.ciphertext);
     }
+    if !key.statements.is_empty() {
+        push_bytes(out, key.statements.as_bytes());
+    }
 }
 
 /// The key of the row at `place` in [`Space::Keys`].
 pub(crate) fn read_key(place: &[u8], row: &[u8]) -> Result<KeyRecord, CorruptRow> {
     let mut reader = Reader(content(Space::Keys, place, row)?);
-    reader.version()?;
+    let format = reader.u8()?;
+    if ![VERSION, WITH_STATEMENTS].contains(&format) {
+        return Err(CorruptRow);
+    }
     let revision = reader.u32()?;
     let created = reader.time()?;
     let id = KeyId::from_bytes(*reader.array()?);
@@ -176,8 +130,12 @@ pub(crate) fn read_key(place: &[u8], row: &[u8]) -> Result<KeyRecord, CorruptRow
         let wrapping_key = reader.text()?.to_owned();
         wraps.push(WrappedKey { wrapping_key, ciphertext: reader.bytes()?.to_vec() });
     }
+    let statements = if format == VERSION { String::new() } else { reader.text()?.to_owned() };
     reader.end()?;
-    Ok(KeyRecord { id, tenant, purpose, version, state, created, wraps, revision })
+    if format != VERSION && statements.is_empty() {
+        return Err(CorruptRow);
+    }
+    Ok(KeyRecord { id, tenant, purpose, version, state, created, wraps, revision, statements })
 }
 
 /// Content of a remembered answer's row.
@@ -239,7 +197,7 @@ pub(crate) fn read_lease(name: &LeaseName, row: &[u8]) -> Result<Lease, CorruptR
 /// Content of a job's row; its place is the row's key.
 pub(crate) fn write_job(job: &Job, out: &mut Vec<u8>) {
     let Job { id, place: _, order, state, approved_by, begun, changed, progress, cause, revision } = job;
-    let JobOrder { key, budget, asked_by, asked, not_before } = order;
+    let JobOrder { key, budget, asked_by, asked, not_before, kms_set } = order;
     out.push(VERSION);
     out.extend_from_slice(&revision.to_be_bytes());
     out.extend_from_slice(id.as_bytes());
@@ -251,7 +209,11 @@ pub(crate) fn write_job(job: &Job, out: &mut Vec<u8>) {
         JobState::Failed => 5,
         JobState::Cancelled => 6,
     });
-    out.push(if key.is_some() { HAS_KEY } else { 0 } | if approved_by.is_some() { IS_APPROVED } else { 0 });
+    out.push(
+        if key.is_some() { HAS_KEY } else { 0 }
+            | if approved_by.is_some() { IS_APPROVED } else { 0 }
+            | if kms_set.is_some() { HAS_KMS_SET } else { 0 },
+    );
     push_name(out, asked_by.as_str());
     out.extend_from_slice(&asked.0.to_be_bytes());
     out.extend_from_slice(&not_before.0.to_be_bytes());
@@ -263,11 +225,22 @@ pub(crate) fn write_job(job: &Job, out: &mut Vec<u8>) {
     if let Some(principal) = approved_by {
         push_name(out, principal.as_str());
     }
+    if let Some(set) = kms_set {
+        out.extend_from_slice(set.as_bytes());
+    }
     let JobProgress { total, done, failed, bytes, kms_calls } = *progress;
     for number in [begun.0, changed.0, total, done, failed, bytes, kms_calls] {
         out.extend_from_slice(&number.to_be_bytes());
     }
     push_bytes(out, cause.as_bytes());
+}
+
+/// Where a job's content has its state, and the states of one that is over.
+pub(crate) const JOB_STATE: (usize, std::ops::RangeInclusive<u8>) = (25, 4..=6);
+
+/// Whether a job's row says that the job is over. It is not compared with its checksum: to be passed over only.
+pub(crate) fn says_over(row: &[u8]) -> bool {
+    row.get(JOB_STATE.0).is_some_and(|state| JOB_STATE.1.contains(state))
 }
 
 /// The job of a row.
@@ -291,7 +264,7 @@ pub(crate) fn read_job_content(place: &JobPlace, content: &[u8]) -> Result<Job, 
         _ => return Err(CorruptRow),
     };
     let flags = reader.u8()?;
-    if flags & !(HAS_KEY | IS_APPROVED) != 0 {
+    if flags & !(HAS_KEY | IS_APPROVED | HAS_KMS_SET) != 0 {
         return Err(CorruptRow);
     }
     let asked_by = reader.principal()?;
@@ -299,6 +272,7 @@ pub(crate) fn read_job_content(place: &JobPlace, content: &[u8]) -> Result<Job, 
     let budget = JobBudget { bytes: reader.u64()?, kms_calls: reader.u32()? };
     let key = if flags & HAS_KEY == 0 { None } else { Some(KeyId::from_bytes(*reader.array()?)) };
     let approved_by = if flags & IS_APPROVED == 0 { None } else { Some(reader.principal()?) };
+    let kms_set = if flags & HAS_KMS_SET == 0 { None } else { Some(KmsSet::from_bytes(*reader.array()?)) };
     let (begun, changed) = (reader.time()?, reader.time()?);
     let progress = JobProgress {
         total: reader.u64()?,
@@ -309,7 +283,7 @@ pub(crate) fn read_job_content(place: &JobPlace, content: &[u8]) -> Result<Job, 
     };
     let cause = reader.text()?.to_owned();
     reader.end()?;
-    let order = JobOrder { key, budget, asked_by, asked, not_before };
+    let order = JobOrder { key, budget, asked_by, asked, not_before, kms_set };
     let place = place.clone();
     Ok(Job { id, place, order, state, approved_by, begun, changed, progress, cause, revision })
 }

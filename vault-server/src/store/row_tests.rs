@@ -1,7 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::{EntityKind, EntityName, JobKind};
+use crate::domain::{
+    BlindIndex, Body, ClassName, EntityKind, EntityName, JobKind, Record, Sealed, SubjectRef,
+};
 use crate::store::keys;
 
 fn sealed(space: Space, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
@@ -55,6 +57,7 @@ fn example_key() -> KeyRecord {
         created: Timestamp(1_700_000_000_000_000),
         wraps: vec![WrappedKey { wrapping_key: "local:a".to_owned(), ciphertext: vec![0x66; 3] }],
         revision: 1,
+        statements: String::new(),
     }
 }
 
@@ -72,6 +75,7 @@ fn example_job() -> Job {
             asked_by: PrincipalId::parse("ann@example.org").unwrap(),
             asked: Timestamp(1),
             not_before: Timestamp(2),
+            kms_set: None,
         },
         state: JobState::Failed,
         approved_by: Some(PrincipalId::parse("bob").unwrap()),
@@ -81,6 +85,13 @@ fn example_job() -> Job {
         cause: "kms".to_owned(),
         revision: 10,
     }
+}
+
+/// With all that may be left out.
+fn rewrap_job() -> Job {
+    let job = example_job();
+    let place = JobPlace { kind: JobKind::Rewrap, ..job.place };
+    Job { place, order: JobOrder { kms_set: Some(KmsSet::from_bytes([0x55; 16])), ..job.order }, ..job }
 }
 
 /// Of the vault itself, with nothing that may be left out.
@@ -126,19 +137,37 @@ fn example_answer() -> Remembered {
 fn rows_are_the_committed_vectors() {
     let erased = Record { index: None, body: Body::Erased { at: Timestamp(9) }, ..example_record() };
     let vault_key = KeyRecord { tenant: None, purpose: KeyPurpose::LogSigning, ..example_key() };
+    let signing_key = KeyRecord { statements: "a statement\n".to_owned(), ..vault_key.clone() };
     for (name, row, vector) in [
         ("record", record_row(&example_record()), include_str!("vectors/record.hex")),
         ("erased", record_row(&erased), include_str!("vectors/erased.hex")),
         ("key", key_row(&example_key()), include_str!("vectors/key.hex")),
         ("vault key", key_row(&vault_key), include_str!("vectors/vault-key.hex")),
+        ("signing key", key_row(&signing_key), include_str!("vectors/signing-key.hex")),
         ("remembered", remembered_row(&example_answer()), include_str!("vectors/remembered.hex")),
         ("job", job_row(&example_job()), include_str!("vectors/job.hex")),
+        ("rewrap job", job_row(&rewrap_job()), include_str!("vectors/rewrap-job.hex")),
         ("bare job", job_row(&bare_job()), include_str!("vectors/bare-job.hex")),
         ("entity", entity_row(&example_entity()), include_str!("vectors/entity.hex")),
         ("bare entity", entity_row(&bare_entity()), include_str!("vectors/bare-entity.hex")),
     ] {
         assert_eq!(hex::encode(row), vector.split_whitespace().collect::<String>(), "{name}");
     }
+}
+
+#[test]
+fn a_jobs_row_says_whether_it_is_over() {
+    for state in [
+        JobState::Asked,
+        JobState::Running,
+        JobState::Paused,
+        JobState::Done,
+        JobState::Failed,
+        JobState::Cancelled,
+    ] {
+        assert_eq!(says_over(&job_row(&Job { state, ..bare_job() })), state.is_over(), "{state:?}");
+    }
+    assert!(!says_over(&[4; 25]));
 }
 
 fn assert_every_bit_counts<T: PartialEq + std::fmt::Debug>(
@@ -269,26 +298,29 @@ fn any_job() -> impl Strategy<Value = Job> {
         JobState::Failed,
         JobState::Cancelled,
     ]);
-    let fields =
-        (any::<[u8; 16]>(), any::<Option<[u8; 16]>>(), any::<u32>(), any::<[u64; 11]>(), any::<String>());
-    (place, names, state, fields).prop_map(|((tenant, kind), names, state, (id, key, calls, n, cause))| Job {
-        id: JobId::from_bytes(id),
-        place: JobPlace { tenant: tenant.map(|name| TenantId::parse(&name).unwrap()), kind },
-        order: JobOrder {
-            key: key.map(KeyId::from_bytes),
-            budget: JobBudget { bytes: n[0], kms_calls: calls },
-            asked_by: PrincipalId::parse(&names.0).unwrap(),
-            asked: Timestamp(n[1]),
-            not_before: Timestamp(n[2]),
+    let ids = (any::<[u8; 16]>(), any::<Option<[u8; 16]>>(), any::<Option<[u8; 16]>>());
+    let fields = (ids, any::<u32>(), any::<[u64; 11]>(), any::<String>());
+    (place, names, state, fields).prop_map(
+        |((tenant, kind), names, state, ((id, key, set), calls, n, cause))| Job {
+            id: JobId::from_bytes(id),
+            place: JobPlace { tenant: tenant.map(|name| TenantId::parse(&name).unwrap()), kind },
+            order: JobOrder {
+                key: key.map(KeyId::from_bytes),
+                budget: JobBudget { bytes: n[0], kms_calls: calls },
+                asked_by: PrincipalId::parse(&names.0).unwrap(),
+                asked: Timestamp(n[1]),
+                not_before: Timestamp(n[2]),
+                kms_set: set.map(KmsSet::from_bytes),
+            },
+            state,
+            approved_by: names.1.map(|name| PrincipalId::parse(&name).unwrap()),
+            begun: Timestamp(n[3]),
+            changed: Timestamp(n[4]),
+            progress: JobProgress { total: n[5], done: n[6], failed: n[7], bytes: n[8], kms_calls: n[9] },
+            cause,
+            revision: n[10],
         },
-        state,
-        approved_by: names.1.map(|name| PrincipalId::parse(&name).unwrap()),
-        begun: Timestamp(n[3]),
-        changed: Timestamp(n[4]),
-        progress: JobProgress { total: n[5], done: n[6], failed: n[7], bytes: n[8], kms_calls: n[9] },
-        cause,
-        revision: n[10],
-    })
+    )
 }
 
 fn any_record() -> impl Strategy<Value = Record> {
@@ -326,8 +358,8 @@ fn any_key() -> impl Strategy<Value = KeyRecord> {
     ];
     let wraps = proptest::collection::vec((any::<String>(), any::<Vec<u8>>()), 0..4);
     let tenant = proptest::option::of("[a-z0-9][a-z0-9-]{0,62}");
-    (any::<[u8; 16]>(), tenant, purpose, state, any::<(u32, u64, u32)>(), wraps).prop_map(
-        |(id, tenant, purpose, state, (version, created, revision), wraps)| KeyRecord {
+    (any::<[u8; 16]>(), tenant, purpose, state, any::<(u32, u64, u32)>(), wraps, any::<String>()).prop_map(
+        |(id, tenant, purpose, state, (version, created, revision), wraps, statements)| KeyRecord {
             id: KeyId::from_bytes(id),
             tenant: tenant.map(|name| TenantId::parse(&name).unwrap()),
             purpose,
@@ -339,6 +371,7 @@ fn any_key() -> impl Strategy<Value = KeyRecord> {
                 .map(|(wrapping_key, ciphertext)| WrappedKey { wrapping_key, ciphertext })
                 .collect(),
             revision,
+            statements,
         },
     )
 }

@@ -43,6 +43,16 @@ pub enum AuditScope {
     Vault,
 }
 
+/// A log's state, and what verifies it.
+pub struct SignedLog {
+    /// The signed checkpoint.
+    pub checkpoint: String,
+    /// The newest key, under the log's name.
+    pub verifier: String,
+    /// Which keys have signed, from the first ([`vault_format::history`]); empty while there is one.
+    pub statements: String,
+}
+
 impl Vault {
     /// The most entries of a page.
     pub const MOST_ENTRIES: usize = 1000;
@@ -94,12 +104,7 @@ impl Vault {
 
     /// The newest signed checkpoint of a log, or one that covers everything written to it before the call; and what
     /// verifies it.
-    pub async fn checkpoint(
-        &self,
-        cx: &Context,
-        log: LogId,
-        fresh: bool,
-    ) -> Result<(String, String), Refused> {
+    pub async fn checkpoint(&self, cx: &Context, log: LogId, fresh: bool) -> Result<SignedLog, Refused> {
         const ACTION: AuditAction = AuditAction::AuditCheckpoint;
         let mut draft = self.vault_wide(cx, ACTION, Action::AuditCheckpoint).await?;
         draft.details = vec![("log", log.to_string())];
@@ -116,9 +121,11 @@ impl Vault {
             tracing::error!(%log, %error, "no checkpoint");
             Problem::LogUnavailable.whole()
         })?;
+        // Read after the checkpoint: they name whatever signed it.
+        let (newest, statements) = self.signing_history().await?;
         let origin = audit::origin(&self.parts.identity, log);
-        let key = follower.verifier_key_of(&origin).map_err(|_| Problem::Internal.whole())?;
-        Ok((checkpoint, key))
+        let verifier = newest.named(&origin).map_err(|_| Problem::Internal.whole())?.to_key();
+        Ok(SignedLog { checkpoint, verifier, statements })
     }
 
     /// Lets a caller read whole entries of everybody, and says how far the log goes.

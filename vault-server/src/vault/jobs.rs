@@ -6,7 +6,7 @@ use crate::access::{Action, PrincipalKind};
 use crate::audit::{Actor, AuditAction, Draft, LogError};
 use crate::domain::{
     Job, JobBudget, JobId, JobKind, JobOrder, JobPlace, JobProgress, JobState, KeyId, KeyPurpose, KeyRecord,
-    KeyState, TenantId, Timestamp,
+    KeyState, KmsSet, TenantId, Timestamp,
 };
 use crate::store::{Lookup, Write};
 
@@ -133,7 +133,9 @@ impl Vault {
             let before = self.parts.store.job(&place).await?;
             if let Some(under_way) = before.as_ref().filter(|job| !job.state.is_over()) {
                 let order = &under_way.order;
-                if (order.key, order.budget) == (asked.key, self.budget(asked.budget)) {
+                if (order.key, order.budget, order.kms_set)
+                    == (asked.key, self.budget(asked.budget), self.kms_set(asked.kind))
+                {
                     draft.details.push(("job", under_way.id.to_string()));
                     self.parts.log.record(draft, Vec::new()).await?;
                     return Ok(under_way.clone());
@@ -150,6 +152,7 @@ impl Vault {
                     asked_by: cx.caller.principal.id.clone(),
                     asked: now,
                     not_before: now,
+                    kms_set: self.kms_set(asked.kind),
                 },
                 state: if needs_approval(asked.kind) { JobState::Asked } else { JobState::Running },
                 approved_by: None,
@@ -360,6 +363,11 @@ impl Vault {
         }
     }
 
+    /// What a re-wrap is ordered with: an instance with other KMS keys does not do it.
+    fn kms_set(&self, kind: JobKind) -> Option<KmsSet> {
+        (kind == JobKind::Rewrap).then(|| self.parts.keyring.kms_set())
+    }
+
     fn budget(&self, asked: JobBudget) -> JobBudget {
         let usual = self.parts.jobs.budget;
         JobBudget {
@@ -372,7 +380,7 @@ impl Vault {
         let keyring = &self.parts.keyring;
         let Some(tenant) = tenant else {
             let keys = keyring.list(None, KeyPurpose::LogSigning).await?;
-            return Ok(self.priced(Preview { items: keys.len() as u64, ..Preview::default() }));
+            return Ok(self.priced(None, Preview { items: keys.len() as u64, ..Preview::default() }));
         };
         let data = keyring.list(Some(tenant), KeyPurpose::Data).await?;
         let index = keyring.list(Some(tenant), KeyPurpose::Index).await?;
@@ -438,7 +446,7 @@ impl Vault {
             }
         }
         if asked.kind == JobKind::Rewrap {
-            return Ok(self.priced(preview));
+            return Ok(self.priced(Some(tenant), preview));
         }
         let rules = &self.parts.jobs;
         preview.seconds = preview.bytes.checked_div(rules.budget.bytes).unwrap_or(0);
@@ -447,9 +455,9 @@ impl Vault {
     }
 
     /// A rewrap: every wrap is opened, a missing one made and opened.
-    fn priced(&self, preview: Preview) -> Preview {
+    fn priced(&self, tenant: Option<&TenantId>, preview: Preview) -> Preview {
         let rules = &self.parts.jobs;
-        let kms_calls = preview.items * (1 + 2 * self.parts.keyring.kms_keys());
+        let kms_calls = preview.items * (1 + 2 * self.parts.keyring.kms_keys(tenant));
         Preview {
             kms_calls,
             kms_cost_micros: kms_calls * rules.kms_price / 10_000,

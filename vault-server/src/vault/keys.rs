@@ -14,31 +14,29 @@ pub struct KnownKey {
     pub key: KeyRecord,
     /// Records that are sealed under it, if they were counted.
     pub records: u64,
-}
-
-impl From<KeyRecord> for KnownKey {
-    fn from(key: KeyRecord) -> Self {
-        Self { key, records: 0 }
-    }
+    /// KMS keys that have a wrap of it and may not have one: `rewrap` drops those.
+    pub strays: Vec<String>,
 }
 
 /// Versions of a key that are not destroyed: every find looks under each of an index key's, and an audit query, too.
 const MOST_VERSIONS: usize = 64;
 /// How often a change is tried against others who change the same key.
-const ATTEMPTS: usize = 4;
+pub(super) const ATTEMPTS: usize = 4;
 
 impl Vault {
     /// All versions of a tenant's keys, newest first; those of the vault itself for `*`.
     pub async fn list_keys(&self, cx: &Context, tenant: &str, count: bool) -> Result<Vec<KnownKey>, Refused> {
         let (tenant, draft, ()) =
-            self.asked(cx, AuditAction::KeyList, Action::KeyList, tenant, Ok(())).await?;
+            self.asked_of_place(cx, AuditAction::KeyList, Action::KeyList, tenant, Ok(())).await?;
         self.parts.log.record(draft, Vec::new()).await?;
+        let purposes: &[KeyPurpose] =
+            if tenant.is_some() { &[KeyPurpose::Data, KeyPurpose::Index] } else { &[KeyPurpose::LogSigning] };
         let mut keys = Vec::new();
-        for purpose in [KeyPurpose::Data, KeyPurpose::Index] {
-            for key in self.parts.keyring.list(Some(&tenant), purpose).await? {
+        for purpose in purposes.iter().copied() {
+            for key in self.parts.keyring.list(tenant.as_ref(), purpose).await? {
                 let counted = count && purpose == KeyPurpose::Data;
                 let records = if counted { self.parts.store.count_of_key(key.id).await? } else { 0 };
-                keys.push(KnownKey { key, records });
+                keys.push(KnownKey { records, ..self.known(key) });
             }
         }
         Ok(keys)
@@ -56,9 +54,18 @@ impl Vault {
     ) -> Result<(KnownKey, bool), Refused> {
         let checked = purpose.and_then(|purpose| Ok((purpose, note?)));
         let (tenant, mut draft, (purpose, note)) =
-            self.asked(cx, AuditAction::KeyRotate, Action::KeyRotate, tenant, checked).await?;
+            self.asked_of_place(cx, AuditAction::KeyRotate, Action::KeyRotate, tenant, checked).await?;
         note.into_draft(&mut draft);
-        self.rotate(draft, &tenant, purpose, version).await
+        match (tenant, purpose) {
+            (None, KeyPurpose::LogSigning) => self.rotate_signing(draft, version).await,
+            (Some(tenant), KeyPurpose::Data | KeyPurpose::Index) => {
+                self.rotate(draft, &tenant, purpose, version).await
+            }
+            (None, KeyPurpose::Data | KeyPurpose::Index) | (Some(_), KeyPurpose::LogSigning) => {
+                let refused = Problem::Field("a tenant for its keys, * for the vault's own").at("tenant");
+                Err(self.log_refusal(draft, Vec::new(), refused).await)
+            }
+        }
     }
 
     /// Replaces a version that is due by age or use; whether this call did.
@@ -94,7 +101,7 @@ impl Vault {
                 (Some(asked), Some(active)) if asked != active.version => {
                     draft.details.push(("rotated", "false".to_owned()));
                     self.parts.log.record(draft, vec![item(active)]).await?;
-                    return Ok((active.clone().into(), false));
+                    return Ok((self.known(active.clone()), false));
                 }
                 _ => {}
             }
@@ -120,7 +127,7 @@ impl Vault {
             match self.parts.log.commit(draft, items, writes).await {
                 Ok(_) => {
                     self.parts.keyring.forget(tenant, purpose);
-                    return Ok((new.into(), true));
+                    return Ok((self.known(new), true));
                 }
                 // Somebody else was faster. What was to be replaced is replaced then.
                 Err(LogError::Conflict { .. }) => {
@@ -141,9 +148,11 @@ impl Vault {
         note: Result<Note, Refused>,
     ) -> Result<KnownKey, Refused> {
         let checked = key.and_then(|key| Ok((key, note?)));
-        let (tenant, mut draft, (id, note)) =
-            self.asked(cx, AuditAction::KeyCompromise, Action::KeyCompromise, tenant, checked).await?;
+        let (tenant, mut draft, (id, note)) = self
+            .asked_of_place(cx, AuditAction::KeyCompromise, Action::KeyCompromise, tenant, checked)
+            .await?;
         note.into_draft(&mut draft);
+        let Some(tenant) = tenant else { return self.mark_signing(draft, id).await };
         for _ in 0..ATTEMPTS {
             let key = match self.key_of(&tenant, id).await? {
                 Ok(key) => key,
@@ -184,13 +193,19 @@ impl Vault {
             match self.parts.log.commit(draft, items, writes).await {
                 Ok(_) => {
                     self.parts.keyring.forget(&tenant, key.purpose);
-                    return Ok(changed(&key, KeyState::Compromised).into());
+                    return Ok(self.known(changed(&key, KeyState::Compromised)));
                 }
                 Err(LogError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Err(Problem::Overloaded.whole())
+    }
+
+    /// A key, and which of its wraps are by KMS keys that it is not to have.
+    pub(super) fn known(&self, key: KeyRecord) -> KnownKey {
+        let strays = self.parts.keyring.strays(&key);
+        KnownKey { key, records: 0, strays }
     }
 
     /// A tenant's key by its id, or why there is none. Another tenant's is not there.
@@ -235,14 +250,14 @@ impl Vault {
 }
 
 /// The key in another state: its next revision.
-fn changed(key: &KeyRecord, state: KeyState) -> KeyRecord {
+pub(super) fn changed(key: &KeyRecord, state: KeyState) -> KeyRecord {
     KeyRecord { state, revision: key.revision.wrapping_add(1), ..key.clone() }
 }
 
-fn item(key: &KeyRecord) -> Item {
+pub(super) fn item(key: &KeyRecord) -> Item {
     Item { key_id: Some(key.id), outcome: Outcome::Ok, ..Item::invalid() }
 }
 
-fn describe(key: &KeyRecord) -> [(&'static str, String); 2] {
+pub(super) fn describe(key: &KeyRecord) -> [(&'static str, String); 2] {
     [("key_purpose", key.purpose.as_str().to_owned()), ("key_version", key.version.0.to_string())]
 }

@@ -21,6 +21,8 @@ mod problem;
 mod request;
 mod second_factor;
 mod security_keys;
+mod sessions;
+mod signing;
 mod tokenize;
 mod warrant;
 
@@ -28,16 +30,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::{
-    Access, Action, Caller, Credential, Provisioning, Question, TenantError, Unauthenticated, Verdict,
-};
+use crate::access::{Access, Action, Caller, Credential, Provisioning, Question, TenantError, Verdict};
 use crate::audit::{Actor, AuditAction, Decision, Draft, FollowerHandle, Item, Log, Outcome};
 use crate::domain::class::Classes;
 use crate::domain::{Clock, Purpose, RequestId, TenantId, VaultIdentity};
 use crate::keyring::Keyring;
 use crate::store::Store;
 
-pub use audit::{AuditQuery, AuditScope};
+pub use audit::{AuditQuery, AuditScope, SignedLog};
 pub use break_glass::{
     Approving, AskedScope, Denying, GrantAsked, GrantDue, GrantRules, Listing, Revealed, Reviewing,
     TenantRules,
@@ -54,6 +54,7 @@ pub use problem::{Problem, Refused};
 pub use request::{NewValue, Note, ParsedToken};
 pub use second_factor::{BegunFactor, GivenFactor, SecondFactorRules, Touch};
 pub use security_keys::{Enrollment, Revocation};
+pub use sessions::{Bearer, OpenedSession, Sessions};
 
 /// What a request may ask for at once.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +97,8 @@ pub struct Parts {
     pub grants: GrantRules,
     /// What holds for second factors.
     pub second_factor: SecondFactorRules,
+    /// What people need who come by an identity provider; `None`: nobody does.
+    pub sessions: Option<Sessions>,
 }
 
 /// The vault.
@@ -134,25 +137,27 @@ impl Vault {
     /// Who calls. A credential that names nobody provisioned is refused, and the refusal is in the log first.
     pub async fn enter(&self, credential: &Credential, action: AuditAction) -> Result<Context, Refused> {
         let request = RequestId::random().map_err(|_| Problem::Internal.whole())?;
-        match self.parts.access.authenticate(credential, self.parts.clock.now()) {
+        match self.admit(credential, action).await {
             Ok(caller) => Ok(Context { caller, request }),
-            Err(cause) => {
+            Err(refused) => {
+                let Some(unrecorded) = self.may_record(credential) else {
+                    return Err(Problem::Overloaded.whole().of(request).logged());
+                };
                 let mut draft = Draft::new(request, action, Actor::unknown(credential));
                 draft.decision = Decision::Deny;
-                draft.cause = cause.as_str();
+                draft.cause = refused.cause;
+                if unrecorded > 0 {
+                    draft.details.push(("unrecorded", unrecorded.to_string()));
+                }
                 self.parts.log.record(draft, Vec::new()).await?;
-                let problem = match cause {
-                    Unauthenticated::Stale => Problem::StoreUnavailable,
-                    _ => Problem::PrincipalUnknown,
-                };
-                Err(problem.whole().of(request).logged())
+                Err(refused.problem.whole().of(request).logged())
             }
         }
     }
 
     /// Whether a credential names somebody who may call now.
-    pub fn knows(&self, credential: &Credential) -> bool {
-        self.parts.access.authenticate(credential, self.parts.clock.now()).is_ok()
+    pub async fn knows(&self, credential: &Credential, action: AuditAction) -> bool {
+        self.admit(credential, action).await.is_ok()
     }
 
     /// Puts on record that something of a caller's was refused before it could be read.

@@ -128,7 +128,7 @@ impl Vault {
     /// A principal, as far as an admin of a tenant (or of the vault) knows it.
     fn principal_at(&self, id: &PrincipalId, tenant: Option<&TenantId>) -> Option<Arc<Principal>> {
         let directory = self.parts.access.directory();
-        let principal = directory.by_id(id)?;
+        let principal = directory.principal(id)?;
         let place = tenant.map(|tenant| TenantScope::One(tenant.clone()));
         place.is_none_or(|place| !principal.roles_at(&place).is_empty()).then(|| Arc::clone(principal))
     }

@@ -133,7 +133,7 @@ impl Vault {
         let refused = if *id == cx.caller.principal.id {
             Some(Problem::SecondPerson.whole())
         } else {
-            configured.by_id(id).map(|_| Problem::Configured.at("id"))
+            configured.principal(id).map(|_| Problem::Configured.at("id"))
         };
         if let Some(refused) = refused {
             return Err(self.log_refusal(draft, Vec::new(), refused).await);
@@ -230,7 +230,7 @@ impl Vault {
     }
 
     /// Whether the caller may change principals wherever this one has a role.
-    fn answers_for(&self, caller: &Caller, principal: &Principal) -> bool {
+    pub(super) fn answers_for(&self, caller: &Caller, principal: &Principal) -> bool {
         let access = &self.parts.access;
         let vault_wide = access.decide_for_vault(caller, Action::PrincipalChange).allowed;
         vault_wide

@@ -9,8 +9,8 @@ use vault_proto::v1::AuditEntry;
 use super::*;
 use crate::access::authenticator::{Authenticator, Manner};
 use crate::access::testing::test_policies;
-use crate::access::{Access, Credential, Directory, SecurityKey};
-use crate::audit::{Follower, FollowerOptions, KeyJournal, Log, LogOptions};
+use crate::access::{Access, Credential, CredentialKind, Directory, Provisioning, SecurityKey};
+use crate::audit::{Fixed, Follower, FollowerOptions, KeyJournal, Log, LogOptions};
 use crate::domain::class::{ClassOptions, Classes};
 use crate::domain::{Clock, Entity, Environment, JobBudget, PrincipalId, TenantId, VaultId, VaultIdentity};
 use crate::keyring::{CacheOptions, Keyring};
@@ -99,16 +99,21 @@ impl Rig {
         let log = Log::new(Arc::clone(&store), Arc::clone(&as_clock), options);
         let follower = Follower::start(
             Arc::clone(&store),
-            Signer::from_seed("phi-vault/test/log", &[3; 32]).unwrap(),
+            Arc::new(Fixed::from(Signer::from_seed("phi-vault/test/log", &[3; 32]).unwrap())),
+            "phi-vault/test/log",
             Arc::clone(&as_clock),
             FollowerOptions { checkpoint_every: Duration::from_hours(1) },
         );
+        let access = Arc::new(Access::new(people(keys), test_policies("dev")));
+        let provisioning = Provisioning::new(Arc::clone(&store), Arc::clone(&access));
         let vault = Vault::new(Parts {
             identity,
             classes: Arc::new(Classes::builtin(ClassOptions { accept_synthetic: true })),
             store: Arc::clone(&store),
             keyring: Arc::new(keyring),
-            access: Arc::new(Access::new(people(keys), test_policies("dev"))),
+            access,
+            provisioning: Arc::new(provisioning),
+            sessions: None,
             log: Arc::new(log),
             follower: Arc::new(follower.await.unwrap()),
             clock: as_clock,
@@ -124,6 +129,7 @@ impl Rig {
                 kms_price: 0,
             },
             second_factor: SecondFactorRules { user_verification },
+            grants: crate::vault::GrantRules::for_tests(),
         });
         Self { vault, store, clock }
     }
@@ -134,6 +140,7 @@ impl Rig {
 
     async fn cx_with(&self, who: &str, certificate: u8) -> Context {
         let credential = Credential {
+            kind: CredentialKind::Certificate,
             fingerprint: [certificate; 32],
             identities: vec![format!("spiffe://test.local/{who}")],
             source: None,

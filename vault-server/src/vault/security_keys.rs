@@ -10,7 +10,7 @@ use crate::audit::{AuditAction, LogError};
 use crate::domain::{EntityKind, EntityScope, PrincipalId, TenantId, Timestamp};
 use crate::store::Write;
 
-use super::{Context, Note, Problem, Refused, Vault, whole};
+use super::{Context, Note, Problem, Refused, Vault};
 
 /// A security key that is to be enrolled.
 pub struct Enrollment {
@@ -231,13 +231,7 @@ impl Vault {
         let place = TenantScope::One(tenant.clone());
         let of = self.parts.access.principal(principal).filter(|of| !of.roles_at(&place).is_empty());
         let of = of.ok_or_else(|| Problem::NotFound.at("id"))?;
-        let may = |scope: &TenantScope| match scope {
-            TenantScope::One(tenant) => self.decide(cx, tenant, whole(Action::PrincipalChange, None)).allowed,
-            TenantScope::All => {
-                self.parts.access.decide_for_vault(&cx.caller, Action::PrincipalChange).allowed
-            }
-        };
-        if of.roles.keys().all(may) { Ok(of) } else { Err(Problem::ActionNotAllowed.whole()) }
+        if self.answers_for(&cx.caller, &of) { Ok(of) } else { Err(Problem::ActionNotAllowed.whole()) }
     }
 }
 

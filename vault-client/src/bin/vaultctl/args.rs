@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use vault_client::profile::{Profile, ProfileIdentity};
 use vault_client::{Client, ClientBuilder, Purpose};
 
 use crate::failure::Failure;
 use crate::{
-    audit, break_glass, bulk, completions, describe, detokenize, erase, find, keys, mask, policy, principals,
-    security_keys, tokenize,
+    audit, break_glass, bulk, completions, describe, detokenize, erase, find, keys, login, mask, policy,
+    principals, security_keys, tokenize,
 };
 
 /// Keeps health data in a phi-vault and gets it back: values in by standard input, tokens out.
@@ -100,6 +101,10 @@ pub(crate) enum Command {
     /// Enroll, take back and try people's security keys.
     #[command(subcommand)]
     SecurityKeys(security_keys::SecurityKeysCommand),
+    /// Log in by an identity provider.
+    Login(login::LoginArgs),
+    /// Log out.
+    Logout(login::LogoutArgs),
     /// Print a completion script for a shell.
     Completions(completions::CompletionsArgs),
 }
@@ -132,12 +137,21 @@ impl Global {
         Ok(self.builder()?.connect()?)
     }
 
-    pub(crate) fn builder(&self) -> Result<ClientBuilder, Failure> {
-        let profile = self.profile.as_ref().ok_or_else(|| {
+    fn profile(&self) -> Result<&PathBuf, Failure> {
+        self.profile.as_ref().ok_or_else(|| {
             Failure::wrong_use("no profile is given")
                 .hint("give --profile FILE or set PHI_VAULT_PROFILE; `vault-server dev` writes one")
-        })?;
-        let builder = ClientBuilder::from_profile(profile, self.identity.as_deref())?.timeout(self.timeout);
+        })
+    }
+
+    /// Which identity of the profile is used.
+    pub(crate) fn identity(&self) -> Result<ProfileIdentity, Failure> {
+        Ok(Profile::load(self.profile()?)?.identity(self.identity.as_deref())?.clone())
+    }
+
+    pub(crate) fn builder(&self) -> Result<ClientBuilder, Failure> {
+        let builder =
+            ClientBuilder::from_profile(self.profile()?, self.identity.as_deref())?.timeout(self.timeout);
         Ok(match &self.tenant {
             Some(tenant) => builder.tenant(tenant),
             None => builder,
@@ -241,6 +255,9 @@ mod tests {
             "vaultctl --profile P jobs list --tenant *",
             "vaultctl --profile P jobs watch 0123456789abcdef0123456789abcdef --patience 1m",
             "vaultctl --profile P jobs approve 0123456789abcdef0123456789abcdef",
+            "vaultctl --profile P --as joan login",
+            "vaultctl --profile P --as joan login --token-file -",
+            "vaultctl --profile P --as joan logout",
             "vaultctl --profile P jobs cancel 0123456789abcdef0123456789abcdef",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");

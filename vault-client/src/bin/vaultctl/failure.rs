@@ -154,6 +154,7 @@ pub(crate) fn hint(reason: Reason) -> Option<String> {
         Reason::PrincipalUnknown => {
             "an administrator has to provision and enable this certificate's principal"
         }
+        Reason::SessionInvalid => "vaultctl login",
         Reason::ActionNotAllowed => "another identity of the profile may be allowed to: --as NAME",
         Reason::TenantNotAllowed => "name one of the identity's own tenants: --tenant TENANT",
         Reason::TokenChecksum => "a character was mistyped or lost: copy the token again",

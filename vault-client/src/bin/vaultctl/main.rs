@@ -13,6 +13,7 @@ mod failure;
 mod find;
 mod input;
 mod keys;
+mod login;
 mod mask;
 mod output;
 mod policy;
@@ -76,6 +77,8 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Policy(command) => policy::run(&global, command).await,
         Command::BreakGlass(command) => break_glass::run(&global, command).await,
         Command::SecurityKeys(command) => security_keys::run(&global, command).await,
+        Command::Login(args) => login::run(&global, args).await,
+        Command::Logout(args) => login::run_logout(&global, args).await,
         Command::Completions(args) => completions::run(&args),
     }
 }

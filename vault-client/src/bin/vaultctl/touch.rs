@@ -28,15 +28,15 @@ pub(crate) async fn second_factor(
 ) -> Result<(Challenge, SecondFactor), Failure> {
     let signer: Box<dyn SecurityKeySigner> = match &args.security_key {
         Some(file) => Box::new(SshKeygen::new(file)),
-        None => Box::new(SshAgent::from_env().map_err(failure)?),
+        None => Box::new(SshAgent::from_env().map_err(|error| failure(&error))?),
     };
     let challenge = client.begin_second_factor(action, request_hash).await?;
     eprintln!("{}\nvaultctl: touch your security key now", challenge.text());
-    let factor = signer.sign(&challenge).await.map_err(failure)?;
+    let factor = signer.sign(&challenge).await.map_err(|error| failure(&error))?;
     Ok((challenge, factor))
 }
 
-fn failure(error: SignError) -> Failure {
+fn failure(error: &SignError) -> Failure {
     let hint = match error {
         SignError::NoAgent | SignError::Unreachable(_) => {
             "start an SSH agent, or give the key's file: --security-key FILE"

@@ -77,7 +77,7 @@ const LONGEST: Duration = Duration::from_hours(1);
 /// Values that one grant may be good for: as many as one call gives.
 const MOST_VALUES: u32 = 1000;
 /// People that one grant may need.
-const MOST_APPROVALS: u32 = 8;
+const MOST_APPROVALS: u32 = 5;
 /// A grant that nobody looks at for longer is forgotten.
 const LONGEST_REVIEW: Duration = Duration::from_hours(24 * 30);
 
@@ -94,7 +94,7 @@ impl BreakGlass {
             (
                 "break_glass.approvals",
                 (1..=MOST_APPROVALS).contains(&self.approvals),
-                "must be 1 to 8; 0 is for [[break_glass.tenant]] to say",
+                "must be 1 to 5; 0 is for [[break_glass.tenant]] to say",
             ),
             ("break_glass.max_duration", between(self.max_duration, LONGEST), "must be \"1s\" to \"1h\""),
             (
@@ -123,7 +123,7 @@ impl BreakGlass {
             (
                 "break_glass.tenant",
                 tenants.iter().all(|tenant| tenant.approvals.is_none_or(|count| count <= MOST_APPROVALS)),
-                "approvals must be 0 to 8",
+                "approvals must be 0 to 5",
             ),
             (
                 "break_glass.tenant",

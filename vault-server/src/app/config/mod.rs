@@ -4,6 +4,7 @@
 
 mod break_glass;
 mod error;
+mod oidc;
 mod postgres;
 mod second_factor;
 mod sections;
@@ -19,11 +20,12 @@ use serde::Deserialize;
 
 pub use break_glass::{BreakGlass, BreakGlassTenant};
 pub use error::ConfigError;
+pub use oidc::{Oidc, OidcIssuer, Sessions};
 pub use postgres::{Postgres, PostgresTls, address, is_instance, is_loopback};
 pub use second_factor::SecondFactor;
 pub use sections::{
     Access, Audit, Cache, Classes, Engine, Idempotency, Jobs, Keys, Kms, KmsKey, KmsKind, Limits, Listen,
-    Log, LogFormat, LogLevel, Metrics, Store, Tls, Vault,
+    Log, LogFormat, LogLevel, Metrics, Residency, Store, Tls, Vault,
 };
 
 use crate::domain::VaultIdentity;
@@ -84,6 +86,11 @@ pub struct Config {
     /// Plain values in an emergency.
     #[serde(default)]
     pub break_glass: BreakGlass,
+    /// Whose word on people counts.
+    pub oidc: Option<Oidc>,
+    /// How long people stay logged in.
+    #[serde(default)]
+    pub sessions: Sessions,
 }
 
 impl Config {
@@ -123,7 +130,7 @@ impl Config {
 
     /// Makes relative paths relative to the file's directory.
     fn resolve(&mut self, dir: &Path) {
-        let Self { vault, tls, store, kms, access, .. } = self;
+        let Self { vault, tls, store, kms, access, oidc, .. } = self;
         let paths = [
             Some(&mut vault.data),
             Some(&mut tls.certificate),
@@ -139,6 +146,9 @@ impl Config {
         }
         if let Some(postgres) = &mut store.postgres {
             postgres.resolve(dir);
+        }
+        if let Some(oidc) = oidc {
+            oidc.resolve(dir);
         }
     }
 
@@ -171,6 +181,8 @@ impl Config {
         }
         self.check_jobs()?;
         self.break_glass.check()?;
+        self.oidc.as_ref().map_or(Ok(()), Oidc::check)?;
+        self.sessions.check()?;
         if self.metrics.listen.is_some_and(|address| address.port() != 0 && address == self.listen.address) {
             return Err(("metrics.listen", "is the address of [listen], too".to_owned()));
         }
@@ -221,6 +233,9 @@ impl Config {
                 if !kms.key.is_empty() {
                     return Err(("kms.kind", "\"local\" has no [[kms.key]]".to_owned()));
                 }
+                if !kms.residency.is_empty() {
+                    return Err(("kms.kind", "\"local\" has no [[kms.residency]]".to_owned()));
+                }
                 if self.is_prod() && kms.local_in_prod.as_deref() != Some(LOCAL_IN_PROD) {
                     let why = "\"local\" is refused in environment `prod`: whoever reads this machine's disk reads \
                                every value. If that is what you want, set";
@@ -238,6 +253,29 @@ impl Config {
                     let why =
                         "must be the full ARN of a key, arn:aws:kms:REGION:ACCOUNT:key/ID, not an alias";
                     return Err(("kms.key.arn", why.to_owned()));
+                }
+                self.check_residency()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_residency(&self) -> Result<(), (&'static str, String)> {
+        let kms = &self.kms;
+        for (at, Residency { tenant, keys }) in kms.residency.iter().enumerate() {
+            if kms.residency[..at].iter().any(|before| before.tenant == *tenant) {
+                return Err(("kms.residency.tenant", format!("{tenant} is there twice")));
+            }
+            if keys.is_empty() {
+                return Err(("kms.residency.keys", format!("{tenant} needs at least one KMS key")));
+            }
+            for (at, arn) in keys.iter().enumerate() {
+                if !kms.key.iter().any(|key| key.arn == *arn) {
+                    let why = format!("{tenant} is pinned to {arn}, which is no [[kms.key]]");
+                    return Err(("kms.residency.keys", why));
+                }
+                if keys[..at].contains(arn) {
+                    return Err(("kms.residency.keys", format!("{tenant} is pinned to {arn} twice")));
                 }
             }
         }

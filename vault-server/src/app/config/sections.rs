@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::postgres::Postgres;
 use super::units;
-use crate::domain::{Environment, VaultId};
+use crate::domain::{Environment, TenantId, VaultId};
 
 /// `[vault]`: which vault this is.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -128,6 +128,9 @@ pub struct Kms {
     /// `aws`: the keys; the first makes new keys, all wrap, and they are tried in order to unwrap.
     #[serde(default)]
     pub key: Vec<KmsKey>,
+    /// `aws`: tenants whose keys only some of them may wrap.
+    #[serde(default)]
+    pub residency: Vec<Residency>,
 }
 
 /// `[[kms.key]]`: a key of AWS KMS.
@@ -138,6 +141,17 @@ pub struct KmsKey {
     pub arn: String,
     /// Another endpoint than the region's.
     pub endpoint: Option<String>,
+}
+
+/// `[[kms.residency]]`: the KMS keys that wrap a tenant's keys; no other is asked anything about them.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Residency {
+    /// Whose keys.
+    #[serde(deserialize_with = "units::tenant")]
+    pub tenant: TenantId,
+    /// ARNs out of `[[kms.key]]`, in order of preference.
+    pub keys: Vec<String>,
 }
 
 /// `[cache]`: the cache of open data keys.
@@ -354,6 +368,9 @@ pub struct Keys {
     /// How long a destruction waits after its approval.
     #[serde(deserialize_with = "units::duration")]
     pub destroy_after: Duration,
+    /// How long the key before signs the log's checkpoints beside the one that took its place.
+    #[serde(deserialize_with = "units::duration")]
+    pub signing_overlap: Duration,
     /// What 10,000 requests of the KMS cost, for previews of jobs. 0: not known.
     pub kms_price: f64,
 }
@@ -364,6 +381,7 @@ impl Default for Keys {
             rotate_after: None,
             rotate_after_records: None,
             destroy_after: Duration::from_hours(24),
+            signing_overlap: Duration::from_hours(30 * 24),
             kms_price: 0.0,
         }
     }

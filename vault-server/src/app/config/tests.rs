@@ -66,9 +66,17 @@ fn sample_mentions_every_option() {
     for option in known_names("[[kms.key]]") {
         assert!(key.contains_key(&option), "kms.key.{option} is missing");
     }
+    let residency = table["kms"]["residency"][0].as_table().unwrap();
+    for option in known_names("[[kms.residency]]") {
+        assert!(residency.contains_key(&option), "kms.residency.{option} is missing");
+    }
     let tenant = table["break_glass"]["tenant"][0].as_table().unwrap();
     for option in known_names("[[break_glass.tenant]]") {
         assert!(tenant.contains_key(&option), "break_glass.tenant.{option} is missing");
+    }
+    let issuer = table["oidc"]["issuer"][0].as_table().unwrap();
+    for option in known_names("[[oidc.issuer]]") {
+        assert!(issuer.contains_key(&option), "oidc.issuer.{option} is missing");
     }
     // Alternatives of others are mentioned, but not with them.
     for option in known_names("[store.postgres]") {
@@ -106,13 +114,49 @@ fn a_database_must_be_whole_and_protected() {
 }
 
 #[test]
+fn issuers_are_named_in_one_spelling_and_asked_over_tls() {
+    let with = |options: &str| {
+        parse(&format!(
+            "{MINIMAL}\n[oidc]\n[[oidc.issuer]]\nissuer = \"https://idp.example.org\"\naudience = \"phi\"\n{options}"
+        ))
+    };
+    let config = with("ca = \"ca.pem\"").unwrap();
+    assert_eq!(config.oidc.unwrap().issuer[0].ca.as_deref(), Some(Path::new("/etc/vault/ca.pem")));
+    let second = |issuer: &str| format!("[[oidc.issuer]]\nissuer = \"{issuer}\"\naudience = \"phi\"");
+    for (option, said) in [
+        (second("http://127.0.0.1:8080"), "oidc.issuer.issuer: must be"),
+        (second("https://IDP.example.org"), "oidc.issuer.issuer: must be"),
+        (second("https://idp.example.org"), "oidc.issuer.issuer: stands twice"),
+        ("jwks_uri = \"http://127.0.0.1/keys\"".to_owned(), "oidc.issuer.jwks_uri: must begin"),
+        ("algorithms = [\"HS256\"]".to_owned(), "oidc.issuer.algorithms: must be of ES256"),
+        ("algorithms = [\"none\"]".to_owned(), "oidc.issuer.algorithms: must be of ES256"),
+        ("algorithms = []".to_owned(), "oidc.issuer.algorithms: must be of ES256"),
+    ] {
+        let error = with(&option).unwrap_err();
+        assert!(error.contains(said), "{error}");
+    }
+    assert!(
+        refused(&format!("{MINIMAL}\n[oidc]\nissuer = []\n")).contains("oidc.issuer: must be at least one")
+    );
+    let sessions = |option: &str| refused(&format!("{MINIMAL}\n[sessions]\n{option}\n"));
+    assert!(sessions("idle = \"16m\"").contains("sessions.idle: must be 1s to 15m"));
+    assert!(sessions("lifetime = \"1d\"").contains("sessions.lifetime: must be 1s to 12h"));
+    assert!(sessions("per_principal = 0").contains("sessions.per_principal: must be"));
+}
+
+#[test]
 fn examples_of_the_sample_are_accepted() {
-    let local = uncommented(&["#=", "#?"]).replace("\n[[kms.key]]", "\n[[skip]]");
+    let local = uncommented(&["#=", "#?"]).replace("\n[[kms.", "\n[[skip.");
     let mut table: toml::Table = toml::from_str(&local).unwrap();
-    table.remove("skip");
+    let aws = table.remove("skip").unwrap();
     let config = parse(&toml::to_string(&table).unwrap()).unwrap();
     assert!(config.metrics.listen.is_some());
     assert_eq!(config.tls.crl, [Path::new("/etc/vault/pki/ca.crl")]);
+    let mut kms = aws.as_table().unwrap().clone();
+    kms.insert("kind".to_owned(), "aws".into());
+    table.insert("kms".to_owned(), kms.into());
+    let config = parse(&toml::to_string(&table).unwrap()).unwrap();
+    assert_eq!(config.kms.residency[0].keys, [config.kms.key[0].arn.clone()]);
 }
 
 #[test]
@@ -185,6 +229,44 @@ fn aws_kms_takes_full_key_arns_only() {
 }
 
 #[test]
+fn a_tenant_is_pinned_once_and_to_kms_keys_that_are_there() {
+    const ARNS: [&str; 2] =
+        ["arn:aws:kms:eu-west-1:111122223333:key/1", "arn:aws:kms:us-east-1:111122223333:key/2"];
+    let with = |residency: &str| {
+        let head = MINIMAL.replace("\"local\"\nroot_key_file = \"root.key\"", "\"aws\"");
+        let keys = ARNS.map(|arn| format!("[[kms.key]]\narn = \"{arn}\"\n")).concat();
+        parse(&format!("{head}{keys}{residency}"))
+    };
+    let pin =
+        |tenant: &str, keys: &[&str]| format!("[[kms.residency]]\ntenant = \"{tenant}\"\nkeys = {keys:?}\n");
+    let config = with(&(pin("st-mary", &ARNS[..1]) + &pin("st-john", &[ARNS[1], ARNS[0]]))).unwrap();
+    assert_eq!(config.kms.residency[0].tenant.as_str(), "st-mary");
+    assert_eq!(config.kms.residency[1].keys, [ARNS[1], ARNS[0]]);
+    for (residency, said) in [
+        (pin("st-mary", &[]), ":13: kms.residency.keys: st-mary needs at least one KMS key"),
+        (
+            pin("st-mary", &["arn:aws:kms:eu-west-1:111122223333:key/3"]),
+            ":13: kms.residency.keys: st-mary is pinned to arn:aws:kms:eu-west-1:111122223333:key/3, which is no [[kms.key]]",
+        ),
+        (pin("st-mary", &[ARNS[0], ARNS[0]]), "twice"),
+        (
+            pin("st-mary", &ARNS) + &pin("st-mary", &ARNS[..1]),
+            ":12: kms.residency.tenant: st-mary is there twice",
+        ),
+        (pin("St Mary", &ARNS), "kms.residency.tenant: "),
+        (pin("*", &ARNS), "kms.residency.tenant: "),
+        (pin("st-mary", &ARNS).replace("keys", "regions"), "unknown option `regions` in [kms.residency]"),
+    ] {
+        let error = with(&residency).unwrap_err();
+        assert!(error.contains(said), "{error}");
+    }
+    assert!(
+        refused(&format!("{MINIMAL}{}", pin("st-mary", &ARNS)))
+            .contains("\"local\" has no [[kms.residency]]")
+    );
+}
+
+#[test]
 fn synthetic_values_are_accepted_outside_prod_unless_told_otherwise() {
     assert!(parse(MINIMAL).unwrap().accept_synthetic());
     assert!(!parse(&format!("{MINIMAL}\n[classes]\naccept_synthetic = false\n")).unwrap().accept_synthetic());
@@ -205,7 +287,7 @@ fn glass_breaks_for_no_longer_than_an_hour_and_not_without_approval_by_mistake()
     let config = with("approvals = 2\n[[break_glass.tenant]]\nname = \"st-mary\"\napprovals = 0").unwrap();
     assert_eq!((config.break_glass.approvals, config.break_glass.tenant[0].approvals), (2, Some(0)));
     for (options, said) in [
-        ("approvals = 0", "break_glass.approvals: must be 1 to 8"),
+        ("approvals = 0", "break_glass.approvals: must be 1 to 5"),
         ("max_duration = \"61m\"", "break_glass.max_duration: must be"),
         ("max_duration = \"10m\"", "break_glass.duration: must be"),
         ("duration = \"0s\"", "break_glass.duration: must be"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::domain::{Environment, VaultId};
+use crate::domain::{Environment, TenantId, VaultId};
 
 /// Units of time, in milliseconds.
 const TIME: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
@@ -47,6 +47,11 @@ pub(super) fn environment<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 /// A vault's id.
 pub(super) fn vault_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<VaultId, D::Error> {
     VaultId::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+/// A tenant's name.
+pub(super) fn tenant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TenantId, D::Error> {
+    TenantId::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {

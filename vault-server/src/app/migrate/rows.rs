@@ -98,7 +98,8 @@ impl Row for KeyRecord {
     }
 
     fn bytes(&self) -> usize {
-        256 + self.wraps.iter().map(|wrap| wrap.ciphertext.len() + wrap.wrapping_key.len()).sum::<usize>()
+        256 + self.statements.len()
+            + self.wraps.iter().map(|wrap| wrap.ciphertext.len() + wrap.wrapping_key.len()).sum::<usize>()
     }
 
     fn insert(self) -> Write {

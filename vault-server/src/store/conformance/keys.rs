@@ -9,7 +9,7 @@ use crate::domain::{
     BlindIndex, Body, Job, JobBudget, JobId, JobKind, JobOrder, JobPlace, JobProgress, JobState, KeyId,
     KeyRecord, KeyState, KeyVersion, PrincipalId, Record, Sealed, Timestamp,
 };
-use crate::store::{Store, StoreError, Write};
+use crate::store::{Store, StoreError, UnderWay, Write};
 
 /// A record of key `version`.
 fn under(number: u64, version: u8) -> Record {
@@ -332,6 +332,7 @@ pub(crate) fn job(place: JobPlace, revision: u64) -> Job {
             asked_by: PrincipalId::parse("ann@example.org").unwrap(),
             asked: Timestamp(100),
             not_before: Timestamp(200),
+            kms_set: None,
         },
         state: if revision == 0 { JobState::Asked } else { JobState::Running },
         approved_by: (revision > 0).then(|| PrincipalId::parse("bob").unwrap()),
@@ -410,6 +411,23 @@ pub(crate) async fn jobs_page_in_the_order_of_their_places(backend: &impl Backen
         "from one that is not there"
     );
     assert_eq!(store.jobs(None, 0).await, Ok(vec![]));
+}
+
+pub(crate) async fn jobs_that_are_over_are_not_under_way(backend: &impl Backend) {
+    use JobState::{Asked, Cancelled, Done, Failed, Paused, Running};
+    let store = backend.open();
+    assert_eq!(store.jobs_under_way().await, Ok(UnderWay::default()));
+    let states = [Asked, Done, Running, Failed, Paused, Cancelled];
+    let names = ["a", "b", "c", "d", "e", "f"];
+    let jobs: Vec<Job> = states
+        .into_iter()
+        .zip(names)
+        .map(|(state, name)| Job { state, ..job(place(Some(name), JobKind::Reindex), 0) })
+        .collect();
+    write(&store, jobs.iter().cloned().map(Write::PutJob).collect::<Vec<_>>()).await.unwrap();
+    let jobs: Vec<Job> = jobs.into_iter().filter(|job| !job.state.is_over()).collect();
+    assert_eq!(jobs.len(), 3);
+    assert_eq!(store.jobs_under_way().await, Ok(UnderWay { jobs, corrupt: Vec::new() }));
 }
 
 pub(crate) async fn a_job_is_there_after_a_reopen(backend: &impl Backend) {

@@ -17,10 +17,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::domain::{KeyId, KeyState, Record, Timestamp};
 use crate::store::embedded::engine::{Engine, Rows};
+use crate::store::embedded::landed::Landed;
 use crate::store::embedded::prepare::{Condition, Prepared, RowId};
 use crate::store::embedded::read;
-use crate::store::keys::{self, Space};
-use crate::store::{Committed, StoreError, corrupt, row};
+use crate::store::keys::{self, Indexed, Space};
+use crate::store::row::{self, RecordRow};
+use crate::store::{Committed, StoreError, corrupt};
 
 /// What the committer is asked for.
 #[derive(Debug)]
@@ -89,6 +91,7 @@ pub(crate) struct Committer<E: Engine> {
     progress: Arc<Progress>,
     limits: BatchLimits,
     batch: Batch,
+    landed: Landed,
     durable: watch::Sender<u64>,
 }
 
@@ -102,7 +105,7 @@ struct Batch {
     /// is not in it.
     active: HashMap<KeyId, bool>,
     parts: Vec<Rows>,
-    /// Rows that only the committer can make: numbered entries, removals. They come after the others.
+    /// Rows that only the committer can number: entries. They come after the others.
     own: Rows,
     bytes: usize,
     done: Vec<(Waiting, Done)>,
@@ -117,10 +120,11 @@ enum NotNow {
     Refused(StoreError),
 }
 
-/// What a task adds to the batch's own rows.
+/// What a task adds to what it asked for.
 #[derive(Default)]
 struct Effects {
-    removals: Vec<(Space, Vec<u8>)>,
+    /// Rows that follow from what is there. They come after the task's own.
+    rows: Rows,
     new_records: u64,
     forgotten: usize,
 }
@@ -138,7 +142,7 @@ impl<E: Engine> Committer<E> {
             records: progress.records.load(Ordering::SeqCst),
             ..Batch::default()
         };
-        Self { engine, progress, limits, batch, durable }
+        Self { engine, progress, limits, batch, landed: Landed::default(), durable }
     }
 
     /// Works until the queue's last sender is gone and the queue is empty.
@@ -170,6 +174,9 @@ impl<E: Engine> Committer<E> {
         }
         match verdict {
             Ok(effects) => {
+                if let Task::Commit(change) = &job.task {
+                    self.landed.note(&change.sealed_under, self.batch.number + 1);
+                }
                 let done = self.batch.add(job.task, effects);
                 self.batch.done.push((job.waiting, done));
                 None
@@ -247,13 +254,17 @@ impl<E: Engine> Committer<E> {
                     Err(conflict(write))
                 }
             }
-            Condition::Unused(id) => {
+            Condition::Unused { key, looked } => {
                 // Records that the batch at hand writes are not there to be seen yet.
                 let of_record = |row: &RowId| matches!(row, RowId::Record(_));
                 if self.batch.touched.iter().any(|(row, by)| *by != number && of_record(row)) {
                     return Err(NotNow::Later);
                 }
-                if self.read(|engine| read::is_used(engine, *id))? { Err(conflict(write)) } else { Ok(()) }
+                // It may be behind a million rows that went: who asked has looked, so that nobody waits for that here.
+                if looked.is_some_and(|looked| self.landed.none_since(*key, looked)) {
+                    return Ok(());
+                }
+                if self.read(|engine| read::is_used(engine, *key))? { Err(conflict(write)) } else { Ok(()) }
             }
             Condition::NextJob { place, revision } => {
                 let there = self.read(|engine| read::job(engine, place))?.map(|job| job.revision);
@@ -286,7 +297,7 @@ impl<E: Engine> Committer<E> {
                     return Err(conflict(write));
                 }
                 if there.expires != *expires {
-                    effects.removals.push((Space::Expiries, keys::expiry(there.expires, key).to_vec()));
+                    effects.rows.remove(Space::Expiries, &keys::expiry(there.expires, key));
                 }
                 Ok(())
             }
@@ -296,13 +307,20 @@ impl<E: Engine> Committer<E> {
     fn check_next_record(&self, next: &Record, write: usize, effects: &mut Effects) -> Result<(), NotNow> {
         let token = next.token.as_bytes();
         let row = self.get(Space::Records, token)?.ok_or_else(|| conflict(write))?;
-        let there = row::read_record(next.token, row.as_ref()).map_err(|_| refused(Space::Records, token))?;
+        let there = RecordRow::read(token, row.as_ref()).map_err(|_| refused(Space::Records, token))?;
         if next.revision.checked_sub(1) != Some(there.revision) {
             return Err(conflict(write));
         }
-        let new_indexes = keys::indexes(next);
-        let gone = keys::indexes(&there).into_iter().filter(|index| !new_indexes.contains(index));
-        effects.removals.extend(gone.flatten());
+        let (old, new) = (there.indexed(token), Indexed::of(next));
+        for space in Indexed::SPACES.into_iter().filter(|space| !old.same_in(*space, &new)) {
+            let (gone, put) = (old.key_in(space), new.key_in(space));
+            if !gone.is_empty() {
+                effects.rows.remove(space, &gone);
+            }
+            if !put.is_empty() {
+                effects.rows.put(space, &put, &[]);
+            }
+        }
         Ok(())
     }
 
@@ -314,10 +332,10 @@ impl<E: Engine> Committer<E> {
             if there.expires != expires {
                 return Ok(());
             }
-            effects.removals.push((Space::Remembered, key.to_vec()));
+            effects.rows.remove(Space::Remembered, key);
             effects.forgotten += 1;
         }
-        effects.removals.push((Space::Expiries, keys::expiry(expires, key).to_vec()));
+        effects.rows.remove(Space::Expiries, &keys::expiry(expires, key));
         Ok(())
     }
 
@@ -393,22 +411,22 @@ impl<E: Engine> Drop for Committer<E> {
 impl Batch {
     /// Adds an admitted task's rows.
     fn add(&mut self, task: Task, effects: Effects) -> Done {
-        for (space, key) in effects.removals {
-            self.own.remove(space, &key);
-        }
         match task {
             Task::Commit(change) => {
                 let committed = Committed { first_sequence: self.log_size };
-                self.bytes += change.bytes();
+                self.bytes += change.bytes() + effects.rows.bytes();
                 for entry in &change.entries {
                     self.own.put(Space::Log, &self.log_size.to_be_bytes(), entry);
                     self.log_size += 1;
                 }
                 self.records += effects.new_records;
-                self.parts.push(change.rows);
+                self.parts.extend([change.rows, effects.rows]);
                 Done::Committed(committed)
             }
-            Task::Forget(_) => Done::Forgotten(effects.forgotten),
+            Task::Forget(_) => {
+                self.parts.push(effects.rows);
+                Done::Forgotten(effects.forgotten)
+            }
             Task::Found(rows) => {
                 self.parts.push(rows);
                 Done::Founded

@@ -7,10 +7,37 @@
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 
+use fjall::config::{CompressionPolicy, FilterPolicy};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode};
 
 use crate::store::embedded::engine::{Direction, Engine, EngineError, Rows, Visit};
 use crate::store::keys::Space;
+
+/// Threads that flush and merge: as many as there are cores, but at least three and at most four. The first one only
+/// flushes, and while all others merge it hands a further merge from hand to hand: of two threads that costs a core
+/// as long as the one merge takes. One alone would merge before it flushes, and writes would wait for it.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).clamp(3, 4)
+}
+
+/// How a new space is kept; one that is there stays as it was made.
+fn options(space: Space) -> KeyspaceCreateOptions {
+    use Space::{
+        Entities, Expiries, Indexes, Jobs, KeyIds, Keys, Leases, Log, Meta, Postings, Records, Remembered,
+        SealedUnder, Subjects, Tiles,
+    };
+    let options = KeyspaceCreateOptions::default();
+    // What is random or sealed does not get smaller.
+    let random = CompressionPolicy::disabled();
+    match space {
+        Records | Keys | KeyIds | Remembered | Tiles => options.data_block_compression_policy(random),
+        // And nobody asks for one row of these: all reads are scans.
+        Subjects | Indexes | SealedUnder | Expiries => {
+            options.data_block_compression_policy(random).filter_policy(FilterPolicy::disabled())
+        }
+        Log | Postings | Meta | Leases | Jobs | Entities => options,
+    }
+}
 
 pub(crate) struct FjallEngine {
     database: Database,
@@ -26,12 +53,13 @@ impl FjallEngine {
     pub(super) fn open_with(dir: &Path, cache_bytes: u64, spaces: &[Space]) -> Result<Self, EngineError> {
         let database = Database::builder(dir)
             .cache_size(cache_bytes)
+            .worker_threads(workers())
             // Rows are sealed: there is nothing to gain.
             .journal_compression(CompressionType::None)
             .open()?;
         let spaces = spaces
             .iter()
-            .map(|space| database.keyspace(space.name(), KeyspaceCreateOptions::default))
+            .map(|space| database.keyspace(space.name(), || options(*space)))
             .collect::<Result<_, _>>()?;
         Ok(Self { database, spaces })
     }

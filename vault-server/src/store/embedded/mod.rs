@@ -16,6 +16,7 @@ mod directory;
 mod engine;
 mod fjall;
 mod format;
+mod landed;
 mod options;
 mod prepare;
 mod read;
@@ -41,7 +42,7 @@ use self::committer::{BatchLimits, Committer, Done, Job, Progress, Task, Waiting
 use self::directory::LockedDirectory;
 use self::engine::{Direction, Engine, Rows};
 pub use self::options::{EngineKind, StoreOptions};
-use self::prepare::Prepared;
+use self::prepare::{Condition, Prepared};
 use crate::domain::{
     self, BlindIndex, ClassName, Entity, EntityPlace, EntityScope, JobPlace, KeyId, KeyPurpose, KeyRecord,
     KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
@@ -49,7 +50,7 @@ use crate::domain::{
 use crate::store::keys::{Space, meta};
 use crate::store::{
     Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
-    TileId, row,
+    TileId, UnderWay, row,
 };
 
 /// Opens the store in `dir`, makes it if there is none. Blocks; needs no runtime.
@@ -94,6 +95,9 @@ struct Opened<E> {
 
 /// How many batches may wait for the committer, in changes and in bytes. Who comes after that waits for room.
 const QUEUED_BATCHES: usize = 4;
+
+/// Rows that a read may pass, if it is not known how many went from where it looks.
+const MANY: usize = usize::MAX;
 
 /// The most bytes that may wait.
 const MAX_ROOM: usize = 256 << 20;
@@ -186,6 +190,19 @@ impl<E: Engine> EmbeddedStore<E> {
         answered.await.map_err(|_| self.ended())?
     }
 
+    /// Looks for records under keys that must have none, before the committer does: their rows may be behind many that
+    /// went, and everybody waits for the committer.
+    async fn look_ahead(&self, change: &mut Prepared) -> Result<(), StoreError> {
+        for condition in &mut change.conditions {
+            if let Condition::Unused { key, looked } = condition {
+                let (key, durable) = (*key, *self.durable.borrow());
+                let is_used = self.read(MANY, move |engine| read::is_used(engine, key)).await?;
+                *looked = (!is_used).then_some(durable);
+            }
+        }
+        Ok(())
+    }
+
     /// Why the committer does not answer.
     fn ended(&self) -> StoreError {
         let why = "the committer ended".to_owned();
@@ -227,7 +244,8 @@ impl<E: Engine> Store for EmbeddedStore<E> {
     }
 
     async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
-        let change = Prepared::new(change)?;
+        let mut change = Prepared::new(change)?;
+        self.look_ahead(&mut change).await?;
         let bytes = change.bytes();
         match self.ask(Task::Commit(change), bytes).await? {
             Done::Committed(committed) => Ok(committed),
@@ -268,11 +286,11 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         after: Option<Token>,
         limit: usize,
     ) -> Result<Vec<Token>, StoreError> {
-        self.read(limit, move |engine| read::tokens_of_key(engine, key, after, limit)).await
+        self.read(MANY, move |engine| read::tokens_of_key(engine, key, after, limit)).await
     }
 
     async fn count_of_key(&self, key: KeyId) -> Result<u64, StoreError> {
-        self.read(usize::MAX, move |engine| read::count_of_key(engine, key)).await
+        self.read(MANY, move |engine| read::count_of_key(engine, key)).await
     }
 
     async fn indexed_under(
@@ -284,7 +302,7 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         limit: usize,
     ) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
         let of = (tenant.clone(), class.clone());
-        self.read(limit, move |engine| read::indexed_under(engine, (&of.0, &of.1), version, after, limit))
+        self.read(MANY, move |engine| read::indexed_under(engine, (&of.0, &of.1), version, after, limit))
             .await
     }
 
@@ -346,6 +364,10 @@ impl<E: Engine> Store for EmbeddedStore<E> {
     ) -> Result<Vec<Entity>, StoreError> {
         let (of, after) = (of.clone(), after.cloned());
         self.read(limit, move |engine| read::entities(engine, &of, after.as_ref(), limit)).await
+    }
+
+    async fn jobs_under_way(&self) -> Result<UnderWay, StoreError> {
+        self.read(usize::MAX, read::jobs_under_way).await
     }
 
     fn log(&self) -> LogId {

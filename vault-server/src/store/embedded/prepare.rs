@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::domain::{EntityPlace, JobPlace, KeyId, LeaseName, Record, Timestamp};
 use crate::store::embedded::engine::Rows;
-use crate::store::keys::{self, Space};
+use crate::store::keys::{self, Indexed, Space};
 use crate::store::{Change, StoreError, Write, check_lengths, row};
 
 /// A row that a condition is about. Two changes that name the same one do not share a batch.
@@ -26,7 +26,7 @@ pub(crate) enum RowId {
 pub(crate) enum Condition {
     /// No record has the token.
     NewRecord([u8; 16]),
-    /// The record there has the revision before this one's; its index rows that this one has not, go.
+    /// The record there has the revision before this one's; index rows that only one of the two has are put or go.
     NextRecord(Box<Record>),
     /// There is no such key, by name nor by id.
     NewKey { place: Box<[u8]>, id: [u8; 16] },
@@ -41,7 +41,11 @@ pub(crate) enum Condition {
     /// The key is there and active.
     Active(KeyId),
     /// No record is sealed under the key.
-    Unused(KeyId),
+    Unused {
+        key: KeyId,
+        /// None was, once this batch and all before it could be seen: who asked has looked.
+        looked: Option<u64>,
+    },
     /// The job there has the revision before this one; there is none if this is 0.
     NextJob { place: JobPlace, revision: u64 },
     /// The entity there, which is changed, has this revision; `None`: there is none.
@@ -63,7 +67,7 @@ impl Condition {
             Self::NextLease { name, .. } => [Some(RowId::Lease(name.clone())), None],
             Self::NextJob { place, .. } => [Some(RowId::Job(keys::job(place).into())), None],
             Self::NextEntity { place, .. } => [Some(RowId::Entity(place.clone())), None],
-            Self::Fence { .. } | Self::Active(_) | Self::Unused(_) | Self::Stands { .. } => [None, None],
+            Self::Fence { .. } | Self::Active(_) | Self::Unused { .. } | Self::Stands { .. } => [None, None],
         }
     }
 
@@ -71,7 +75,7 @@ impl Condition {
     pub(crate) fn watched(&self) -> Option<RowId> {
         match self {
             Self::Fence { name, .. } => Some(RowId::Lease(name.clone())),
-            Self::Active(id) | Self::Unused(id) => Some(RowId::KeyId(*id.as_bytes())),
+            Self::Active(id) | Self::Unused { key: id, .. } => Some(RowId::KeyId(*id.as_bytes())),
             Self::Stands { place, .. } => Some(RowId::Entity(place.clone())),
             Self::NewRecord(_)
             | Self::NextRecord(_)
@@ -90,8 +94,10 @@ impl Condition {
 pub(crate) struct Prepared {
     /// One for each write, in order.
     pub(crate) conditions: Vec<Condition>,
-    /// What the writes put.
+    /// What the writes put, but for the index rows of a changed record: which of them change is known by what is there.
     pub(crate) rows: Rows,
+    /// Keys that its records are sealed under.
+    pub(crate) sealed_under: Vec<KeyId>,
     /// Entries, to be numbered.
     pub(crate) entries: Vec<Bytes>,
 }
@@ -100,9 +106,18 @@ impl Prepared {
     /// Refuses what is too long.
     pub(crate) fn new(change: Change) -> Result<Self, StoreError> {
         check_lengths(&change)?;
+        let mut sealed_under = Vec::new();
+        for write in &change.writes {
+            if let Write::Insert(record) | Write::Replace(record) = write
+                && let Some(key) = record.key_id()
+                && !sealed_under.contains(&key)
+            {
+                sealed_under.push(key);
+            }
+        }
         let mut rows = Rows::default();
         let conditions = change.writes.into_iter().map(|write| prepare(write, &mut rows)).collect();
-        Ok(Self { conditions, rows, entries: change.entries })
+        Ok(Self { conditions, rows, sealed_under, entries: change.entries })
     }
 
     /// About how many bytes it holds in memory and writes.
@@ -115,6 +130,7 @@ fn prepare(write: Write, rows: &mut Rows) -> Condition {
     match write {
         Write::Insert(record) => {
             put_record(&record, rows);
+            put_indexes(&record, rows);
             Condition::NewRecord(*record.token.as_bytes())
         }
         Write::Replace(record) => {
@@ -143,7 +159,7 @@ fn prepare(write: Write, rows: &mut Rows) -> Condition {
         }
         Write::Fence { lease, fence } => Condition::Fence { name: lease, fence },
         Write::Active(id) => Condition::Active(id),
-        Write::Unused(id) => Condition::Unused(id),
+        Write::Unused(key) => Condition::Unused { key, looked: None },
         Write::PutJob(job) => {
             rows.put_with(Space::Jobs, &keys::job(&job.place), |out| row::write_job(&job, out));
             Condition::NextJob { place: job.place, revision: job.revision }
@@ -164,7 +180,14 @@ fn prepare(write: Write, rows: &mut Rows) -> Condition {
 
 fn put_record(record: &Record, rows: &mut Rows) {
     rows.put_with(Space::Records, record.token.as_bytes(), |out| row::write_record(record, out));
-    for (space, key) in keys::indexes(record).into_iter().flatten() {
-        rows.put(space, &key, &[]);
+}
+
+fn put_indexes(record: &Record, rows: &mut Rows) {
+    let indexed = Indexed::of(record);
+    for space in Indexed::SPACES {
+        let key = indexed.key_in(space);
+        if !key.is_empty() {
+            rows.put(space, &key, &[]);
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::domain::{
 use crate::store::embedded::engine::{Direction, Engine};
 use crate::store::keys::{self, Space, meta};
 use crate::store::row::{self, CHECKSUM};
-use crate::store::{DerivedState, Lease, Lookup, Remembered, StoreError, TileId, corrupt};
+use crate::store::{DerivedState, Lease, Lookup, Remembered, StoreError, TileId, UnderWay, corrupt};
 
 pub(crate) fn identity(engine: &impl Engine) -> Result<Option<VaultIdentity>, StoreError> {
     let key = meta::IDENTITY;
@@ -205,6 +205,18 @@ pub(crate) fn entities(
         let read = keys::parse_entity(key).and_then(|place| row::read_entity(&place, row).ok());
         found.push(read.ok_or_else(|| corrupt(Space::Entities, key))?);
         Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    })?;
+    Ok(found)
+}
+
+pub(crate) fn jobs_under_way(engine: &impl Engine) -> Result<UnderWay, StoreError> {
+    let mut found = UnderWay::default();
+    scan(engine, Space::Jobs, &[], &[], Direction::Forward, &mut |key, row| {
+        if !row::says_over(row) {
+            let job = keys::parse_job(key).and_then(|place| row::read_job(&place, row).ok());
+            found.push(job.ok_or_else(|| corrupt(Space::Jobs, key)))?;
+        }
+        Ok(ControlFlow::Continue(()))
     })?;
     Ok(found)
 }

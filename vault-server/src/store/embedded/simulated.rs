@@ -29,6 +29,8 @@ struct Disk {
     visible: Map,
     /// What a power cut leaves.
     durable: Map,
+    /// Of the last batch: where a row was put (or, if not, removed).
+    applied: Vec<(Space, Vec<u8>, bool)>,
     fault: Fault,
     /// How many syncs there were, and how many there can be.
     syncs: u64,
@@ -66,6 +68,11 @@ impl SimulatedEngine {
 
     pub(crate) fn syncs(&self) -> u64 {
         self.disk().syncs
+    }
+
+    /// Spaces and keys of the rows of the last batch, and whether each was put or removed.
+    pub(crate) fn applied(&self) -> Vec<(Space, Vec<u8>, bool)> {
+        self.disk().applied.clone()
     }
 
     /// Syncs wait until [`SimulatedEngine::release_syncs`].
@@ -160,6 +167,8 @@ impl Engine for SimulatedEngine {
     fn apply(&self, batch: &[Rows], sync: bool) -> Result<(), EngineError> {
         let mut disk = self.disk();
         write(&mut disk.visible, batch.iter().flat_map(Rows::iter));
+        let rows = batch.iter().flat_map(Rows::iter);
+        disk.applied = rows.map(|(space, key, row)| (space, key.to_vec(), row.is_some())).collect();
         if !sync {
             return Ok(());
         }

@@ -133,6 +133,102 @@ fn every_engine_is_configured_by_the_name_it_has_on_disk() {
     }
 }
 
+mod unused {
+    use super::*;
+    use crate::store::embedded::prepare::Condition;
+
+    const UNUSED: StoreError = StoreError::Conflict { write: 0 };
+
+    /// What the committer says if the one who asks looked so far, and saw nothing.
+    async fn asked(store: &EmbeddedStore<SimulatedEngine>, looked: u64) -> Result<Done, StoreError> {
+        let mut change = Prepared::new(change([Write::Unused(key_id(1))], &[])).unwrap();
+        let Some(Condition::Unused { looked: at, .. }) = change.conditions.first_mut() else { panic!() };
+        *at = Some(looked);
+        store.ask(Task::Commit(change), 1).await
+    }
+
+    #[tokio::test]
+    async fn the_committer_looks_only_if_a_record_came_since_the_asker_looked() {
+        let store = start(&SimulatedEngine::default());
+        store.commit(change([], &["the first batch"])).await.unwrap();
+        store.commit(change([Write::Insert(record(1))], &[])).await.unwrap();
+        assert_eq!(asked(&store, 1).await, Err(UNUSED));
+        // As if the asker had looked and overlooked it: nobody looks again.
+        assert!(asked(&store, 2).await.is_ok());
+        let next = Record { revision: 1, ..record(1) };
+        store.commit(change([Write::Replace(next)], &[])).await.unwrap();
+        assert_eq!(asked(&store, 2).await, Err(UNUSED));
+        assert_eq!(store.commit(change([Write::Unused(key_id(1))], &[])).await, Err(UNUSED));
+    }
+}
+
+mod replacing {
+    use super::*;
+    use crate::store::keys::Indexed;
+
+    /// The rows of a batch that changes `from` to `to`.
+    async fn rows(from: Record, to: Record) -> Vec<(Space, Vec<u8>, bool)> {
+        let engine = SimulatedEngine::default();
+        let store = start(&engine);
+        store.commit(change([Write::Insert(from)], &[])).await.unwrap();
+        store.commit(change([Write::Replace(to)], &[])).await.unwrap();
+        let mut rows = engine.applied();
+        rows.sort();
+        rows
+    }
+
+    fn row(record: &Record, space: Space, put: bool) -> (Space, Vec<u8>, bool) {
+        (space, Indexed::of(record).key_in(space), put)
+    }
+
+    fn itself(record: &Record) -> (Space, Vec<u8>, bool) {
+        (Space::Records, record.token.as_bytes().to_vec(), true)
+    }
+
+    fn next(record: &Record) -> Record {
+        Record { revision: record.revision + 1, ..record.clone() }
+    }
+
+    #[tokio::test]
+    async fn one_sealed_anew_writes_itself_and_its_key_alone() {
+        let from = record(1);
+        let mut to = next(&from);
+        let Body::Sealed { key_id: under, .. } = &mut to.body else { panic!("sealed") };
+        *under = key_id(77);
+        let mut expected =
+            vec![itself(&to), row(&from, Space::SealedUnder, false), row(&to, Space::SealedUnder, true)];
+        expected.sort();
+        assert_eq!(rows(from, to).await, expected);
+    }
+
+    #[tokio::test]
+    async fn one_with_another_index_writes_itself_and_its_index_alone() {
+        let from = record(1);
+        let mut to = next(&from);
+        to.index.as_mut().unwrap().mac[0] ^= 1;
+        let mut expected =
+            vec![itself(&to), row(&from, Space::Indexes, false), row(&to, Space::Indexes, true)];
+        expected.sort();
+        assert_eq!(rows(from, to).await, expected);
+    }
+
+    #[tokio::test]
+    async fn one_that_lost_its_value_loses_its_index_rows() {
+        let from = record(1);
+        let to = Record { body: Body::Erased { at: Timestamp(9) }, index: None, ..next(&from) };
+        let mut expected = vec![itself(&to)];
+        expected.extend(Indexed::SPACES.map(|space| row(&from, space, false)));
+        expected.sort();
+        assert_eq!(rows(from, to).await, expected);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_otherwise_the_same_writes_no_index_row() {
+        let (from, to) = (record(1), next(&record(1)));
+        assert_eq!(rows(from, to.clone()).await, [itself(&to)]);
+    }
+}
+
 mod corruption {
     use super::*;
     use crate::store::keys;
@@ -222,6 +318,12 @@ mod corruption {
         assert_eq!(store.jobs(None, 9).await, Err(corrupt(&[0, 77])));
         engine.flip(Space::Jobs, &[0, 3], 30);
         assert_eq!(store.job(&place).await, Err(corrupt(&[0, 3])));
+        // Neither is in the way of others.
+        let other = job(JobPlace { tenant: None, kind: JobKind::Reindex }, 0);
+        store.commit(change([Write::PutJob(other.clone())], &[])).await.unwrap();
+        let corrupt_rows = ["job 0003", "job 004d"].map(str::to_owned).to_vec();
+        let found = UnderWay { jobs: vec![other], corrupt: corrupt_rows };
+        assert_eq!(store.jobs_under_way().await, Ok(found));
         let next = store.commit(change([Write::PutJob(job(place, 1))], &[])).await;
         assert_eq!(next, Err(corrupt(&[0, 3])));
     }
@@ -384,20 +486,23 @@ mod durability {
         let mut first = Box::pin(store.commit(change([Write::InsertKey(key(2))], &[])));
         assert!(futures::poll!(&mut first).is_pending());
         tokio::task::block_in_place(|| engine.wait_until_syncing());
+        // In this order, as they are: without a look before.
+        let ask = |change| store.ask(Task::Commit(Prepared::new(change).unwrap()), 1);
         let unused = || change([Write::Unused(key_id(1))], &[]);
         let erased =
             Record { index: None, body: Body::Erased { at: Timestamp(7) }, revision: 1, ..record(1) };
-        let mut none = Box::pin(store.commit(unused()));
-        let mut made = Box::pin(store.commit(change([Write::Insert(record(1))], &[])));
-        let mut one = Box::pin(store.commit(unused()));
-        let mut gone = Box::pin(store.commit(change([Write::Replace(erased)], &[])));
-        let mut again = Box::pin(store.commit(unused()));
+        let mut none = Box::pin(ask(unused()));
+        let mut made = Box::pin(ask(change([Write::Insert(record(1))], &[])));
+        let mut one = Box::pin(ask(unused()));
+        let mut gone = Box::pin(ask(change([Write::Replace(erased)], &[])));
+        let mut again = Box::pin(ask(unused()));
         for waiting in [&mut none, &mut made, &mut one, &mut gone, &mut again] {
             assert!(futures::poll!(waiting).is_pending());
         }
         engine.release_syncs();
         let (first, none, made, one, gone, again) = futures::join!(first, none, made, one, gone, again);
-        assert!([first, none, made, gone, again].iter().all(Result::is_ok));
+        assert!(first.is_ok());
+        assert!([none, made, gone, again].iter().all(Result::is_ok));
         assert_eq!(one, Err(StoreError::Conflict { write: 0 }));
     }
 

@@ -6,10 +6,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::connect::Connector;
+use super::database::unavailable;
 use super::log::{Wanted, log_number};
+use super::open::open_wanting;
 use super::options::PostgresOptions;
+use super::schema;
 use super::statement::Statement;
-use super::{open_wanting, schema, unavailable};
 use crate::domain::VaultIdentity;
 use crate::store::{LogId, Store, StoreError};
 

@@ -1,17 +1,18 @@
 //! Changes that share a commit, and the statements that write them.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use tokio_postgres::types::Type;
 
 use super::log::{Grip, int4, micros};
 use super::rows::{self, entry_checksum};
 use super::statement::{Statement, int8};
+use super::turn::awaited;
 use crate::domain::{
     Body, Entity, EntityPlace, Job, JobPlace, KeyId, KeyRecord, KeyState, LeaseName, Record, TenantId,
 };
 use crate::store::keys;
-use crate::store::{Change, Lease, Remembered, Write};
+use crate::store::{Change, Lease, Remembered, StoreError, Write};
 
 /// A row that a write changes. Two changes that name the same one do not share a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -68,6 +69,16 @@ pub(super) fn must_be_active<'a>(changes: impl IntoIterator<Item = &'a Change>) 
     writes.filter_map(|write| if let Write::Active(id) = write { Some(*id) } else { None }).collect()
 }
 
+/// The keys whose rows a change must have alone, each once: those that it changes, and those that must be unused.
+pub(super) fn claimed(change: &Change) -> BTreeSet<KeyId> {
+    let claims = change.writes.iter().filter_map(|write| match write {
+        Write::ReplaceKey(key) => Some(key.id),
+        Write::Unused(id) => Some(*id),
+        _ => None,
+    });
+    claims.collect()
+}
+
 /// The keys that no record may be sealed under, each once.
 pub(super) fn must_be_unused<'a>(changes: impl IntoIterator<Item = &'a Change>) -> BTreeSet<KeyId> {
     let writes = changes.into_iter().flat_map(|change| &change.writes);
@@ -95,12 +106,19 @@ pub(super) struct Present {
     pub(super) jobs: BTreeMap<JobPlace, u64>,
     /// Revisions by place.
     pub(super) entities: BTreeMap<EntityPlace, u64>,
+    /// Rows that are not what was written: who needs one of them fails, and nobody else.
+    pub(super) altered: HashMap<RowId, StoreError>,
 }
 
 impl Present {
-    /// The first write whose condition does not hold.
-    pub(super) fn conflict(&self, change: &Change) -> Option<usize> {
-        change.writes.iter().position(|write| !self.holds(write))
+    /// Whether a change may be made: all its rows can be told, and all its conditions hold.
+    pub(super) fn allows(&self, change: &Change) -> Result<(), StoreError> {
+        let rows = change.writes.iter().flat_map(|write| rows_of(write).into_iter().chain([watched(write)]));
+        if let Some(error) = rows.flatten().find_map(|row| self.altered.get(&row)) {
+            return Err(error.clone());
+        }
+        let conflict = change.writes.iter().position(|write| !self.holds(write));
+        conflict.map_or(Ok(()), |write| Err(StoreError::Conflict { write }))
     }
 
     fn holds(&self, write: &Write) -> bool {
@@ -220,7 +238,8 @@ impl<'a> Batch<'a> {
     /// otherwise. It returns as many rows as logs it wrote to: one, or none.
     ///
     /// The keys stay locked until it is durable, so that a change of one waits for it; and what is locked is the row as it
-    /// is by then, so that a change which was made while this waited is seen. Shared: other instances do the same.
+    /// is by then, so that a change which was made while this waited is seen. Shared: other instances do the same; but none
+    /// is locked while a change of one waits.
     pub(super) fn statement(&self, grip: &Grip, active: &BTreeSet<KeyId>) -> Statement<'a> {
         let mut statement = Statement::default();
         statement.bind(int4(grip.log), Type::INT4).bind(int8(grip.fence), Type::INT8);
@@ -234,8 +253,10 @@ impl<'a> Batch<'a> {
             let ids = statement.array(ids, Type::BYTEA_ARRAY);
             statement.bind(int8(active.len() as u64), Type::INT8);
             statement.add(&format!(
-                "active AS (SELECT id FROM keys WHERE id = ANY({ids}) AND state = {} ORDER BY id FOR SHARE), ",
-                rows::state(KeyState::Active)
+                "active AS (SELECT id FROM keys WHERE id = ANY({ids}) AND state = {} AND NOT {} \
+                 ORDER BY id FOR SHARE), ",
+                rows::state(KeyState::Active),
+                awaited(&ids)
             ));
             and_active = format!(" AND (SELECT count(*) FROM active) = ${}", statement.count());
         }
@@ -387,7 +408,8 @@ fn key_columns<'a>(statement: &mut Statement<'a>, key: &'a KeyRecord) -> Vec<Str
     statement.bind(names, Type::TEXT_ARRAY).bind(wraps, Type::BYTEA_ARRAY);
     statement.bind(i64::from(key.revision), Type::INT8);
     statement.bind(rows::key_checksum(key).to_vec(), Type::BYTEA);
-    (first..first + 10).map(|number| format!("${number}")).collect()
+    statement.bind(key.statements.as_str(), Type::TEXT);
+    (first..first + 11).map(|number| format!("${number}")).collect()
 }
 
 fn insert_keys<'a>(statement: &mut Statement<'a>, keys: &[&'a KeyRecord]) {

@@ -12,39 +12,42 @@ mod alone;
 mod batch;
 mod committer;
 mod connect;
+mod database;
 mod error;
+mod gather;
+mod locks;
 mod log;
+mod open;
 mod options;
 mod read;
 mod reader;
 mod rows;
 mod schema;
 mod statement;
+mod turn;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use deadpool::Runtime;
-use deadpool::managed::{Object, Pool, PoolError};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, interval, timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 
 pub use self::alone::{held_logs, open_alone};
-use self::committer::{Committer, Job, Progress, size};
-use self::connect::{ConnectError, Connection, Connector, Manager};
-use self::error::Failure;
-use self::log::{Grip, Sight, Wanted, fence_others, left_alone, renew, take};
+use self::committer::Progress;
+use self::database::{Database, How, READ, unavailable};
+use self::gather::{Job, size};
+use self::log::{Grip, Wanted, left_alone};
+pub use self::open::open;
 pub use self::options::{Password, PostgresOptions, Transport};
 use self::read::{Answers, Records};
 use self::reader::Reader;
@@ -55,101 +58,18 @@ use crate::domain::{
 };
 use crate::store::{
     Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
-    TileId, check_lengths,
+    TileId, UnderWay, check_lengths,
 };
 
 /// How many changes may wait for the committer, and how many bytes.
 const QUEUE: usize = 16 * 1024;
 const ROOM: u32 = 64 << 20;
 
-/// How long a read may take, with the wait for a connection and another attempt.
-const READ: Duration = Duration::from_secs(5);
-/// A deadline that was noticed so late was not the database's to keep.
-const STOOD_STILL: Duration = Duration::from_millis(500);
-
 /// How many records of a key one statement counts.
 const COUNTED_AT_ONCE: usize = 250_000;
 
-/// How long the database may take until its tables are right and a log is taken.
-const OPENING: Duration = Duration::from_secs(30);
-
 /// How long what was accepted has to become durable when the store is closed.
 const CLOSING: Duration = Duration::from_secs(15);
-
-/// Opens the store of a vault, and takes a log to write.
-///
-/// [`StoreError::Foreign`] if the database is of another vault than `expected`, or for newer software.
-pub async fn open(
-    options: PostgresOptions,
-    expected: Option<&VaultIdentity>,
-) -> Result<Arc<dyn Store>, StoreError> {
-    open_wanting(options, expected, Wanted::Any).await
-}
-
-async fn open_wanting(
-    options: PostgresOptions,
-    expected: Option<&VaultIdentity>,
-    wanted: Wanted<'_>,
-) -> Result<Arc<dyn Store>, StoreError> {
-    let opened = timeout(OPENING, open_unbounded(options, expected, wanted)).await;
-    opened.unwrap_or_else(|_| Err(unavailable(&"it did not get ready in time (is a table locked?)")))
-}
-
-async fn open_unbounded(
-    options: PostgresOptions,
-    expected: Option<&VaultIdentity>,
-    wanted: Wanted<'_>,
-) -> Result<Arc<dyn Store>, StoreError> {
-    let connector = Arc::new(Connector::new(options));
-    let connection = connector.connect().await.map_err(|error| unavailable(&error))?;
-    // Before anything is written to it.
-    if schema::is_there(&connection).await? {
-        check_identity(&connection, expected).await?;
-    }
-    schema::prepare(&connection).await?;
-    if let Some(identity) = check_identity(&connection, expected).await? {
-        connector.expect(&identity);
-    }
-    let size = connector.options().connections.max(1);
-    let pool = Pool::builder(Manager(Arc::clone(&connector)))
-        .max_size(size)
-        .runtime(Runtime::Tokio1)
-        .wait_timeout(Some(READ))
-        .create_timeout(Some(READ))
-        .build()
-        .map_err(|error| StoreError::Unavailable { why: error.to_string() })?;
-    let database = Arc::new(Database { connector, pool, own: Mutex::default(), silent: Mutex::default() });
-    let store = PostgresStore::start(database, connection, wanted).await?;
-    Ok(Arc::new(store.ok_or_else(closed)?))
-}
-
-async fn check_identity(
-    connection: &Connection,
-    expected: Option<&VaultIdentity>,
-) -> Result<Option<VaultIdentity>, StoreError> {
-    let there = read::identity(connection).await?;
-    let other = there.is_some() && expected.is_some() && there.as_ref() != expected;
-    if other { Err(other_vault()) } else { Ok(there) }
-}
-
-/// What all logs of a process share.
-struct Database {
-    connector: Arc<Connector>,
-    pool: Pool<Manager>,
-    /// The logs that this process writes.
-    own: Mutex<BTreeSet<LogId>>,
-    /// Logs of others that nobody holds, and since when they have been as they are.
-    silent: Mutex<Vec<(Sight, Instant)>>,
-}
-
-/// How a statement runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum How {
-    /// In one round trip.
-    AsItIs,
-    /// So that all it reads is as durable as a commit, and with an end to its wait for a lock.
-    LikeACommit,
-}
 
 /// A store that writes one log.
 struct PostgresStore {
@@ -166,51 +86,6 @@ struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// `None` if no log is there that is wanted.
-    async fn start(
-        database: Arc<Database>,
-        connection: Connection,
-        wanted: Wanted<'_>,
-    ) -> Result<Option<Self>, StoreError> {
-        let options = database.connector.options();
-        let taken = take(&connection, wanted, options.instance.as_deref(), options.lease);
-        let taken = timeout(OPENING, taken).await.map_err(|_| unavailable(&"no log was taken in time"))?;
-        let Some(grip) = taken? else { return Ok(None) };
-        database.own.lock().insert(grip.log);
-        if wanted == Wanted::First {
-            fence_others(&connection, &grip).await?;
-        }
-        let says = match wanted {
-            Wanted::These(_) => "this instance brings the log of a silent one to its end",
-            Wanted::Any | Wanted::First => "this instance writes a log",
-        };
-        tracing::info!(log = grip.log.0, fence = grip.fence, size = grip.size, "{says}");
-        let (progress, closing) = (Arc::new(Progress::default()), CancellationToken::new());
-        let committer = Committer::new(
-            Arc::clone(&database.connector),
-            connection,
-            grip.clone(),
-            Arc::clone(&progress),
-            closing.clone(),
-        );
-        let keeper =
-            tokio::spawn(keep(Arc::clone(&database), grip.clone(), Arc::clone(&progress), closing.clone()));
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        let committer = tokio::spawn(committer.run(receiver, keeper));
-        Ok(Some(Self {
-            records: Reader::start(&database),
-            answers: Reader::start(&database),
-            database,
-            grip,
-            progress,
-            queue: Mutex::new(Some(sender)),
-            room: Arc::new(Semaphore::new(ROOM as usize)),
-            closed: AtomicBool::new(false),
-            closing,
-            committer: tokio::sync::Mutex::new(Some(committer)),
-        }))
-    }
-
     fn usable(&self) -> Result<(), StoreError> {
         self.progress.fatal().map_or(Ok(()), Err)?;
         if self.closed.load(Ordering::SeqCst) { Err(closed()) } else { Ok(()) }
@@ -228,91 +103,14 @@ impl PostgresStore {
     }
 }
 
-impl Database {
-    /// Logs of others that have been left alone for a whole lease, by this process's own clock and with the database
-    /// there all the time: after an outage every lease has ended, and its holder is about to renew it.
-    fn given_up(&self, sights: Result<Vec<Sight>, StoreError>) -> Result<Vec<LogId>, StoreError> {
-        let mut silent = self.silent.lock();
-        let before = std::mem::take(&mut *silent);
-        let own = self.own.lock();
-        for sight in sights?.into_iter().filter(|sight| !own.contains(&sight.log)) {
-            let since =
-                before.iter().find(|(seen, _)| *seen == sight).map_or_else(Instant::now, |(_, since)| *since);
-            silent.push((sight, since));
-        }
-        let lease = self.connector.options().lease;
-        Ok(silent.iter().filter(|(_, since)| since.elapsed() >= lease).map(|(sight, _)| sight.log).collect())
-    }
-
-    async fn query(&self, statement: &Statement<'_>) -> Result<Vec<Row>, StoreError> {
-        self.query_as(statement, How::AsItIs).await
-    }
-
-    /// Runs a statement that may be repeated: on another connection if the first is lost and there is time.
-    async fn query_as(&self, statement: &Statement<'_>, how: How) -> Result<Vec<Row>, StoreError> {
-        let (mut last, mut until) = (None, Instant::now() + READ);
-        for _ in 0..2 {
-            if Instant::now() >= until + STOOD_STILL {
-                // Not the database was late, but this process's clock: it was stopped, or its machine was.
-                until = Instant::now() + READ;
-            }
-            let connection = match timeout_at(until, self.pool.get()).await {
-                Ok(Ok(connection)) => connection,
-                Err(_) | Ok(Err(PoolError::Timeout(_))) => continue,
-                Ok(Err(error)) => return Err(pool_error(&error)),
-            };
-            connection.forget_warnings();
-            let ran = match how {
-                How::AsItIs => timeout_at(until, statement.run(connection.client())).await,
-                How::LikeACommit => timeout_at(until, statement.run_or_give_up(connection.client())).await,
-            };
-            let failure = match ran {
-                Ok(Ok(_)) if how == How::LikeACommit && connection.has_warned() => {
-                    Failure::Lost("the database warned about a commit".to_owned())
-                }
-                Ok(Ok(rows)) => return Ok(rows),
-                Ok(Err(failure)) => failure,
-                Err(_) => Failure::Lost("it does not answer".to_owned()),
-            };
-            match failure {
-                // It is closed, and the pool makes another.
-                Failure::Lost(_) => drop(Object::take(connection)),
-                Failure::Again(_) => {}
-                Failure::Refused(_) | Failure::Duplicate => return Err(failure.into()),
-            }
-            last = Some(failure);
-        }
-        Err(last.map_or_else(|| unavailable(&"no connection in time"), StoreError::from))
-    }
-}
-
-/// Renews the lease until the store is closed, or somebody else has the log.
-async fn keep(database: Arc<Database>, grip: Grip, progress: Arc<Progress>, closing: CancellationToken) {
-    let lease = database.connector.options().lease;
-    let mut ticks = interval((lease / 3).max(Duration::from_millis(10)));
-    loop {
-        tokio::select! {
-            biased;
-            () = closing.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let Ok(connection) = database.pool.get().await else { continue };
-        match timeout(READ, renew(&connection, &grip)).await {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => {
-                progress.fatal.get_or_init(|| StoreError::Taken);
-                return;
-            }
-            Ok(Err(failure)) => tracing::warn!(why = failure.why(), "the log's lease was not renewed"),
-            Err(_) => drop(Object::take(connection)),
-        }
-    }
-}
-
 #[async_trait]
 impl Store for PostgresStore {
     fn engine(&self) -> &'static str {
         "postgres"
+    }
+
+    fn is_shared(&self) -> bool {
+        true
     }
 
     async fn identity(&self) -> Result<Option<VaultIdentity>, StoreError> {
@@ -470,6 +268,14 @@ impl Store for PostgresStore {
         rows.iter().map(rows::entity).collect()
     }
 
+    async fn jobs_under_way(&self) -> Result<UnderWay, StoreError> {
+        let mut found = UnderWay::default();
+        for row in &self.query(&read::jobs_under_way_statement()).await? {
+            found.push(rows::job(row))?;
+        }
+        Ok(found)
+    }
+
     fn log(&self) -> LogId {
         self.grip.log
     }
@@ -616,17 +422,6 @@ impl Drop for PostgresStore {
     /// The committer ends when its queue does, and the lease is renewed no more.
     fn drop(&mut self) {
         self.closing.cancel();
-    }
-}
-
-fn unavailable(error: &dyn std::fmt::Display) -> StoreError {
-    StoreError::Unavailable { why: format!("database: {error}") }
-}
-
-fn pool_error(error: &PoolError<ConnectError>) -> StoreError {
-    match error {
-        PoolError::Backend(error) => unavailable(error),
-        _ => unavailable(&"no connection in time"),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::domain::{
     Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::keys::{self, Space};
+use crate::store::row;
 use crate::store::{Derived, DerivedState, LogId, Lookup, Remembered, StoreError, TileId, corrupt};
 
 /// A count of rows as a parameter.
@@ -238,6 +239,18 @@ pub(super) fn entities_statement(
     ));
     statement.bind(after, Type::BYTEA).bind(end, Type::BYTEA).bind(limit_of(limit), Type::INT8);
     statement
+}
+
+/// The place of the state is that in the row's content ([`row::JOB_STATE`]); a row that is too short has none.
+pub(super) fn jobs_under_way_statement() -> Statement<'static> {
+    let (at, over) = row::JOB_STATE;
+    let over: Vec<String> = over.map(|state| format!("'\\x{state:02x}'::bytea")).collect();
+    Statement::new(&format!(
+        "SELECT {} FROM jobs WHERE substring(job FROM {} FOR 1) NOT IN ({}) ORDER BY place",
+        rows::JOB,
+        at + 1,
+        over.join(", ")
+    ))
 }
 
 pub(super) fn size_statement(log: LogId) -> Statement<'static> {

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_postgres::Row;
 
+use super::closed;
+use super::database::Database;
 use super::statement::Statement;
-use super::{Database, closed};
 use crate::store::StoreError;
 
 /// Statements under way at once.

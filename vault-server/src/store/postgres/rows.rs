@@ -20,7 +20,7 @@ use crate::store::{Lease, LogId, Lookup, Remembered, StoreError, corrupt};
 pub(super) const RECORD: &str = "token, tenant, class, subject, blind_index, created, key_id, key_version, sealed, \
                                  erased, revision, checksum";
 pub(super) const KEY: &str =
-    "id, tenant, purpose, version, state, created, wrapping_keys, wraps, revision, checksum";
+    "id, tenant, purpose, version, state, created, wrapping_keys, wraps, revision, checksum, statements";
 pub(super) const REMEMBERED: &str = "key, request, tokens, at, expires, checksum";
 pub(super) const LEASE: &str = "name, holder, fence, expires, revision, checksum";
 pub(super) const JOB: &str = "place, revision, job, checksum";
@@ -144,7 +144,13 @@ pub(super) fn key(row: &Row) -> Result<KeyRecord, StoreError> {
     read.ok_or_else(|| corrupt(Space::Keys, id))
 }
 
-fn read_key(row: &Row) -> Option<KeyRecord> {
+/// Tenant, purpose and version of a key as the embedded engines name it, whatever else is in its row.
+pub(super) fn key_place(row: &Row) -> Option<Vec<u8>> {
+    let (tenant, purpose, version) = read_place(row)?;
+    Some(keys::key(tenant.as_ref(), purpose, version))
+}
+
+fn read_place(row: &Row) -> Option<(Option<TenantId>, KeyPurpose, KeyVersion)> {
     let tenant = match get(row, "tenant")? {
         "" => None,
         name => Some(TenantId::parse(name).ok()?),
@@ -155,6 +161,11 @@ fn read_key(row: &Row) -> Option<KeyRecord> {
         3 => KeyPurpose::LogSigning,
         _ => return None,
     };
+    Some((tenant, purpose, version(row, "version")?))
+}
+
+fn read_key(row: &Row) -> Option<KeyRecord> {
+    let (tenant, purpose, version) = read_place(row)?;
     let state = match get::<i16>(row, "state")? {
         1 => KeyState::Active,
         2 => KeyState::Retired,
@@ -171,11 +182,12 @@ fn read_key(row: &Row) -> Option<KeyRecord> {
         id: KeyId::from_bytes(array(row, "id")?),
         tenant,
         purpose,
-        version: version(row, "version")?,
+        version,
         state,
         created: Timestamp(unsigned(row, "created")?),
         wraps: wraps.map(|(wrapping_key, ciphertext)| WrappedKey { wrapping_key, ciphertext }).collect(),
         revision: unsigned(row, "revision")?.try_into().ok()?,
+        statements: get::<&str>(row, "statements")?.to_owned(),
     })
 }
 

@@ -133,6 +133,20 @@ const MIGRATIONS: &[Migration] = &[
              content bytea NOT NULL,
              checksum bytea NOT NULL)"],
     },
+    // Software of before does not keep off a key whose change waits: beside it a change waits longer, or is refused.
+    Migration {
+        number: 4,
+        oldest: 2,
+        statements: &["CREATE TABLE IF NOT EXISTS awaited_keys (
+             id bytea PRIMARY KEY,
+             until timestamptz NOT NULL)"],
+    },
+    // Software of before would go on to sign with a key whose place another took.
+    Migration {
+        number: 5,
+        oldest: 5,
+        statements: &["ALTER TABLE keys ADD COLUMN IF NOT EXISTS statements text NOT NULL DEFAULT ''"],
+    },
 ];
 
 const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS vault_schema (
@@ -226,6 +240,7 @@ mod tests {
         let refused =
             |known| MIGRATIONS.iter().any(|step| may_work_beside(known, step.number, step.oldest).is_err());
         assert!(refused(1));
-        assert!(!refused(2));
+        assert!(refused(2));
+        assert!(!refused(3));
     }
 }

@@ -4,8 +4,9 @@ use std::future::Future;
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicU32;
 
+use super::connect::Connector;
 use super::*;
-use crate::domain::{Body, EntityKind, EntityScope, Environment, KeyRecord, KeyState, VaultId};
+use crate::domain::{Body, EntityKind, EntityScope, Environment, InstanceId, KeyRecord, KeyState, VaultId};
 use crate::store::Write;
 use crate::store::conformance::{
     Backend, change, conformance_tests, destroy_under_writers, entity, entity_place, key, key_id, record,
@@ -236,8 +237,13 @@ async fn a_database_of_the_schema_before_is_brought_forward_and_closed_to_its_so
     store.commit(insert(1)).await.unwrap();
     store.close().await.unwrap();
     for older in [
-        "DROP TABLE entities; DELETE FROM vault_schema WHERE number = 3",
-        "DROP TABLE jobs, entities; DELETE FROM vault_schema WHERE number >= 2",
+        "ALTER TABLE keys DROP COLUMN statements; DELETE FROM vault_schema WHERE number = 5",
+        "ALTER TABLE keys DROP COLUMN statements; DROP TABLE awaited_keys; \
+         DELETE FROM vault_schema WHERE number >= 4",
+        "ALTER TABLE keys DROP COLUMN statements; DROP TABLE entities, awaited_keys; \
+         DELETE FROM vault_schema WHERE number >= 3",
+        "ALTER TABLE keys DROP COLUMN statements; DROP TABLE jobs, entities, awaited_keys; \
+         DELETE FROM vault_schema WHERE number >= 2",
     ] {
         database.sql(older).await;
         let store = database.instance("ann").await;
@@ -251,7 +257,7 @@ async fn a_database_of_the_schema_before_is_brought_forward_and_closed_to_its_so
         tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(ToOwned::to_owned),
         _ => None,
     });
-    assert_eq!(newest.as_deref(), Some("2"), "software that knows less is refused");
+    assert_eq!(newest.as_deref(), Some("5"), "software that knows less is refused");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -521,4 +527,125 @@ async fn an_entity_that_an_administrator_altered_is_named() {
     }
     database.sql("UPDATE entities SET place = '\\x0100626f62'").await;
     assert_eq!(store.entities(&scope, None, 9).await, Err(named("0100626f62")));
+}
+
+/// Commits take a while, each its own: at any moment one of several instances shares the lock of a key.
+const SLOW_COMMITS: &str = "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS \
+                            $$BEGIN PERFORM pg_sleep(0.02 + random() * 0.03); RETURN NULL; END$$; \
+                            CREATE CONSTRAINT TRIGGER linger AFTER INSERT ON log_entries \
+                            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION linger()";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_gets_its_turn_although_there_is_always_an_instance_that_writes_under_it() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let rotator = database.instance("ann").await;
+    let mut writers = Vec::new();
+    for number in 0..12 {
+        writers.push(database.instance(&format!("writer-{number}")).await);
+    }
+    database.sql(SLOW_COMMITS).await;
+    // A change that gets no turn is refused, and this does not stand for it.
+    retire_under_writers(&rotator, &writers, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_a_key_that_gets_no_turn_fails_alone() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    store.commit(change([Write::InsertKey(key(1))], &[])).await.unwrap();
+    // As an instance that hangs in the middle of a commit.
+    let other = Connector::new(database.options()).connect().await.unwrap();
+    other.client().batch_execute("BEGIN; SELECT id FROM keys FOR SHARE").await.unwrap();
+    let retired = KeyRecord { state: KeyState::Retired, revision: 1, ..key(1) };
+    let retire = || store.commit(change([Write::ReplaceKey(retired.clone())], &[]));
+    let (changed, written) = tokio::join!(retire(), store.commit(insert(1)));
+    assert!(matches!(changed, Err(StoreError::Unavailable { .. })), "{changed:?}");
+    assert_eq!(written, Ok(Committed { first_sequence: 0 }));
+    // Others write under it meanwhile, and nobody waits for a change that was given up.
+    let under = |number| change([Write::Insert(record(number)), Write::Active(key_id(1))], &[]);
+    store.commit(under(2)).await.unwrap();
+    assert_eq!(database.sql("SELECT id FROM awaited_keys").await.len(), 2, "no row");
+    other.client().batch_execute("COMMIT").await.unwrap();
+    retire().await.unwrap();
+    assert_eq!(store.commit(under(3)).await, Err(StoreError::Conflict { write: 1 }));
+    assert_eq!(database.sql("SELECT id FROM awaited_keys").await.len(), 2, "no row");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_writes_under_a_key_keeps_off_while_its_change_waits_and_no_longer() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    store.commit(change([Write::InsertKey(key(1)), Write::InsertKey(key(2))], &[])).await.unwrap();
+    let note = format!(
+        "INSERT INTO awaited_keys SELECT id, now() + interval '1 hour' FROM keys WHERE version = {}",
+        key(1).version.0
+    );
+    for (number, end) in [(10, "UPDATE awaited_keys SET until = now()"), (20, "DELETE FROM awaited_keys")] {
+        database.sql("DELETE FROM awaited_keys").await;
+        database.sql(&note).await;
+        let under = |number, key| change([Write::Insert(record(number)), Write::Active(key_id(key))], &[]);
+        store.commit(under(number, 2)).await.unwrap();
+        let waits = {
+            let (store, change) = (Arc::clone(&store), under(number + 1, 1));
+            tokio::spawn(async move { store.commit(change).await })
+        };
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!waits.is_finished(), "{end}");
+        database.sql(end).await;
+        waits.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_was_altered_fails_who_needs_it_and_nobody_who_shares_the_commit() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    let lease = |name: &str, fence, revision| Lease {
+        name: LeaseName::parse(name).unwrap(),
+        holder: InstanceId::from_bytes([7; 16]),
+        fence,
+        expires: Timestamp(9),
+        revision,
+    };
+    let first = [Write::PutLease(lease("good", 1, 0)), Write::PutLease(lease("bad", 1, 0))];
+    store.commit(change(first, &[])).await.unwrap();
+    store.commit(change([Write::InsertKey(key(1)), Write::InsertKey(key(2))], &[])).await.unwrap();
+    database.sql("UPDATE leases SET expires = 8 WHERE name = 'bad'").await;
+    let keys = format!("UPDATE keys SET created = created + 1 WHERE version = {}", key(1).version.0);
+    database.sql(&keys).await;
+    let mut commits = Vec::new();
+    for round in 0..8_u64 {
+        let fence = |name: &str| Write::Fence { lease: LeaseName::parse(name).unwrap(), fence: 1 };
+        let number = 100 + round * 10;
+        let under = |number| vec![fence("good"), Write::Active(key_id(number))];
+        for (place, writes) in
+            [vec![fence("good")], vec![fence("bad")], under(2), under(1)].into_iter().enumerate()
+        {
+            let record = Write::Insert(record(number + place as u64));
+            let writes: Vec<_> = writes.into_iter().chain([record]).collect();
+            commits.push((place % 2 == 0, store.commit(change(writes, &["e"]))));
+        }
+        // Under a name of its own, where the altered one is.
+        let again = KeyRecord { id: KeyId::from_bytes([0xee; 16]), ..key(1) };
+        commits.push((false, store.commit(change([Write::InsertKey(again)], &[]))));
+    }
+    let (fine, commits): (Vec<_>, Vec<_>) = commits.into_iter().unzip();
+    for (fine, outcome) in fine.into_iter().zip(futures::future::join_all(commits).await) {
+        match outcome {
+            Ok(_) => assert!(fine),
+            Err(error) => assert!(!fine && matches!(error, StoreError::Corrupt { .. }), "{error:?}"),
+        }
+    }
 }

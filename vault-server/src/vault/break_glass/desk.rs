@@ -79,7 +79,7 @@ mod tests {
         assert_eq!((hex::encode(&entity.content), entity.revision), (bytes, 0));
         assert_eq!(
             hex::encode(entity.place.name.as_bytes()),
-            "01b5d1d9b9e4d3e5d52b8ab6b9d3f3b9d36ad2a35d9d3a1d1f1e0f5b2c5b7d7c5e"
+            "0169db31976ead37b85cc42a49c95fd06eec99cfd9b7ff219a25c0f59cb4049343"
         );
         let again = Desk::read(Desk::place(&who()), Some(&entity)).unwrap();
         assert_eq!((again.grants.clone(), again.entity().revision), (desk.grants, 1));

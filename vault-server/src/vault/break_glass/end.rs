@@ -76,9 +76,11 @@ impl Vault {
         self.grants_known.keep(&open);
         let mut due = Vec::new();
         for pending in pending {
-            let seen = self.read_grant(&pending.tenant, pending.id).await?;
-            if seen.is_some_and(|Seen { grant, .. }| self.due(&grant).is_some()) {
-                due.push(GrantDue(pending));
+            match self.read_grant(&pending.tenant, pending.id).await {
+                Ok(Some(Seen { grant, .. })) if self.due(&grant).is_some() => due.push(GrantDue(pending)),
+                // One that can't be read is good for nothing, and is not in the way of others.
+                Ok(_) | Err(Refused { problem: Problem::RecordCorrupt, .. }) => {}
+                Err(refused) => return Err(refused),
             }
         }
         Ok(due)

@@ -101,13 +101,11 @@ impl Vault {
     /// The grant that a request names. `None` is refused as if it were another's.
     async fn look_for(&self, draft: &mut Draft, tenant: &TenantId, id: GrantId) -> Result<Seen, Refused> {
         draft.grant = Some(id);
-        match self.look(tenant, id).await? {
-            Some(seen) => Ok(seen),
-            None => {
-                let refused = Problem::NotFound.at("grant_id");
-                Err(self.log_refusal(draft.clone(), Vec::new(), refused).await)
-            }
+        if let Some(seen) = self.look(tenant, id).await? {
+            return Ok(seen);
         }
+        let refused = Problem::NotFound.at("grant_id");
+        Err(self.log_refusal(draft.clone(), Vec::new(), refused).await)
     }
 
     /// Writes a grant, its entry and what goes with it. `None`: somebody else was faster; look again.

@@ -27,14 +27,6 @@ const ATTEMPTS: u32 = 64;
 const PAGE: usize = 256;
 const MOST: usize = 1000;
 
-/// How an attempt ended.
-enum Attempt {
-    /// The entry is durable and the values are counted.
-    Counted(Opening<Detokenize>, Grant),
-    /// Somebody else was faster: look again.
-    Raced,
-}
-
 impl Vault {
     /// Values of the tokens under a grant; without tokens, of all that the grant is about.
     pub async fn reveal(
@@ -76,10 +68,10 @@ impl Vault {
             let wanted = if tokens.is_empty() { self.all_of(&tenant, &grant).await? } else { tokens.clone() };
             let seen = Seen { grant, revision };
             match self.count(cx, &tenant, draft, &wanted, seen, &using).await? {
-                Attempt::Counted(opening, grant) => {
+                Some((opening, grant)) => {
                     return self.revealed(cx, &tenant, opening, &wanted, grant).await;
                 }
-                Attempt::Raced => rest(attempt).await?,
+                None => rest(attempt).await?,
             }
         }
         Err(self.log_refusal(draft, denied_tokens(&tokens), Problem::Overloaded.whole()).await)
@@ -94,7 +86,7 @@ impl Vault {
     }
 
     /// Sorts the tokens out, and writes that those which may be opened are: the entry, the count and, the first time, the
-    /// alert, in one commit.
+    /// alert, in one commit. `None`: somebody else was faster; look again.
     async fn count(
         &self,
         cx: &Context,
@@ -103,7 +95,7 @@ impl Vault {
         tokens: &[ParsedToken],
         seen: Seen,
         using: &GrantUse,
-    ) -> Result<Attempt, Refused> {
+    ) -> Result<Option<(Opening<Detokenize>, Grant)>, Refused> {
         let Seen { grant, revision } = seen;
         let mut sorting = self.sorted::<Detokenize>(cx, tenant, &mut draft, tokens, Some(using)).await?;
         let records = sorting.take_allowed();
@@ -117,7 +109,7 @@ impl Vault {
                 draft.decision = Decision::Deny;
                 sorting.items = names(&grant);
             }
-            return Ok(Attempt::Counted(self.nothing_to_open(draft, sorting).await?, grant));
+            return Ok(Some((self.nothing_to_open(draft, sorting).await?, grant)));
         }
         let next = match grant.used(using, count) {
             Ok(next) => next,
@@ -134,8 +126,8 @@ impl Vault {
         draft.details.push(("values_seen", next.seen().to_string()));
         let items = std::mem::take(&mut sorting.items);
         match self.parts.log.before_open_with(draft, &permit, items, writes).await {
-            Ok(receipt) => Ok(Attempt::Counted(self.opened(sorting, permit, &receipt).await?, next)),
-            Err(LogError::Conflict { .. }) => Ok(Attempt::Raced),
+            Ok(receipt) => Ok(Some((self.opened(sorting, permit, &receipt).await?, next))),
+            Err(LogError::Conflict { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }

@@ -53,4 +53,20 @@ impl GrantRules {
     pub(super) fn max_values(&self, tenant: &TenantId) -> u32 {
         self.tenants.get(tenant).and_then(|rules| rules.max_values).unwrap_or(self.max_values)
     }
+
+    #[cfg(test)]
+    pub(in crate::vault) fn for_tests() -> Self {
+        Self {
+            approvals: 1,
+            duration: Duration::from_mins(15),
+            max_duration: Duration::from_hours(1),
+            wait: Duration::from_hours(1),
+            review_within: Duration::from_hours(72),
+            values: 20,
+            max_values: 1000,
+            max_open: 3,
+            reason_codes: vec!["patient_safety".to_owned(), "outage".to_owned()],
+            tenants: BTreeMap::new(),
+        }
+    }
 }

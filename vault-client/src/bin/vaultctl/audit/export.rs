@@ -51,13 +51,15 @@ pub(crate) async fn run(global: &Global, args: ExportArgs) -> Result<Exit, Failu
     let checkpoint = client.audit_checkpoint(0, true).await?;
     let verifier = verifier(&checkpoint)?;
     let mut written = vec![export(&client, &args.dir, 0, &checkpoint, &verifier).await?];
+    // It may be rotated meanwhile: the last answer has all statements.
+    let mut signing_keys = checkpoint.signing_keys.clone();
     for &log in &logs[1..] {
         let checkpoint = client.audit_checkpoint(log, true).await?;
-        let expected = layout::verifier_of(&verifier, log)
-            .map_err(|error| broken(&format!("the vault's verifier key: {error}")))?;
-        written.push(export(&client, &args.dir, log, &checkpoint, &expected).await?);
+        written.push(export(&client, &args.dir, log, &checkpoint, &verifier).await?);
+        signing_keys = checkpoint.signing_keys;
     }
     layout::write_list(&args.dir, &logs)?;
+    layout::write_keys(&args.dir, &signing_keys)?;
 
     let key_out = args.key_out.unwrap_or_else(|| beside(&args.dir));
     write_key(&key_out, &checkpoint)?;
@@ -95,12 +97,16 @@ async fn export(
     checkpoint: &Checkpoint,
     verifier: &Verifier,
 ) -> Result<Written, Failure> {
-    let signed = vault_format::checkpoint::Checkpoint::open(&checkpoint.note, verifier)
+    let by = layout::history(&checkpoint.signing_keys, verifier).map_err(|problem| broken(&problem))?;
+    // Of a log that is not written any more it may be one of before a mark: whether that is enough is for `verify` to say.
+    let by =
+        layout::verifiers_of(&by, verifier, log).map_err(|problem| broken(&problem))?.as_before_the_mark();
+    let signed = vault_format::checkpoint::Checkpoint::open(&checkpoint.note, &by)
         .map_err(|error| broken(&format!("the vault's checkpoint of log {log}: {error}")))?;
     let dir = layout::dir_of(dir, log);
     let writer = DirWriter::create(&dir)?;
     let writer = write_entries(client, writer, log, signed.size).await?;
-    let signed = writer.finish(&checkpoint.note, verifier)?;
+    let signed = writer.finish(&checkpoint.note, &by)?;
     Ok(Written { log, dir, signed })
 }
 

@@ -4,6 +4,7 @@
 //! DIR/...              log 0
 //! DIR/logs/<n>/...     log n
 //! DIR/logs/list        the numbers of all logs, one a line; written last
+//! DIR/keys             statements on the keys that have signed the logs, once there was more than one
 //! ```
 //!
 //! Without other logs there is no directory `logs`. The list is not signed: it shows that an export is whole, not
@@ -13,8 +14,9 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use vault_format::note::{NoteError, Verifier};
-use vault_format::verify::LOGS;
+use vault_format::history::{History, Verifiers};
+use vault_format::note::Verifier;
+use vault_format::verify::{KEYS, LOGS};
 
 const LIST: &str = "list";
 /// No list of a vault is longer.
@@ -25,9 +27,30 @@ pub(super) fn dir_of(dir: &Path, log: u32) -> PathBuf {
     if log == 0 { dir.to_owned() } else { dir.join(LOGS).join(log.to_string()) }
 }
 
-/// What verifies a log, made of what verifies log 0: the key is the same, its name is the log's origin.
-pub(super) fn verifier_of(first: &Verifier, log: u32) -> Result<Verifier, NoteError> {
-    if log == 0 { Ok(first.clone()) } else { first.named(&format!("{}/{log}", first.name())) }
+/// What verifies a log: the keys are the same, their name is the log's origin. `first` is one of them, of log 0.
+pub(super) fn verifiers_of(history: &History, first: &Verifier, log: u32) -> Result<Verifiers, String> {
+    let vault = first.name();
+    let origin = if log == 0 { vault.to_owned() } else { format!("{vault}/{log}") };
+    history.of_log(&origin).map_err(|error| error.to_string())
+}
+
+/// The keys that the statements lead to from a trusted one.
+pub(super) fn history(statements: &str, trusted: &Verifier) -> Result<History, String> {
+    History::read(statements, trusted).map_err(|error| error.to_string())
+}
+
+/// The statements of an export; empty if there are none.
+pub(super) fn read_keys(dir: &Path) -> Result<String, String> {
+    match fs::read_to_string(dir.join(KEYS)) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(format!("{KEYS}: {error}")),
+    }
+}
+
+/// Writes the statements, if there are any.
+pub(super) fn write_keys(dir: &Path, statements: &str) -> io::Result<()> {
+    if statements.is_empty() { Ok(()) } else { fs::write(dir.join(KEYS), statements) }
 }
 
 /// Of which log a checkpoint says that it is, if it is one of this vault.

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use vault_client::Reason;
 use vault_format::checkpoint::Checkpoint;
+use vault_format::history::Verifiers;
 use vault_format::note::Verifier;
 use vault_format::verify::{Options, Report, verify_dir};
 
@@ -47,22 +48,30 @@ pub(crate) fn run(global: &Global, args: &VerifyArgs) -> Result<Exit, Failure> {
         return Err(Failure::wrong_use(format!("{} is not a directory", args.dir.display())));
     }
     let logs = layout::read_list(&args.dir).map_err(|problem| not_verified(&problem))?;
+    let statements = layout::read_keys(&args.dir).map_err(|problem| not_verified(&problem))?;
+    let history = layout::history(&statements, &key).map_err(|problem| not_verified(&problem))?;
     let mut results: Vec<Verified> = Vec::new();
     for &log in &logs {
         let options = Options {
             old_checkpoint: old.get(&log).cloned(),
             other_signatures: args.other_signatures,
             logs_beside: log == 0 && logs.len() > 1,
+            keys_beside: log == 0 && !statements.is_empty(),
         };
-        let verifier = layout::verifier_of(&key, log).map_err(unusable)?;
+        let by = layout::verifiers_of(&history, &key, log).map_err(Failure::wrong_use)?;
         let dir = layout::dir_of(&args.dir, log);
-        results.push((log, verify_dir(&dir, &verifier, &options).map_err(|error| error.to_string())));
+        results.push((log, verify_dir(&dir, &by, &options).map_err(|error| error.to_string())));
     }
     for (&log, checkpoint) in old.iter().filter(|(log, _)| !logs.contains(log)) {
-        let verifier = layout::verifier_of(&key, log).map_err(unusable)?;
-        results.push((log, Err(missing(checkpoint, &verifier))));
+        let by = layout::verifiers_of(&history, &key, log).map_err(Failure::wrong_use)?.as_before_the_mark();
+        results.push((log, Err(missing(checkpoint, &by))));
     }
-    conclude(global, &results)
+    let exit = conclude(global, &results)?;
+    if history.newest() != &key && !global.json {
+        let newest = history.newest().to_key();
+        output::line(&format!("version {} signs now; keep its key: {newest}", history.versions()))?;
+    }
+    Ok(exit)
 }
 
 /// Older checkpoints, by their logs. What is of no log of the vault is for log 0 to refuse.
@@ -80,8 +89,8 @@ fn old_checkpoints(files: &[PathBuf], key: &Verifier) -> Result<BTreeMap<u32, St
 }
 
 /// A log of which an older checkpoint is kept, and no more.
-fn missing(checkpoint: &str, verifier: &Verifier) -> String {
-    match Checkpoint::open(checkpoint, verifier) {
+fn missing(checkpoint: &str, by: &Verifiers) -> String {
+    match Checkpoint::open(checkpoint, by) {
         Ok(old) => format!("the log is missing: it had {} entries", old.size),
         Err(error) => format!("older {error}"),
     }

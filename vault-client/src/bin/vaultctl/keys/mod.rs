@@ -79,6 +79,8 @@ enum PurposeName {
     Data,
     /// Makes blind indexes.
     Index,
+    /// Signs the vault's logs; with `--tenant '*'`.
+    LogSigning,
 }
 
 /// How a job is begun.
@@ -189,6 +191,7 @@ impl From<PurposeName> for KeyPurpose {
         match name {
             PurposeName::Data => Self::Data,
             PurposeName::Index => Self::Index,
+            PurposeName::LogSigning => Self::LogSigning,
         }
     }
 }

@@ -26,12 +26,19 @@ pub(super) fn keys(as_json: bool, counted: bool, keys: &[Key]) -> io::Result<()>
             key.version.to_string(),
             key.state.to_string(),
             or_dash(key.created.map(time)),
-            or_dash(Some(key.wrapped_by.join(" ")).filter(|names| !names.is_empty())),
+            or_dash(Some(wraps(key)).filter(|names| !names.is_empty())),
         ];
         row.extend(counted.then(|| key.records.to_string()));
         row
     };
     output::table(&header, keys.iter().map(row))
+}
+
+/// The KMS keys that wrap it; `!` is before one that may not.
+fn wraps(key: &Key) -> String {
+    let mark = |name: &String| if key.stray_wraps.contains(name) { "!" } else { "" };
+    let names: Vec<String> = key.wrapped_by.iter().map(|name| format!("{}{name}", mark(name))).collect();
+    names.join(" ")
 }
 
 /// Prints what came of a rotation.
@@ -146,6 +153,7 @@ fn key_object(key: &Key, counted: bool) -> Value {
         "state": key.state.as_str(),
         "created": key.created.map(time),
         "wrapped_by": key.wrapped_by,
+        "stray_wraps": key.stray_wraps,
         "records": counted.then_some(key.records),
     })
 }

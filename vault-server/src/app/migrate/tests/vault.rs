@@ -9,7 +9,7 @@ use crate::app::migrate::copy::{Ended, Limits, Move};
 use crate::app::migrate::error::MoveError;
 use crate::app::migrate::open::Opened;
 use crate::app::migrate::progress::Progress;
-use crate::audit::{AuditAction, Draft, Follower, FollowerOptions, Log, LogOptions};
+use crate::audit::{AuditAction, Draft, Fixed, Follower, FollowerOptions, Log, LogOptions};
 use crate::domain::{
     BlindIndex, Body, ClassName, Clock, Entity, EntityKind, EntityName, EntityPlace, Environment, Job,
     JobBudget, JobId, JobKind, JobOrder, JobPlace, JobProgress, JobState, KeyId, KeyPurpose, KeyRecord,
@@ -74,6 +74,7 @@ pub(super) fn key(number: u8) -> KeyRecord {
             WrappedKey { wrapping_key: "local:b".to_owned(), ciphertext: vec![number; 60] },
         ],
         revision: number.into(),
+        statements: if number > 1 { String::new() } else { "a statement\n".to_owned() },
     }
 }
 
@@ -99,6 +100,7 @@ pub(super) fn job(tenant: Option<&str>, kind: JobKind) -> Job {
             asked_by: PrincipalId::parse("ann").unwrap(),
             asked: NOW,
             not_before: NOW,
+            kms_set: None,
         },
         state: JobState::Running,
         approved_by: None,
@@ -146,7 +148,9 @@ pub(super) async fn log(store: &Arc<dyn Store>, entries: u64) {
 pub(super) async fn sign(store: &Arc<dyn Store>) {
     let options = FollowerOptions { checkpoint_every: Duration::from_secs(1) };
     let signer = signer(store.log());
-    let follower = Follower::start(Arc::clone(store), signer, Arc::new(StoppedClock), options).await.unwrap();
+    let (origin, clock) = (signer.verifier().name().to_owned(), Arc::new(StoppedClock));
+    let signing = Arc::new(Fixed::from(signer));
+    let follower = Follower::start(Arc::clone(store), signing, &origin, clock, options).await.unwrap();
     follower.fresh_checkpoint(Duration::from_secs(30)).await.unwrap();
     follower.stop(Duration::from_secs(30)).await;
 }

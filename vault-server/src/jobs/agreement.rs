@@ -1,0 +1,260 @@
+//! Whether all instances are configured with the same KMS keys: nobody re-wraps until they are.
+//!
+//! A re-wrap makes wraps by the KMS keys that its worker knows, and drops all others. So one by an instance that still runs
+//! with the configuration of before undoes what those with the new one did, and one by an instance with the new one takes
+//! from those of before what they open keys with. Hence:
+//!
+//! * Each instance says which KMS keys it is configured with ([`KmsSet`]), before it serves anybody, and as long as it
+//!   lives: in a lease of its log's number, whose holder is that set. A re-wrap is taken up, and each of its wraps is
+//!   written, only while no live instance says anything else. Who comes later has said so before it makes a key.
+//! * The order of a re-wrap names the set of the instance that took it. Others leave it alone, also when that instance is
+//!   gone.
+//! * If that stays so for [`PATIENCE`] the job fails and says why: who asked for it is to know.
+//!
+//! An instance counts as live until what it said expires, by the clocks of both. An engine that only one process can have
+//! open needs none of this but the order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::domain::{Clock, InstanceId, Job, KmsSet, LeaseName, Timestamp};
+use crate::store::{Change, Lease, LogId, Store, StoreError, Write};
+
+/// What an instance said holds for so many lifetimes of a job's lease.
+const LIFETIME: u32 = 4;
+/// A re-wrap waits for so many of them.
+const PATIENCE: u32 = 8;
+/// How often it is tried to say something. Nobody else writes an instance's row.
+const ATTEMPTS: usize = 4;
+
+/// What is to be done with a re-wrap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It may be done here, now.
+    Go,
+    /// Not now, or not here.
+    Wait,
+    /// Not at all: nobody did it in time.
+    Fail,
+}
+
+/// What the instances say, and this one among them.
+pub(super) struct Agreement {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    set: KmsSet,
+    lease: Duration,
+    /// When it was said last.
+    said: Mutex<Option<Instant>>,
+}
+
+impl Agreement {
+    /// For an instance that is configured with this set. `lease`: that of jobs.
+    pub(super) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, set: KmsSet, lease: Duration) -> Self {
+        Self { store, clock, set, lease, said: Mutex::default() }
+    }
+
+    /// Says it, or says it again if it is time to.
+    pub(super) async fn say(&self) -> Result<(), StoreError> {
+        let lifetime = self.lease * LIFETIME;
+        let is_fresh = |at: &Instant| at.elapsed() < lifetime / 4;
+        if !self.store.is_shared() || self.said.lock().as_ref().is_some_and(is_fresh) {
+            return Ok(());
+        }
+        let now = Instant::now();
+        self.put(later(self.clock.now(), lifetime)).await?;
+        *self.said.lock() = Some(now);
+        Ok(())
+    }
+
+    /// Takes it back: nobody needs to wait for an instance that stops.
+    pub(super) async fn unsay(&self) {
+        if self.said.lock().take().is_some()
+            && let Err(error) = self.put(Timestamp(0)).await
+        {
+            tracing::debug!(%error, "what this instance said of its KMS keys was not taken back: it ends by itself");
+        }
+    }
+
+    /// What is to be done with a re-wrap as it stands.
+    pub(super) async fn on(&self, job: &Job) -> Result<Verdict, StoreError> {
+        if job.order.kms_set.is_none_or(|set| set == self.set) && self.holds().await? {
+            return Ok(Verdict::Go);
+        }
+        let is_late = later(job.changed, self.lease * PATIENCE) < self.clock.now();
+        Ok(if is_late { Verdict::Fail } else { Verdict::Wait })
+    }
+
+    /// Whether no live instance says anything else.
+    pub(super) async fn holds(&self) -> Result<bool, StoreError> {
+        if !self.store.is_shared() {
+            return Ok(true);
+        }
+        // First this: of two that look at once, one sees the other.
+        self.say().await?;
+        let now = self.clock.now();
+        for log in self.store.logs().await? {
+            let said = self.store.lease(&name(log)).await?;
+            if said.is_some_and(|said| said.expires > now && said.holder != self.holder()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn holder(&self) -> InstanceId {
+        InstanceId::from_bytes(*self.set.as_bytes())
+    }
+
+    async fn put(&self, expires: Timestamp) -> Result<(), StoreError> {
+        let name = name(self.store.log());
+        let mut conflict = None;
+        for _ in 0..ATTEMPTS {
+            let there = self.store.lease(&name).await?;
+            let (fence, revision) = there.map_or((1, 0), |there| (there.fence + 1, there.revision + 1));
+            let lease = Lease { name: name.clone(), holder: self.holder(), fence, expires, revision };
+            let change = Change { writes: vec![Write::PutLease(lease)], entries: Vec::new() };
+            match self.store.commit(change).await {
+                Ok(_) => return Ok(()),
+                Err(error @ StoreError::Conflict { .. }) => conflict = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(conflict.expect("there was an attempt"))
+    }
+}
+
+fn name(log: LogId) -> LeaseName {
+    LeaseName::parse(&format!("kms-keys/{log}")).expect("a log's number is part of a lease's name")
+}
+
+fn later(time: Timestamp, wait: Duration) -> Timestamp {
+    Timestamp(time.0.saturating_add(u64::try_from(wait.as_micros()).unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::domain::{JobBudget, JobId, JobKind, JobOrder, JobPlace, JobProgress, JobState, PrincipalId};
+    use crate::store::memory::MemoryStore;
+
+    const LEASE: Duration = Duration::from_secs(1);
+
+    struct Hands(AtomicU64);
+
+    impl Hands {
+        fn turn(&self, by: Duration) {
+            self.0.fetch_add(u64::try_from(by.as_micros()).unwrap(), Ordering::SeqCst);
+        }
+    }
+
+    impl Clock for Hands {
+        fn now(&self) -> Timestamp {
+            Timestamp(self.0.load(Ordering::SeqCst))
+        }
+    }
+
+    /// So many instances with these sets, by their first bytes.
+    async fn instances<const N: usize>(sets: [u8; N]) -> (Arc<Hands>, [Agreement; N]) {
+        let (store, clock) = (MemoryStore::new(), Arc::new(Hands(AtomicU64::new(1_000_000_000))));
+        let mut all = Vec::new();
+        for (log, set) in sets.into_iter().enumerate() {
+            let store = store.instance(LogId(u32::try_from(log).unwrap()));
+            // Its log is there.
+            let first = Change { writes: Vec::new(), entries: vec![vec![1].into()] };
+            store.commit(first).await.unwrap();
+            let (set, clock) = (KmsSet::from_bytes([set; 16]), Arc::clone(&clock) as Arc<dyn Clock>);
+            all.push(Agreement::new(Arc::new(store), clock, set, LEASE));
+        }
+        (clock, all.try_into().ok().unwrap())
+    }
+
+    fn rewrap(set: Option<u8>, changed: Timestamp) -> Job {
+        Job {
+            id: JobId::from_bytes([1; 16]),
+            place: JobPlace { tenant: None, kind: JobKind::Rewrap },
+            order: JobOrder {
+                key: None,
+                budget: JobBudget::default(),
+                asked_by: PrincipalId::parse("rota").unwrap(),
+                asked: changed,
+                not_before: changed,
+                kms_set: set.map(|set| KmsSet::from_bytes([set; 16])),
+            },
+            state: JobState::Running,
+            approved_by: None,
+            begun: Timestamp(0),
+            changed,
+            progress: JobProgress::default(),
+            cause: String::new(),
+            revision: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn instances_agree_while_none_that_lives_says_anything_else() {
+        let (_, [one, two, other]) = instances([1, 1, 2]).await;
+        one.say().await.unwrap();
+        two.say().await.unwrap();
+        assert!(one.holds().await.unwrap() && two.holds().await.unwrap());
+        other.say().await.unwrap();
+        for instance in [&one, &two, &other] {
+            assert!(!instance.holds().await.unwrap());
+        }
+        other.unsay().await;
+        assert!(one.holds().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn one_that_fell_silent_is_in_the_way_until_what_it_said_expires() {
+        let (clock, [one, other]) = instances([1, 2]).await;
+        other.say().await.unwrap();
+        assert!(!one.holds().await.unwrap());
+        clock.turn(LEASE * (LIFETIME - 1));
+        assert!(!one.holds().await.unwrap());
+        clock.turn(LEASE);
+        assert!(one.holds().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn who_looks_has_said_its_own_first() {
+        let (_, [one, other]) = instances([1, 2]).await;
+        assert!(one.holds().await.unwrap());
+        assert!(!other.holds().await.unwrap());
+        assert!(!one.holds().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_taken_over_says_what_its_new_owner_says() {
+        let (_, [one, other]) = instances([1, 2]).await;
+        other.say().await.unwrap();
+        let restarted = Agreement::new(
+            Arc::clone(&other.store),
+            Arc::clone(&other.clock),
+            KmsSet::from_bytes([1; 16]),
+            LEASE,
+        );
+        restarted.say().await.unwrap();
+        assert!(one.holds().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn an_order_is_for_those_with_its_kms_keys_and_fails_when_none_of_them_comes() {
+        let (clock, [one, other]) = instances([1, 2]).await;
+        let now = clock.now();
+        assert_eq!(one.on(&rewrap(Some(1), now)).await, Ok(Verdict::Go));
+        assert_eq!(one.on(&rewrap(None, now)).await, Ok(Verdict::Go), "from before orders named them");
+        assert_eq!(one.on(&rewrap(Some(2), now)).await, Ok(Verdict::Wait));
+        other.say().await.unwrap();
+        assert_eq!(one.on(&rewrap(Some(1), now)).await, Ok(Verdict::Wait));
+        assert_eq!(one.on(&rewrap(None, now)).await, Ok(Verdict::Wait));
+        clock.turn(LEASE * PATIENCE + Duration::from_millis(1));
+        assert_eq!(one.on(&rewrap(Some(1), now)).await, Ok(Verdict::Go), "the other fell silent");
+        assert_eq!(one.on(&rewrap(Some(2), now)).await, Ok(Verdict::Fail));
+    }
+}
