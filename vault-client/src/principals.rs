@@ -157,7 +157,7 @@ impl Client {
                 service.list_principals(request).await
             })
             .await?;
-        answer.principals.into_iter().map(principal).collect()
+        Ok(answer.principals.into_iter().map(principal).collect())
     }
 
     /// Provisions a principal, or changes one: in force on every instance within a second. Only its roles at the client's
@@ -216,12 +216,12 @@ impl Client {
 }
 
 fn some(found: Option<wire::Principal>) -> Result<Principal, Error> {
-    principal(found.ok_or_else(|| Error::bad_answer("no principal in it"))?)
+    Ok(principal(found.ok_or_else(|| Error::bad_answer("no principal in it"))?))
 }
 
-fn principal(wire: wire::Principal) -> Result<Principal, Error> {
+fn principal(wire: wire::Principal) -> Principal {
     let kind = Kind::from_wire(wire.kind());
-    Ok(Principal {
+    Principal {
         id: wire.id,
         kind,
         identities: wire.identities,
@@ -231,7 +231,7 @@ fn principal(wire: wire::Principal) -> Result<Principal, Error> {
         expires: time(wire.expires_us),
         configured: wire.configured,
         revision: wire.revision,
-    })
+    }
 }
 
 /// 0: never. What is past all times is never, too.

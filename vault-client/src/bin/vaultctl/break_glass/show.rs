@@ -4,7 +4,7 @@ use std::io;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use vault_client::break_glass::{Grant, GrantState};
+use vault_client::break_glass::{Grant, GrantState, Verdict};
 
 use crate::describe::time;
 use crate::output;
@@ -131,7 +131,7 @@ pub(super) fn object(grant: &Grant) -> Value {
         "ended_by": grant.ended_by,
         "review_due": grant.review_due.map(time),
         "reviewer": grant.reviewer,
-        "verdict": grant.verdict.map(|verdict| verdict.as_str()),
+        "verdict": grant.verdict.map(Verdict::as_str),
         "review_notes": grant.review_notes,
     })
 }

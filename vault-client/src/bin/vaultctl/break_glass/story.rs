@@ -107,12 +107,12 @@ fn is_look(entry: &AuditEntry) -> bool {
 impl Scene<'_> {
     fn lines(&self, environment: Option<&Environment>) -> Vec<String> {
         let entry = self.entry;
-        let mut head = format!("{}  {:<16} {}", when(entry.time_us), who(entry), did(entry));
-        if let Some((count, last)) = self.more {
+        let head = format!("{}  {:<16} {}", when(entry.time_us), who(entry), did(entry));
+        let more = self.more.map(|(count, last)| {
             let until = last.entry.as_ref().map_or(0, |entry| entry.time_us);
-            head += &format!(", and {count} times more until {}", when(until));
-        }
-        let mut lines = vec![head];
+            format!(", and {count} times more until {}", when(until))
+        });
+        let mut lines = vec![head + &more.unwrap_or_default()];
         let detail = |name: &str, said: &str| format!("{:26}{name:<16} {}", "", said.escape_debug());
         if !entry.reason.is_empty() {
             lines.push(detail("reason", &entry.reason));
