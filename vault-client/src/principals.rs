@@ -216,7 +216,7 @@ impl Client {
 }
 
 fn some(found: Option<wire::Principal>) -> Result<Principal, Error> {
-    Ok(principal(found.ok_or_else(|| Error::bad_answer("no principal in it"))?))
+    found.map(principal).ok_or_else(|| Error::bad_answer("no principal in it"))
 }
 
 fn principal(wire: wire::Principal) -> Principal {
