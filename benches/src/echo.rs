@@ -12,7 +12,7 @@ use vault_server::app::config::{Limits, Tls};
 use vault_server::app::connections::Connections;
 use vault_server::app::listener::{Listener, Surroundings};
 use vault_server::app::metrics::Metrics;
-use vault_server::app::tls::ReloadingTls;
+use vault_server::app::tls::{Callers, ReloadingTls};
 
 /// As long as a token of environment `dev`.
 const TOKEN: &str = "phi_dev_00000000000000000000000000000000";
@@ -30,7 +30,7 @@ pub(crate) async fn serve(pki: &Path) -> anyhow::Result<()> {
         ..Tls::default()
     };
     let surroundings = Surroundings {
-        tls: Arc::new(ReloadingTls::load(tls)?),
+        tls: Arc::new(ReloadingTls::load(tls, Callers::Certified)?),
         connections: Arc::new(Connections::new(Arc::clone(&metrics))),
         metrics,
     };

@@ -35,7 +35,7 @@ fn rounds() -> usize {
 
 /// In a database it is done where it was asked for: the steps are the same.
 fn is_wanted() -> bool {
-    assert!(CAN_DIE, "these tests need debug assertions");
+    const { assert!(CAN_DIE, "these tests need debug assertions") };
     !Database::is_wanted() || std::env::var_os("PHI_VAULT_JOB_KILLS").is_some()
 }
 
@@ -143,7 +143,7 @@ impl Callers {
 }
 
 /// Serves until the process has died at the place, with a job of the kind for it all the time.
-async fn die_at(site: &Site, kind: JobKind, at: &str) {
+fn die_at(site: &Site, kind: JobKind, at: &str) {
     use std::os::unix::process::ExitStatusExt as _;
     let signal = match tokio::task::block_in_place(|| site.serve_until(at)) {
         Err(ended) => ended.signal,
@@ -248,7 +248,7 @@ async fn kill_everywhere(site: &Site, kind: JobKind, mut before: impl FnMut(&Sit
             let often =
                 matches!(step, Step::Loaded | Step::Made | Step::Committed) && kind != JobKind::Rewrap;
             let times = if often { 1 + round % 4 } else { 1 };
-            die_at(site, kind, &format!("{name}/{}/{times}", step.as_str())).await;
+            die_at(site, kind, &format!("{name}/{}/{times}", step.as_str()));
             check_store(site).await;
             kills += 1;
         }

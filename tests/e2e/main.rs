@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 
+mod alerts;
 mod bad_database;
 mod bad_input;
 mod break_glass;
@@ -10,12 +11,14 @@ mod crash;
 mod failover;
 mod full_disk;
 mod history;
+mod honeytokens;
 mod instances;
 mod job_kills;
 mod keys;
 mod kms;
 mod kms_moves;
 mod leaks;
+mod limits;
 mod logs;
 mod main_job;
 mod migrate;

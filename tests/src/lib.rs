@@ -18,4 +18,5 @@ pub mod powercut;
 pub mod process;
 pub mod site;
 pub mod ssh_agent;
+pub mod webhook;
 pub mod wire;

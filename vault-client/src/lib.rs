@@ -79,6 +79,7 @@ mod class;
 mod client;
 mod describe;
 mod error;
+pub mod honeytokens;
 pub mod keys;
 pub mod policy;
 pub mod principals;

@@ -145,7 +145,7 @@ fn a_checkpoint_counts_by_any_accepted_key_and_by_no_marked_one() {
     }
     assert_eq!(Checkpoint::open_strict(&signed(&[1]), &by), Err(CheckpointError::Compromised));
     assert_eq!(Checkpoint::open(&signed(&[1, 9]), &by), Err(CheckpointError::Compromised));
-    assert_eq!(Checkpoint::open_strict(&signed(&[1]), &by.as_before_the_mark()), Ok(checkpoint.clone()));
+    assert_eq!(Checkpoint::open_strict(&signed(&[1]), by.as_before_the_mark()), Ok(checkpoint.clone()));
     let unknown = Err(CheckpointError::UnknownSignatures { count: 1 });
     for bad in [&[3, 9][..], &[3, 3], &[2, 3, 3]] {
         assert_eq!(Checkpoint::open_strict(&signed(bad), &by), unknown, "{bad:?}");

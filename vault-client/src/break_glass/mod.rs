@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn a_value_that_is_not_there_has_its_reason() {
         use wire::reveal_result::Outcome;
-        let value = wire::Value { data: (&b"Ada"[..]).into(), padding: bytes::Bytes::new() };
+        let value = wire::Value { data: (&b"Ada"[..]).into(), padding: bytes::Bytes::default() };
         let good = revealed_as(Some(Outcome::Value(value))).unwrap();
         assert_eq!(good.value.unwrap().expose(), "Ada");
         let error =

@@ -201,6 +201,7 @@ impl Access {
     }
 
     /// As it would be with other policies, and perhaps another file of principals.
+    #[must_use]
     pub fn with(&self, directory: Option<Directory>, policies: Policies) -> Self {
         let state = self.state.load();
         let configured = directory.map_or_else(|| Arc::clone(&state.configured), Arc::new);

@@ -24,8 +24,8 @@ const PAGE: usize = 1000;
 pub struct Provisioning {
     store: Arc<dyn Store>,
     access: Arc<Access>,
-    /// The generation that is in force.
-    seen: Mutex<Option<Option<u64>>>,
+    /// How many changes are in force; `None` before the first look.
+    seen: Mutex<Option<u64>>,
 }
 
 impl Provisioning {
@@ -36,7 +36,7 @@ impl Provisioning {
 
     /// Takes up what is new.
     pub async fn look(&self) -> Result<(), StoreError> {
-        let generation = self.store.entity(&generation_place()).await?.map(|row| row.revision);
+        let generation = self.store.entity(&generation_place()).await?.map_or(0, |row| row.revision + 1);
         if *self.seen.lock() != Some(generation) {
             // What is read now may be newer than the generation: then the next look reads it once more.
             let principals = match self.read().await {

@@ -29,7 +29,9 @@ mod engine;
 mod enrolled;
 mod follow;
 mod grant;
+mod honeytoken;
 mod identity;
+mod limits;
 mod matrix;
 mod name;
 pub mod oidc;
@@ -46,7 +48,7 @@ mod sshsig;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use alert::{Alert, AlertKind, Severity};
+pub use alert::{Alert, AlertKind, Severity, UnreadableAlert, WaitingAlert};
 pub use challenge::{Challenge, ChallengeError, Wanted};
 pub use credential::{Credential, CredentialError, CredentialKind, SessionProof};
 pub use directory::{Directory, DirectoryError, Fault, ListedKey};
@@ -57,7 +59,9 @@ pub use grant::{
     Approval, End, Ended, Grant, GrantFault, GrantRefusal, GrantScope, GrantState, GrantUse, Party, Review,
     ReviewVerdict, Terms,
 };
+pub use honeytoken::{Honeytoken, Honeytokens};
 pub use identity::{InvalidIdentity, canonical as canonical_identity, is_issuer};
+pub use limits::{Crossing, HoursRule, LimitError, LimitRule, LimitRules, Then, UsageLimits, Use, Whom};
 pub use matrix::matrix;
 pub use permit::{OpenAction, Permit};
 pub use policy::{InvalidPolicy, Policies, PolicyError};

@@ -12,7 +12,7 @@ pub(crate) fn test_tenant() -> TenantId {
 }
 
 /// The default policies, in environment `dev`, and for each role two programs: `<role>`, which holds it
-/// at [`test_tenant`], and `<role>@all`, which holds it everywhere.
+/// at [`test_tenant`], and `<role>@all`, which holds it everywhere; and a person, `<role>@person`, who holds it there.
 pub(crate) fn test_access() -> Access {
     Access::new(test_directory(), test_policies("dev"))
 }
@@ -27,9 +27,11 @@ pub(crate) fn test_directory() -> Directory {
     let mut text = String::new();
     for role in Role::ALL {
         let (here, everywhere) = (test_tenant().to_string(), "*".to_owned());
-        for (id, kind, scope) in
-            [(role.to_string(), "service", &here), (format!("{role}@all"), "service", &everywhere)]
-        {
+        for (id, kind, scope) in [
+            (role.to_string(), "service", &here),
+            (format!("{role}@all"), "service", &everywhere),
+            (format!("{role}@person"), "human", &here),
+        ] {
             let path = id.replace('@', "/");
             write!(
                 text,
@@ -62,4 +64,9 @@ pub(crate) fn test_caller(role: Role) -> Caller {
 /// A caller who holds `role` everywhere.
 pub(crate) fn test_caller_everywhere(role: Role) -> Caller {
     test_access().authenticate(&test_credential(&format!("{role}/all")), Timestamp(1)).unwrap()
+}
+
+/// A person who holds `role` at [`test_tenant`].
+pub(crate) fn test_person(role: Role) -> Caller {
+    test_access().authenticate(&test_credential(&format!("{role}/person")), Timestamp(1)).unwrap()
 }

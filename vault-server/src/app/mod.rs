@@ -5,8 +5,11 @@
 //! * [`serve`]: the life of a serving process; [`wire`] puts the parts together, [`shutdown`] says when it ends.
 //! * [`tls`], [`listener`], [`connections`]: from TCP to a connection whose client is known.
 //! * [`observe`], [`metrics`] and `job_metrics`, [`metrics_server`], [`telemetry`]: what operators see.
+//! * [`alerts`]: from the rows of alerts to whoever must hear of them.
+//! * `watch`: limits, honeytokens and alerts, put together.
 //! * [`reload`]: new files while the server runs. [`files`]: how files are written.
 
+pub mod alerts;
 pub mod cli;
 pub mod config;
 pub mod connections;
@@ -26,6 +29,7 @@ pub mod serve;
 pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
+mod watch;
 pub mod wire;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use super::alerts::Webhook;
 use super::config::{self, Config, Engine, KmsKind, Postgres, PostgresTls};
 use super::metrics::{ItemLabels, Metrics};
 use super::metrics_server::Sample;
@@ -19,6 +20,7 @@ use super::observe::Doorkeeper;
 use super::oidc::People;
 use super::reload::Reloadable;
 use super::shutdown::{FatalSwitch, Fatality};
+use super::watch;
 use crate::access::{Access, Credential, Directory, Policies, Provisioning};
 use crate::audit::{
     self, Adopter, AuditAction, Draft, Follower, FollowerHandle, FollowerOptions, KeyJournal, Log,
@@ -99,18 +101,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         LogOptions { deadline: config.audit.deadline, max_in_flight: CHANGES_IN_FLIGHT },
     );
     let log = Arc::new(log.beside(Arc::clone(&recent)));
-    let keyring = Arc::new(Keyring::new(
-        identity.clone(),
-        Arc::clone(&store),
-        kms,
-        Arc::new(KeyJournal::new(Arc::clone(&clock))),
-        Arc::clone(&clock),
-        CacheOptions {
-            lifetime: config.cache.lifetime,
-            max_uses: config.cache.max_uses,
-            max_entries: config.cache.max_entries,
-        },
-    ));
+    let keyring = keyring(config, kms, &store, &clock);
     let (follower, adopter) = follow(config, &store, recent, &keyring, &clock).await?;
     let follower = Arc::new(follower);
     let details = vec![
@@ -126,6 +117,8 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         keyring: Arc::clone(&keyring),
         access: Arc::clone(&access),
         provisioning,
+        honeytokens: watch::honeytokens(&store, context).await?,
+        usage: watch::usage(config, &store, &clock, context)?,
         log: Arc::clone(&log),
         follower: Arc::clone(&follower),
         clock: Arc::clone(&clock),
@@ -156,6 +149,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         options: job_options(config),
         stopping: context.stopping.clone(),
     });
+    tokio::spawn(watch::delivery(config, &store, &log, &clock, context)?.run());
     let schedule =
         Schedule { after: config.keys.rotate_after, after_records: config.keys.rotate_after_records };
     let (scheduler, stopping) = (Arc::clone(&vault), context.stopping.clone());
@@ -165,14 +159,9 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let leases = Leases::new(Arc::clone(&store), Arc::clone(&clock), InstanceId::random()?);
     tokio::spawn(jobs::end_grants(Arc::clone(&vault), leases, context.stopping.clone()));
     let observer: Arc<dyn Observer> = Arc::new(ItemCounter(Arc::clone(&context.metrics)));
-    let limits = WireLimits {
-        message: config.limits.max_message,
-        stream_window: STREAM_WINDOW,
-        stream_messages: config.limits.max_requests,
-        stream_idle: config.limits.stream_idle,
-    };
     let (reporter, health) = tonic_health::server::health_reporter();
-    let routes = grpc::routes(&vault, &observer, limits, health).context("the reflection service")?;
+    let routes =
+        grpc::routes(&vault, &observer, wire_limits(config), health).context("the reflection service")?;
     tokio::spawn(report_health(reporter, Arc::clone(&keyring), context.stopping.clone()));
     tokio::spawn(forget(Arc::clone(&store), Arc::clone(&clock), context.stopping.clone()));
     tokio::spawn(sweep_challenges(Arc::clone(&vault), context.stopping.clone()));
@@ -187,12 +176,42 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     })
 }
 
+fn keyring(
+    config: &Config,
+    kms: WrappingKeys,
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+) -> Arc<Keyring> {
+    Arc::new(Keyring::new(
+        config.identity(),
+        Arc::clone(store),
+        kms,
+        Arc::new(KeyJournal::new(Arc::clone(clock))),
+        Arc::clone(clock),
+        CacheOptions {
+            lifetime: config.cache.lifetime,
+            max_uses: config.cache.max_uses,
+            max_entries: config.cache.max_entries,
+        },
+    ))
+}
+
+fn wire_limits(config: &Config) -> WireLimits {
+    WireLimits {
+        message: config.limits.max_message,
+        stream_window: STREAM_WINDOW,
+        stream_messages: config.limits.max_requests,
+        stream_idle: config.limits.stream_idle,
+    }
+}
+
 /// Reads what [`wire`] would read, without opening the store: for `vault-server check`.
 pub fn check(config: &Config) -> anyhow::Result<()> {
     read_directory(config)?;
     read_policies(config)?;
     classes(config)?;
     config.oidc.as_ref().map(People::new).transpose().context("[oidc]")?;
+    Webhook::open(&config.alerts).context("[alerts]")?;
     if let (KmsKind::Local, Some(file)) = (config.kms.kind, &config.kms.root_key_file) {
         LocalKms::open(file).with_context(|| format!("root key {}", file.display()))?;
     }
@@ -408,6 +427,7 @@ async fn report_health(
         "vault.v1.BreakGlassService",
         "vault.v1.SecurityKeyService",
         "vault.v1.SessionService",
+        "vault.v1.HoneytokenService",
     ];
     for &service in SERVICES {
         reporter.set_service_status(service, Serving).await;

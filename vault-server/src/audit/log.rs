@@ -57,6 +57,21 @@ pub enum LogError {
     TooLarge,
 }
 
+/// What is written in the same commit as an entry.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// Rows.
+    pub writes: Vec<Write>,
+    /// Further entries, after it.
+    pub entries: Vec<(Draft, Vec<Item>)>,
+}
+
+impl From<Vec<Write>> for Beside {
+    fn from(writes: Vec<Write>) -> Self {
+        Self { writes, entries: Vec::new() }
+    }
+}
+
 /// The log, for writing.
 pub struct Log {
     store: Arc<dyn Store>,
@@ -96,7 +111,7 @@ impl Log {
         permit: &Permit<A>,
         items: Vec<Item>,
     ) -> Result<Receipt<A>, LogError> {
-        self.before_open_with(draft, permit, items, Vec::new()).await
+        self.before_open_with(draft, permit, items, Beside::default()).await
     }
 
     /// As [`Log::before_open`], with writes in the same commit: what counts a value is durable with the entry that says it is
@@ -106,13 +121,13 @@ impl Log {
         draft: Draft,
         permit: &Permit<A>,
         items: Vec<Item>,
-        writes: Vec<Write>,
+        beside: impl Into<Beside>,
     ) -> Result<Receipt<A>, LogError> {
         if !agrees(&draft, permit, &items) {
             return Err(LogError::Mismatch);
         }
         let tokens = permit.records().iter().map(|record| record.token).collect();
-        self.commit(draft, items, writes).await?;
+        self.commit_with(draft, items, beside.into()).await?;
         Ok(Receipt::new(permit.request(), tokens))
     }
 
@@ -123,8 +138,22 @@ impl Log {
         items: Vec<Item>,
         writes: Vec<Write>,
     ) -> Result<Committed, LogError> {
-        let entries = draft.encode(self.clock.now(), &items).map_err(|TooLarge| LogError::TooLarge)?;
-        self.change(Change { writes, entries }).await
+        self.commit_with(draft, items, writes.into()).await
+    }
+
+    /// An entry, and what is written beside it, as one change.
+    pub async fn commit_with(
+        &self,
+        draft: Draft,
+        items: Vec<Item>,
+        beside: Beside,
+    ) -> Result<Committed, LogError> {
+        let now = self.clock.now();
+        let mut entries = draft.encode(now, &items).map_err(|TooLarge| LogError::TooLarge)?;
+        for (draft, items) in &beside.entries {
+            entries.extend(draft.encode(now, items).map_err(|TooLarge| LogError::TooLarge)?);
+        }
+        self.change(Change { writes: beside.writes, entries }).await
     }
 
     /// Writes without an entry of their own: those of a job whose beginning is on record.

@@ -39,7 +39,7 @@ pub use derive::{Deriver, action_of, check_log};
 pub use entry::{Actor, AuditAction, Decision, Draft, Item, Outcome, TooLarge};
 pub use follower::{Follower, FollowerError, FollowerHandle, FollowerOptions, FreshError};
 pub use journal::KeyJournal;
-pub use log::{Log, LogError, LogOptions};
+pub use log::{Beside, Log, LogError, LogOptions};
 pub use origin::origin;
 pub use others::checkpoint_of_other;
 pub use query::{Hit, MOST_READ, MOST_RETURNED, Page, Query, QueryError, query};

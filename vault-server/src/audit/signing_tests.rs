@@ -96,10 +96,10 @@ async fn who_knows_only_the_old_key_verifies_through_the_overlap_and_learns_the_
     let history = History::read(&statements, &first).unwrap();
     assert_eq!(history.newest(), keys.newest());
     assert_ne!(&first, keys.newest());
-    assert!(Checkpoint::open_strict(&signed, &history.of_log(&bench.vault).unwrap()).is_ok());
+    assert!(Checkpoint::open_strict(&signed, history.of_log(&bench.vault).unwrap()).is_ok());
     // The one before the last does not sign any more.
     bench.rotate(None).await;
-    let (signed, signatures) = bench.signed(&*bench.keys().await.unwrap());
+    let (signed, signatures) = bench.signed(&bench.keys().await.unwrap());
     assert_eq!(signatures, 2);
     assert!(Checkpoint::open(&signed, &first).is_err());
 }
@@ -111,16 +111,16 @@ async fn after_the_overlap_and_after_a_mark_the_new_key_signs_alone() {
     bench.rotate(None).await;
     let over =
         VaultSigning::new(Arc::clone(&bench.keyring), &identity(), Arc::new(StoppedClock), Duration::ZERO);
-    assert_eq!(bench.signed(&*over.now().await.unwrap()).1, 1);
-    let before = bench.signed(&*bench.keys().await.unwrap()).0;
+    assert_eq!(bench.signed(&over.now().await.unwrap()).1, 1);
+    let before = bench.signed(&bench.keys().await.unwrap()).0;
     assert!(Checkpoint::open(&before, &first).is_ok());
     bench.mark(bench.versions().await.remove(1), &first).await;
     let keys = bench.keys().await.unwrap();
     assert_eq!(bench.signed(&keys).1, 1);
     let only_old = Checkpoint { origin: bench.vault.clone(), size: 3, root: Hash::leaf(b"x") };
     let forged = only_old.sign(&Signer::from_seed(&bench.vault, &[9; 32]).unwrap()).unwrap();
-    assert!(Checkpoint::open(&forged, &keys.verifiers(&bench.vault).unwrap()).is_err());
-    assert!(Checkpoint::open(&before, &keys.verifiers(&bench.vault).unwrap()).is_ok());
+    assert!(Checkpoint::open(&forged, keys.verifiers(&bench.vault).unwrap()).is_err());
+    assert!(Checkpoint::open(&before, keys.verifiers(&bench.vault).unwrap()).is_ok());
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ mod tests {
 
     fn told(values: &[&str]) -> &'static str {
         let headers = values.iter().map(|value| (AUTHORIZATION, value.parse().unwrap()));
-        match of(&HeaderMap::from_iter(headers)) {
+        match of(&headers.collect::<HeaderMap>()) {
             Bearer::Nothing => "nothing",
             Bearer::Malformed => "malformed",
             Bearer::Session(_) => "session",

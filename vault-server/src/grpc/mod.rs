@@ -3,6 +3,7 @@
 mod audit;
 mod bearer;
 mod break_glass;
+mod honeytokens;
 mod keys;
 mod parse;
 mod peer;
@@ -149,6 +150,10 @@ pub fn routes(
     let session_service =
         v1::session_service_server::SessionServiceServer::new(sessions::SessionApi::new(Arc::clone(vault)))
             .max_decoding_message_size(limits.message);
+    let honeytoken_service = v1::honeytoken_service_server::HoneytokenServiceServer::new(
+        honeytokens::HoneytokenApi::new(Arc::clone(vault)),
+    )
+    .max_decoding_message_size(limits.message);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(vault_proto::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -156,7 +161,7 @@ pub fn routes(
     let routes = Routes::new(vault_service).add_service(audit_service).add_service(key_service);
     let routes = routes.add_service(principal_service).add_service(policy_service);
     let routes = routes.add_service(security_key_service).add_service(break_glass_service);
-    let routes = routes.add_service(session_service);
+    let routes = routes.add_service(session_service).add_service(honeytoken_service);
     Ok(routes.add_service(health).add_service(reflection))
 }
 

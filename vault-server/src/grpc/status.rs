@@ -17,6 +17,7 @@ struct Wire {
     text: String,
 }
 
+#[expect(clippy::too_many_lines, reason = "one match, which must be exhaustive")]
 fn wire(problem: &Problem) -> Wire {
     use Code as C;
     use Reason as R;

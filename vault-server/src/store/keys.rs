@@ -275,8 +275,8 @@ impl<'a> Indexed<'a> {
             token: record.token.as_bytes(),
             tenant: record.tenant.as_str(),
             class: record.class.as_str(),
-            subject: subject.map(|subject| subject.to_bytes()),
-            index: record.index.map(|index| index.to_bytes()),
+            subject: subject.map(SubjectRef::to_bytes),
+            index: record.index.map(BlindIndex::to_bytes),
             key,
         }
     }

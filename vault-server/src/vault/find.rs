@@ -69,7 +69,8 @@ impl Vault {
             }
         }
         draft.decision = decision(&items);
-        self.parts.log.record(draft, items).await?;
+        self.within_limits(cx, &tenant, Action::Find, &draft, &items).await?;
+        self.record_watched(cx, draft, items).await?;
         Ok(results)
     }
 

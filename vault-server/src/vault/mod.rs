@@ -11,8 +11,10 @@ mod describe;
 mod detokenize;
 mod erase;
 mod find;
+mod honeytokens;
 mod jobs;
 mod keys;
+mod limits;
 mod mask;
 mod opening;
 mod policy;
@@ -25,12 +27,16 @@ mod sessions;
 mod signing;
 mod tokenize;
 mod warrant;
+mod watched;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::{Access, Action, Caller, Credential, Provisioning, Question, TenantError, Verdict};
+use crate::access::{
+    Access, Action, Caller, Credential, Honeytokens, Provisioning, Question, TenantError, UsageLimits,
+    Verdict,
+};
 use crate::audit::{Actor, AuditAction, Decision, Draft, FollowerHandle, Item, Log, Outcome};
 use crate::domain::class::Classes;
 use crate::domain::{Clock, Purpose, RequestId, TenantId, VaultIdentity};
@@ -83,6 +89,10 @@ pub struct Parts {
     pub access: Arc<Access>,
     /// How that is kept at what the store has.
     pub provisioning: Arc<Provisioning>,
+    /// Which tokens nobody has reason to use.
+    pub honeytokens: Arc<Honeytokens>,
+    /// How much a principal may use.
+    pub usage: Arc<UsageLimits>,
     /// The log.
     pub log: Arc<Log>,
     /// The log's tree and checkpoints.
@@ -211,7 +221,7 @@ impl Vault {
             return Ok(());
         }
         let refused = Problem::ActionNotAllowed.whole();
-        Err(self.log_refusal(draft.clone(), items(), refused).await)
+        Err(self.log_refusal_watched(cx, draft.clone(), items(), refused).await)
     }
 
     fn decide(&self, cx: &Context, tenant: &TenantId, question: Question<'_>) -> Verdict {
@@ -229,6 +239,22 @@ impl Vault {
             Ok(_) => refused.logged(),
             // The refusal could not be made durable: not even that much is told.
             Err(error) => error.into(),
+        }
+    }
+
+    /// As [`Vault::log_refusal`], for requests that may be about values.
+    async fn log_refusal_watched(
+        &self,
+        cx: &Context,
+        mut draft: Draft,
+        items: Vec<Item>,
+        refused: Refused,
+    ) -> Refused {
+        draft.decision = Decision::Deny;
+        draft.cause = refused.problem.cause();
+        match self.record_watched(cx, draft, items).await {
+            Ok(()) => refused.logged(),
+            Err(error) => error,
         }
     }
 

@@ -57,10 +57,11 @@ impl Vault {
         let (permit, verdicts) =
             self.parts.access.permit::<A>(&cx.caller, cx.request, tenant, draft.purpose, records);
         sorting.permitted(&permit, &verdicts, &mut draft);
+        self.within_limits(cx, tenant, A::ACTION, &draft, &sorting.items).await?;
         if permit.records().is_empty() {
-            return self.nothing_to_open(draft, sorting).await;
+            return self.nothing_to_open(cx, draft, sorting).await;
         }
-        let receipt = self.parts.log.before_open(draft, &permit, take(&mut sorting.items)).await?;
+        let receipt = self.before_open_watched(cx, draft, &permit, take(&mut sorting.items)).await?;
         self.opened(sorting, permit, &receipt).await
     }
 
@@ -86,7 +87,8 @@ impl Vault {
             }
             if sorting.size > self.parts.limits.response_bytes {
                 let items = undelivered(sorting.items, tokens);
-                return Err(self.log_refusal(draft.clone(), items, Problem::ResponseTooLarge.whole()).await);
+                let refused = Problem::ResponseTooLarge.whole();
+                return Err(self.log_refusal_watched(cx, draft.clone(), items, refused).await);
             }
         }
         Ok(sorting)
@@ -95,11 +97,12 @@ impl Vault {
     /// Puts it on record that no item is allowed.
     pub(super) async fn nothing_to_open<A>(
         &self,
+        cx: &Context,
         mut draft: Draft,
         sorting: Sorting,
     ) -> Result<Opening<A>, Refused> {
         draft.cause = "no_item_allowed";
-        self.parts.log.record(draft, sorting.items).await?;
+        self.record_watched(cx, draft, sorting.items).await?;
         Ok(Opening { slots: sorting.slots, warrant: None, keys: HashMap::new() })
     }
 

@@ -148,9 +148,10 @@ impl Vault {
                     configured.by_identity(identity).is_none()
                         && !others.into_iter().any(|other| other.identities.contains(identity))
                 };
-                match after.identities.iter().all(free) {
-                    true => Ok(after),
-                    false => Err(Problem::Taken.at("identities")),
+                if after.identities.iter().all(free) {
+                    Ok(after)
+                } else {
+                    Err(Problem::Taken.at("identities"))
                 }
             });
             let mut after = match after {

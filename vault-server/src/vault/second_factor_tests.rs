@@ -9,7 +9,10 @@ use vault_proto::v1::AuditEntry;
 use super::*;
 use crate::access::authenticator::{Authenticator, Manner};
 use crate::access::testing::test_policies;
-use crate::access::{Access, Credential, CredentialKind, Directory, Provisioning, SecurityKey};
+use crate::access::{
+    Access, Credential, CredentialKind, Directory, Honeytokens, LimitRules, Provisioning, SecurityKey,
+    UsageLimits,
+};
 use crate::audit::{Fixed, Follower, FollowerOptions, KeyJournal, Log, LogOptions};
 use crate::domain::class::{ClassOptions, Classes};
 use crate::domain::{Clock, Entity, Environment, JobBudget, PrincipalId, TenantId, VaultId, VaultIdentity};
@@ -114,6 +117,12 @@ impl Rig {
             access,
             provisioning: Arc::new(provisioning),
             sessions: None,
+            honeytokens: Arc::new(Honeytokens::new(Arc::clone(&store))),
+            usage: Arc::new(UsageLimits::new(
+                Arc::clone(&store),
+                Arc::clone(&as_clock),
+                LimitRules::default(),
+            )),
             log: Arc::new(log),
             follower: Arc::new(follower.await.unwrap()),
             clock: as_clock,

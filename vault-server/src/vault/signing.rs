@@ -149,7 +149,6 @@ impl Vault {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn internal(_: NoteError) -> Refused {
     Problem::Internal.whole()
 }

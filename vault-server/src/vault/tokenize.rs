@@ -14,7 +14,7 @@ use crate::store::{Remembered, Write};
 use super::{Context, NewValue, Problem, Refused, Vault, add_policies, breathe, decision, denied, whole};
 
 /// A value that may be kept.
-struct Accepted<'a> {
+pub(super) struct Accepted<'a> {
     class: &'a DataClass,
     new: NewValue,
     normalized: Normalized,
@@ -24,9 +24,16 @@ struct Accepted<'a> {
 type Judged<'a> = Vec<Result<Accepted<'a>, Problem>>;
 
 /// The keys that a write needs.
-struct WriteKeys {
+pub(super) struct WriteKeys {
     data: Arc<DataKey>,
     index: Arc<IndexKey>,
+}
+
+impl WriteKeys {
+    /// That they are active still is a condition of every write that they were used for.
+    pub(super) fn are_active(&self) -> [Write; 2] {
+        [Write::Active(self.data.id()), Write::Active(self.index.id())]
+    }
 }
 
 /// How an idempotent write ended.
@@ -84,7 +91,6 @@ impl Vault {
         items: Vec<Result<NewValue, Refused>>,
         draft: &mut Draft,
     ) -> Judged<'_> {
-        let now = self.parts.clock.now();
         items
             .into_iter()
             .map(|item| {
@@ -101,15 +107,21 @@ impl Vault {
                 if !verdict.allowed {
                     return Err(Problem::ActionNotAllowed);
                 }
-                let most = self.parts.limits.value_bytes;
-                // Exposed: its length alone.
-                if new.value.expose().len() > most {
-                    return Err(Problem::Value(InvalidValue::TooLarge { most }));
-                }
-                let normalized = class.normalize(&new.value, now).map_err(Problem::Value)?;
-                Ok(Accepted { class, new, normalized })
+                self.fitting(new)
             })
             .collect()
+    }
+
+    /// A value that is one of its class.
+    pub(super) fn fitting(&self, new: NewValue) -> Result<Accepted<'_>, Problem> {
+        let class = self.parts.classes.get(&new.class).ok_or(Problem::ClassUnknown)?;
+        let most = self.parts.limits.value_bytes;
+        // Exposed: its length alone.
+        if new.value.expose().len() > most {
+            return Err(Problem::Value(InvalidValue::TooLarge { most }));
+        }
+        let normalized = class.normalize(&new.value, self.parts.clock.now()).map_err(Problem::Value)?;
+        Ok(Accepted { class, new, normalized })
     }
 
     /// Keeps the values unless the same request was kept before; then gives that one's tokens.
@@ -142,7 +154,7 @@ impl Vault {
         Err(Problem::Overloaded.whole())
     }
 
-    async fn write_keys(&self, tenant: &TenantId) -> Result<WriteKeys, Refused> {
+    pub(super) async fn write_keys(&self, tenant: &TenantId) -> Result<WriteKeys, Refused> {
         let keyring = &self.parts.keyring;
         let (data, index) = (keyring.active_data_key(tenant).await?, keyring.active_index_key(tenant).await?);
         Ok(WriteKeys { data, index })
@@ -235,7 +247,7 @@ impl Vault {
             }));
         }
         let guards = writes.len();
-        writes.extend([Write::Active(keys.data.id()), Write::Active(keys.index.id())]);
+        writes.extend(keys.are_active());
         match self.parts.log.commit(draft, items, writes).await {
             Ok(_) => Ok(Attempt::Done(tokens)),
             Err(LogError::Conflict { write }) if remembering && write == remember => Ok(Attempt::Raced),
@@ -244,7 +256,7 @@ impl Vault {
         }
     }
 
-    fn seal(
+    pub(super) fn seal(
         &self,
         tenant: &TenantId,
         keys: &WriteKeys,

@@ -9,8 +9,8 @@ use vault_client::{Client, ClientBuilder, Purpose};
 
 use crate::failure::Failure;
 use crate::{
-    audit, break_glass, bulk, completions, describe, detokenize, erase, find, keys, login, mask, policy,
-    principals, security_keys, tokenize,
+    audit, break_glass, bulk, completions, describe, detokenize, erase, find, honeytokens, keys, login, mask,
+    policy, principals, security_keys, tokenize,
 };
 
 /// Keeps health data in a phi-vault and gets it back: values in by standard input, tokens out.
@@ -90,6 +90,9 @@ pub(crate) enum Command {
     /// See, provision, change and disable principals.
     #[command(subcommand)]
     Principals(principals::PrincipalsCommand),
+    /// Plant, list and remove values that nobody has any business with.
+    #[command(subcommand)]
+    Honeytokens(honeytokens::HoneytokensCommand),
     /// Show who the identity is, as the vault sees it.
     Whoami,
     /// See what policies allow, and try others.

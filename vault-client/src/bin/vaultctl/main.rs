@@ -11,6 +11,7 @@ mod detokenize;
 mod erase;
 mod failure;
 mod find;
+mod honeytokens;
 mod input;
 mod keys;
 mod login;
@@ -73,6 +74,7 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Keys(command) => keys::run(&global, command).await,
         Command::Jobs(command) => keys::run_jobs(&global, command).await,
         Command::Principals(command) => principals::run(&global, command).await,
+        Command::Honeytokens(command) => honeytokens::run(&global, command).await,
         Command::Whoami => principals::who_am_i(&global).await,
         Command::Policy(command) => policy::run(&global, command).await,
         Command::BreakGlass(command) => break_glass::run(&global, command).await,

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use jsonwebtoken::{Algorithm, DecodingKey};
 
 use super::json::{Json, Object};
+use super::token::TokenFault;
 
 /// The most bytes that a set may have.
 pub const MAX_SET: usize = 256 * 1024;
@@ -25,7 +26,7 @@ struct Key {
     kind: Kind,
     /// The one algorithm that it is for, if it says so.
     only: Option<String>,
-    key: DecodingKey,
+    decoding: DecodingKey,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,18 +77,17 @@ impl KeySet {
         self.0.is_empty()
     }
 
-    /// The one key of this id that is for this algorithm. `None`: no key has the id. `Some(None)`: the id is known, but not
-    /// for this algorithm, or not for one key alone.
-    pub(super) fn find(&self, id: &str, algorithm: Algorithm) -> Option<Option<&DecodingKey>> {
+    /// The one key of this id that is for this algorithm.
+    pub(super) fn find(&self, id: &str, algorithm: Algorithm) -> Result<&DecodingKey, TokenFault> {
         let named: Vec<_> = self.0.iter().filter(|key| key.id == id).collect();
         if named.is_empty() {
-            return None;
+            return Err(TokenFault::KeyUnknown);
         }
         let mut fitting = named.into_iter().filter(|key| key.is_for(algorithm));
-        Some(match (fitting.next(), fitting.next()) {
-            (Some(key), None) => Some(&key.key),
-            _ => None,
-        })
+        match (fitting.next(), fitting.next()) {
+            (Some(key), None) => Ok(&key.decoding),
+            _ => Err(TokenFault::Key),
+        }
     }
 }
 
@@ -129,7 +129,7 @@ impl Key {
             // A symmetric key ("oct") among them: an issuer that publishes a secret has none.
             _ => return None,
         };
-        Some(Self { id: id.to_owned(), kind, only, key })
+        Some(Self { id: id.to_owned(), kind, only, decoding: key })
     }
 
     /// An algorithm is taken with keys of its own kind only, whatever the token says (RFC 8725 section 3.1).

@@ -150,8 +150,8 @@ fn a_key_that_says_what_it_is_for_is_for_nothing_else() {
     let mut set = KEYS.set();
     set["keys"][1]["alg"] = json!("PS256");
     let keys = KeySet::parse(set.to_string().as_bytes()).unwrap();
-    assert!(keys.find("rsa", algorithm("PS256").unwrap()).unwrap().is_some());
-    assert!(keys.find("rsa", algorithm("RS256").unwrap()).unwrap().is_none());
+    assert!(keys.find("rsa", algorithm("PS256").unwrap()).is_ok());
+    assert!(keys.find("rsa", algorithm("RS256").unwrap()).is_err());
     for (name, value) in [
         ("use", json!("enc")),
         ("use", json!(1)),
@@ -169,8 +169,8 @@ fn a_key_that_says_what_it_is_for_is_for_nothing_else() {
     let other = Keys::generate().set()["keys"][0].clone();
     twice["keys"].as_array_mut().unwrap().push(other);
     let keys = KeySet::parse(twice.to_string().as_bytes()).unwrap();
-    assert!(keys.find("ec", algorithm("ES256").unwrap()).unwrap().is_none());
-    assert!(keys.find("ec", algorithm("RS256").unwrap()).unwrap().is_some());
+    assert!(keys.find("ec", algorithm("ES256").unwrap()).is_err());
+    assert!(keys.find("ec", algorithm("RS256").unwrap()).is_ok());
 }
 
 #[test]
@@ -329,7 +329,7 @@ fn times_are_whole_numbers_and_hold() {
 #[test]
 fn what_a_person_had_to_prove_can_be_asked_for() {
     let strict = IssuerRules {
-        max_auth_age: Some(Duration::from_secs(900)),
+        max_auth_age: Some(Duration::from_mins(15)),
         acr: vec!["high".to_owned(), "higher".to_owned()],
         amr: vec!["mfa".to_owned(), "hwk".to_owned()],
         ..rules()
@@ -515,7 +515,7 @@ fn wycheproof_signatures_are_judged_as_they_should_be() {
 
     let judge = |set: &KeySet, name: &str, message: &[u8], signature: &[u8]| {
         let algorithm = algorithm(name).unwrap();
-        let Some(Some(key)) = set.find("k", algorithm) else { return false };
+        let Ok(key) = set.find("k", algorithm) else { return false };
         jsonwebtoken::crypto::verify(&encode(signature), message, key, algorithm).unwrap_or(false)
     };
     let set = |key: Value| KeySet::parse(json!({ "keys": [key] }).to_string().as_bytes());

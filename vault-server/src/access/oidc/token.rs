@@ -236,9 +236,8 @@ impl Unverified<'_> {
         }
         let algorithm = super::algorithm(named).ok_or(TokenFault::Algorithm)?;
         let id = self.header.text("kid").filter(|id| (1..=MAX_KID).contains(&id.len()));
-        let key = keys.find(id.ok_or(TokenFault::Key)?, algorithm).ok_or(TokenFault::KeyUnknown)?;
+        let key = keys.find(id.ok_or(TokenFault::Key)?, algorithm)?;
         let (signed, signature) = self.token.0.rsplit_once('.').ok_or(TokenFault::Form)?;
-        let key = key.ok_or(TokenFault::Key)?;
         match jsonwebtoken::crypto::verify(signature, signed.as_bytes(), key, algorithm) {
             Ok(true) => Ok(()),
             Ok(false) | Err(_) => Err(TokenFault::Signature),

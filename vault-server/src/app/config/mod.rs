@@ -2,6 +2,7 @@
 //!
 //! Relative paths are relative to the directory of the file. Options and defaults: `docs/vault.sample.toml`.
 
+mod alerts;
 mod break_glass;
 mod error;
 mod oidc;
@@ -9,6 +10,7 @@ mod postgres;
 mod second_factor;
 mod sections;
 mod units;
+mod usage;
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +20,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use alerts::{Alerts, receiver};
 pub use break_glass::{BreakGlass, BreakGlassTenant};
 pub use error::ConfigError;
 pub use oidc::{Oidc, OidcIssuer, Sessions};
@@ -27,6 +30,8 @@ pub use sections::{
     Access, Audit, Cache, Classes, Engine, Idempotency, Jobs, Keys, Kms, KmsKey, KmsKind, Limits, Listen,
     Log, LogFormat, LogLevel, Metrics, Residency, Store, Tls, Vault,
 };
+
+pub use usage::Usage;
 
 use crate::domain::VaultIdentity;
 
@@ -65,6 +70,12 @@ pub struct Config {
     /// Security keys.
     #[serde(default)]
     pub second_factor: SecondFactor,
+    /// Where alerts go.
+    #[serde(default)]
+    pub alerts: Alerts,
+    /// How principals usually behave.
+    #[serde(default)]
+    pub usage: Usage,
     /// Data classes.
     #[serde(default)]
     pub classes: Classes,
@@ -150,6 +161,7 @@ impl Config {
         if let Some(oidc) = oidc {
             oidc.resolve(dir);
         }
+        self.alerts.resolve(dir);
     }
 
     /// What the types alone do not say. The option's full name and what is wrong with it.
@@ -157,6 +169,8 @@ impl Config {
         self.check_store()?;
         self.check_kms()?;
         self.check_limits()?;
+        self.alerts.check()?;
+        self.usage.rules()?;
         let intervals = [
             ("tls.reload_every", self.tls.reload_every),
             ("cache.lifetime", self.cache.lifetime),

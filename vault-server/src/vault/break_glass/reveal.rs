@@ -109,7 +109,7 @@ impl Vault {
                 draft.decision = Decision::Deny;
                 sorting.items = names(&grant);
             }
-            return Ok(Some((self.nothing_to_open(draft, sorting).await?, grant)));
+            return Ok(Some((self.nothing_to_open(cx, draft, sorting).await?, grant)));
         }
         let next = match grant.used(using, count) {
             Ok(next) => next,
@@ -125,9 +125,18 @@ impl Vault {
         }
         draft.details.push(("values_seen", next.seen().to_string()));
         let items = std::mem::take(&mut sorting.items);
-        match self.parts.log.before_open_with(draft, &permit, items, writes).await {
-            Ok(receipt) => Ok(Some((self.opened(sorting, permit, &receipt).await?, next))),
-            Err(LogError::Conflict { .. }) => Ok(None),
+        let touched = self.honeytokens_among(&draft, &items);
+        let (draft, mut beside, fresh) = self.tell(cx, draft, &items, &touched)?;
+        beside.writes.splice(0..0, writes);
+        match self.parts.log.before_open_with(draft, &permit, items, beside).await {
+            Ok(receipt) => {
+                self.parts.honeytokens.learn(&fresh);
+                Ok(Some((self.opened(sorting, permit, &receipt).await?, next)))
+            }
+            Err(LogError::Conflict { .. }) => {
+                self.parts.honeytokens.refresh(&fresh).await?;
+                Ok(None)
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -9,7 +9,10 @@ use vault_proto::v1::AuditEntry;
 use super::*;
 use crate::access::authenticator::{Authenticator, Manner};
 use crate::access::testing::test_policies;
-use crate::access::{Access, Credential, CredentialKind, Directory, Provisioning, ReviewVerdict};
+use crate::access::{
+    Access, Credential, CredentialKind, Directory, Honeytokens, LimitRules, Provisioning, ReviewVerdict,
+    UsageLimits,
+};
 use crate::audit::{AuditAction, Fixed, Follower, FollowerOptions, KeyJournal, Log, LogOptions};
 use crate::domain::class::{ClassOptions, Classes};
 use crate::domain::{
@@ -130,6 +133,12 @@ impl Rig {
             access,
             provisioning: Arc::new(provisioning),
             sessions: None,
+            honeytokens: Arc::new(Honeytokens::new(Arc::clone(&store))),
+            usage: Arc::new(UsageLimits::new(
+                Arc::clone(&store),
+                Arc::clone(&as_clock),
+                LimitRules::default(),
+            )),
             log: Arc::new(log),
             follower: Arc::new(follower.await.unwrap()),
             clock: as_clock,

@@ -37,7 +37,10 @@ impl Kept {
 
 /// Sessions by name. A secret is compared nowhere: a name is a hash of one.
 #[derive(Default)]
-pub(super) struct Cache(Mutex<HashMap<[u8; 32], (Instant, Arc<Kept>)>>);
+pub(super) struct Cache(Mutex<Known>);
+
+/// With when the look at the store began.
+type Known = HashMap<[u8; 32], (Instant, Arc<Kept>)>;
 
 /// When a look at the store begins: what it finds is that old.
 pub(super) fn now() -> Instant {

@@ -68,7 +68,9 @@ impl Vault {
             }
             match self.parts.log.commit(draft, Vec::new(), writes).await {
                 Ok(_) => {
-                    closed.iter().for_each(|name| sessions.cache.forget(name));
+                    for name in &closed {
+                        sessions.cache.forget(name);
+                    }
                     let idle_s = u32::try_from(sessions.rules.idle.as_secs()).unwrap_or(u32::MAX);
                     return Ok(Opened { token, ends, idle_s });
                 }

@@ -44,8 +44,8 @@ pub(crate) struct DenyArgs {
 }
 
 pub(super) async fn approve(json: bool, client: &Client, args: ApproveArgs) -> Result<Exit, Failure> {
-    let somebody_is_there = stdin().is_terminal() && stderr().is_terminal();
-    if !args.yes && !somebody_is_there {
+    let somebody = stdin().is_terminal() && stderr().is_terminal();
+    if !args.yes && !somebody {
         return Err(Failure::wrong_use("nobody is there to be asked whether this grant is meant")
             .hint("look at it with `vaultctl break-glass show`, then give --yes"));
     }

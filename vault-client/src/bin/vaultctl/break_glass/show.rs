@@ -131,7 +131,7 @@ pub(super) fn object(grant: &Grant) -> Value {
         "ended_by": grant.ended_by,
         "review_due": grant.review_due.map(time),
         "reviewer": grant.reviewer,
-        "verdict": grant.verdict.map(Verdict::as_str),
+        "verdict": grant.verdict.map(vault_client::break_glass::Verdict::as_str),
         "review_notes": grant.review_notes,
     })
 }

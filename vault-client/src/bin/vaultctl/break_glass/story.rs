@@ -110,9 +110,9 @@ impl Scene<'_> {
         let head = format!("{}  {:<16} {}", when(entry.time_us), who(entry), did(entry));
         let more = self.more.map(|(count, last)| {
             let until = last.entry.as_ref().map_or(0, |entry| entry.time_us);
-            format!(", and {count} times more until {}", when(until))
-        });
-        let mut lines = vec![head + &more.unwrap_or_default()];
+            head = format!("{head}, and {count} times more until {}", when(until));
+        }
+        let mut lines = vec![head];
         let detail = |name: &str, said: &str| format!("{:26}{name:<16} {}", "", said.escape_debug());
         if !entry.reason.is_empty() {
             lines.push(detail("reason", &entry.reason));

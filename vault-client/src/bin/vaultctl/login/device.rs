@@ -63,7 +63,7 @@ pub(super) async fn access_token(login: &ProfileLogin) -> Result<AccessToken, Fa
 
 fn show(begun: &Begun) {
     // What a provider says goes to a terminal: nothing in it may steer that.
-    let plain = |text: &str| text.chars().filter(|c| c.is_ascii_graphic()).take(512).collect::<String>();
+    let plain = |text: &str| text.chars().filter(char::is_ascii_graphic).take(512).collect::<String>();
     eprintln!(
         "To log in, open  {}\nand type in      {}",
         plain(&begun.verification_uri),

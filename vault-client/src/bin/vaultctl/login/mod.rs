@@ -39,15 +39,14 @@ pub(crate) async fn run(global: &Global, args: LoginArgs) -> Result<Exit, Failur
     let identity = global.identity()?;
     let file = session_file(&identity)?;
     let client = global.connect()?;
-    let token = match args.token_file {
-        Some(file) => read_token(&file)?,
-        None => {
-            let login = identity.login.as_ref().ok_or_else(|| {
-                Failure::wrong_use("the profile's identity names no identity provider")
-                    .hint("add `login = { issuer = ..., client_id = ... }` to it, or give --token-file")
-            })?;
-            device::access_token(login).await?
-        }
+    let token = if let Some(file) = args.token_file {
+        read_token(&file)?
+    } else {
+        let login = identity.login.as_ref().ok_or_else(|| {
+            Failure::wrong_use("the profile's identity names no identity provider")
+                .hint("add `login = { issuer = ..., client_id = ... }` to it, or give --token-file")
+        })?;
+        device::access_token(login).await?
     };
     let session = client.open_session(&token).await?;
     session.token.write_to(&file)?;
