@@ -4,7 +4,7 @@ use std::io;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use vault_client::break_glass::{Grant, GrantState, Verdict};
+use vault_client::break_glass::{Grant, GrantState};
 
 use crate::describe::time;
 use crate::output;

@@ -107,8 +107,8 @@ fn is_look(entry: &AuditEntry) -> bool {
 impl Scene<'_> {
     fn lines(&self, environment: Option<&Environment>) -> Vec<String> {
         let entry = self.entry;
-        let head = format!("{}  {:<16} {}", when(entry.time_us), who(entry), did(entry));
-        let more = self.more.map(|(count, last)| {
+        let mut head = format!("{}  {:<16} {}", when(entry.time_us), who(entry), did(entry));
+        if let Some((count, last)) = self.more {
             let until = last.entry.as_ref().map_or(0, |entry| entry.time_us);
             head = format!("{head}, and {count} times more until {}", when(until));
         }
