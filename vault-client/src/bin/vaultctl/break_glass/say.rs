@@ -147,7 +147,7 @@ mod tests {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(30);
         let waits = next_text(&it, now);
         assert!(waits.contains("\n    vaultctl --tenant demo break-glass approve 0123456789ab"), "{waits}");
-        assert!(waits.contains("somebody else than oncall runs") && waits.contains("30s left"), "{waits}");
+        assert!(waits.contains("somebody else than oncall runs") && waits.contains("31s left"), "{waits}");
         it.state = GrantState::Active;
         it.expires = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(90));
         let is_on = next_text(&it, now);
