@@ -45,10 +45,8 @@ fn an_over_broad_permit_shows_in_the_matrix() {
     );
     let news_of_one = news(&one);
     assert_eq!(news_of_one[0], "detokenize        own, everywhere: TREAT");
-    assert!(
-        news_of_one[1].starts_with("never  ") && !news_of_one[1..].concat().contains("detokenize"),
-        "{one}"
-    );
+    // And it is not among what is never allowed any more, whichever lines of that are new for it.
+    assert!(news_of_one.len() > 1 && !news_of_one[1..].concat().contains("detokenize"), "{news_of_one:?}");
 }
 
 #[test]

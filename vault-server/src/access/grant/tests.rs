@@ -224,7 +224,7 @@ fn a_scope_that_grew_after_the_approval_is_good_for_nothing() {
 fn only_the_requester_with_its_credential_may_use_it() {
     let grant = approved();
     let other = Access::new(test_directory(), test_policies("dev"));
-    let other = other.authenticate(&test_credential("oncall/person-all"), at(0)).unwrap();
+    let other = other.authenticate(&test_credential("approver/person"), at(0)).unwrap();
     assert_eq!(grant.use_by(&other, at(2 * MINUTE), SOON).err(), Some(GrantRefusal::Another));
     let renewed = Caller { credential: [8; 32], ..requester() };
     assert_eq!(grant.use_by(&renewed, at(2 * MINUTE), SOON).err(), Some(GrantRefusal::Credential));
