@@ -43,14 +43,14 @@ fn a_principal_comes_is_changed_and_goes() {
     assert_eq!(vault.ctl("ann", &["mask", &token]).ok().line(), "***-**-4102");
 
     // Twice is not once more, and an identity is nobody else's, in no spelling.
-    vault.ctl("approver", &add).ends(1);
+    vault.ctl("approver", &add).ends(2);
     let alias = ANN.replace("dev.", "DEV.") + "/";
     let other = ["principals", "add", "ann2", "--kind", "human", "--identity", &alias, "--role", "console"];
-    let ran = vault.ctl("approver", &other).ends(1);
+    let ran = vault.ctl("approver", &other).ends(2);
     assert!(ran.stderr.contains("another's"), "{}", ran.stderr);
     let service = "spiffe://dev.phi-vault.internal/service";
     let other = ["principals", "add", "ann2", "--kind", "human", "--identity", service, "--role", "console"];
-    vault.ctl("approver", &other).ends(1);
+    vault.ctl("approver", &other).ends(2);
 
     // An admin of one tenant gives nothing at another, and nobody changes itself or who is configured.
     vault.ctl("approver", &["principals", "change", "ann", "--role", "other=console"]).ends(2);
