@@ -7,7 +7,6 @@ use tempfile::TempDir;
 use vault_client::keys::Note;
 use vault_client::principals::{Kind, NewPrincipal};
 use vault_client::{Client, DataClass, DetokenizeOptions, NewValue, Plaintext, Purpose, Reason};
-use vault_tests::process::DevVault;
 use vault_tests::site::Site;
 
 /// Within this a change is in force.
@@ -28,7 +27,8 @@ const ANN: &str = "spiffe://dev.phi-vault.internal/ann";
 #[test]
 fn a_principal_comes_is_changed_and_goes() {
     let dir = TempDir::new().unwrap();
-    let vault = site(&dir).serve();
+    let site = site(&dir);
+    let vault = site.serve();
     vault.ctl("ann", &["whoami"]).ends(3);
     let token = vault.ctl("service", &["tokenize", "--class", "ssn"]).stdin("999-31-4102").ok();
     let token = token.line().to_owned();
@@ -93,9 +93,8 @@ fn a_principal_comes_is_changed_and_goes() {
     let log = vault.ctl("auditor", &query).ok();
     assert!(log.stdout.contains("\"left\"") && log.stdout.contains("st-mary:oncall"), "{}", log.stdout);
     assert!(log.stdout.matches("\"deny\"").count() >= 10, "{}", log.stdout);
-    let home = vault.dir().to_owned();
     vault.stop();
-    let vault = DevVault::start(&home);
+    let vault = site.serve();
     vault.ctl("ann", &["whoami"]).ok();
 }
 

@@ -84,6 +84,8 @@ kinds! {
     UnusualHour "unusual_hour" Medium;
     /// A principal used its role at a tenant for the first time.
     FirstSeenTenant "first_seen_tenant" Medium;
+    /// A principal was provisioned, changed, disabled or enabled.
+    PrincipalChanged "principal_changed" High;
     /// A security key was enrolled.
     SecurityKeyEnrolled "security_key_enrolled" High;
     /// A security key signed with a counter that is not above its last: somebody has another one like it.
@@ -99,8 +101,8 @@ pub struct Alert {
     pub kind: AlertKind,
     /// When.
     pub at: Timestamp,
-    /// Whose data it is about.
-    pub tenant: TenantId,
+    /// Whose data it is about; `None`: the vault as a whole.
+    pub tenant: Option<TenantId>,
     /// Who did it.
     pub principal: PrincipalId,
     /// In which request: so it is found in the log.
@@ -214,7 +216,7 @@ impl Alert {
         let content = content(0, self.at, self.json().to_string().as_bytes());
         let place = EntityPlace {
             kind: EntityKind::Alert,
-            tenant: Some(self.tenant.clone()),
+            tenant: self.tenant.clone(),
             name: EntityName::new(self.id.as_bytes())?,
         };
         (content.len() <= crate::domain::MAX_ENTITY).then_some(Entity { place, revision: 0, content })
@@ -231,7 +233,7 @@ impl Alert {
             "kind": self.kind.as_str(),
             "severity": self.kind.severity().as_str(),
             "time_us": self.at.0,
-            "tenant": self.tenant.as_str(),
+            "tenant": self.tenant.as_ref().map_or("*", TenantId::as_str),
             "principal": self.principal.as_str(),
             "request_id": self.request.to_string(),
             "grant": self.grant.map(|grant| grant.to_string()),
@@ -252,7 +254,7 @@ mod tests {
             id: AlertId::from_bytes([0x11; 16]),
             kind: AlertKind::HoneytokenTouched,
             at: Timestamp(1_760_000_000_000_000),
-            tenant: TenantId::parse("st-mary").unwrap(),
+            tenant: Some(TenantId::parse("st-mary").unwrap()),
             principal: PrincipalId::parse("ann").unwrap(),
             request: RequestId::from_bytes([0x22; 16]),
             grant: Some(GrantId::from_bytes([0x33; 16])),

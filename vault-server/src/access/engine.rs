@@ -105,9 +105,14 @@ impl Access {
         });
     }
 
-    /// Notes that what is in force is what the store has, now.
-    pub(super) fn looked(&self) {
-        self.looks.note();
+    /// Now, for [`Access::looked`].
+    pub(super) fn moment(&self) -> u64 {
+        self.looks.elapsed()
+    }
+
+    /// Notes that what is in force is what the store had at a moment.
+    pub(super) fn looked(&self, moment: u64) {
+        self.looks.note(moment);
     }
 
     /// All principals that are in force, provisioned and configured.
@@ -315,8 +320,8 @@ impl Default for Looks {
 }
 
 impl Looks {
-    fn note(&self) {
-        self.last.store(self.elapsed() + 1, Ordering::Release);
+    fn note(&self, moment: u64) {
+        self.last.fetch_max(moment + 1, Ordering::AcqRel);
     }
 
     fn are_stale(&self) -> bool {

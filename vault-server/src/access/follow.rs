@@ -3,29 +3,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::provisioned::{generation_place, read_principal};
 use crate::access::{Access, Principal};
-use crate::domain::{EntityKind, EntityScope};
+use crate::domain::{Entity, EntityKind, EntityScope};
 use crate::store::{Store, StoreError};
 
 /// How often it is looked whether there is anything new. A change is in force on every instance after this and the time of
 /// two reads.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long one look may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(4);
 /// Principals that are read at once.
 const PAGE: usize = 1000;
 
 /// Looks for changes of principals.
+#[expect(clippy::option_option, reason = "not looked yet, no row there, or this row")]
 pub struct Provisioning {
     store: Arc<dyn Store>,
     access: Arc<Access>,
-    /// How many changes are in force; `None` before the first look.
-    seen: Mutex<Option<u64>>,
+    /// The row `generation` of what is in force; `None` before the first look. Held for a look: they come one after another.
+    seen: Mutex<Option<Option<Entity>>>,
 }
 
 impl Provisioning {
@@ -36,27 +37,25 @@ impl Provisioning {
 
     /// Takes up what is new.
     pub async fn look(&self) -> Result<(), StoreError> {
-        let generation = self.store.entity(&generation_place()).await?.map_or(0, |row| row.revision + 1);
-        if *self.seen.lock() != Some(generation) {
+        let mut seen = self.seen.lock().await;
+        let begun = self.access.moment();
+        let generation = self.store.entity(&generation_place()).await?;
+        if seen.as_ref() != Some(&generation) {
             // What is read now may be newer than the generation: then the next look reads it once more.
-            let principals = match self.read().await {
+            match self.read().await {
+                Ok(principals) => self.access.provision(principals),
                 // Who of them is disabled can't be known: then none of them may call, and those of the file may.
                 Err(error @ StoreError::Corrupt { .. }) => {
                     tracing::error!(%error, "none of the provisioned principals is let in");
                     self.access.provision(Vec::new());
-                    self.access.looked();
+                    self.access.looked(begun);
                     return Ok(());
                 }
-                read => read?,
-            };
-            let mut seen = self.seen.lock();
-            // Two may look at once: what is older comes too late.
-            if seen.is_none_or(|seen| seen <= generation) {
-                self.access.provision(principals);
-                *seen = Some(generation);
+                Err(error) => return Err(error),
             }
+            *seen = Some(generation);
         }
-        self.access.looked();
+        self.access.looked(begun);
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! place    principal, of no tenant, SHA-256(id)        content  version(1)=1 | protobuf
-//! place    principal, of no tenant, "generation"       content  version(1)=1
+//! place    principal, of no tenant, "generation"       content  version(1)=1 | random(16)
 //! ```
 //!
 //! Every change of a principal also changes the row `generation`: so changes come one after another, which is what keeps two
@@ -58,10 +58,13 @@ pub fn generation_place() -> EntityPlace {
     place(GENERATION)
 }
 
-/// The row of [`generation_place`] with the change after `before`.
-pub fn next_generation(before: Option<&Entity>) -> Entity {
+/// The row of [`generation_place`] with the change after `before`. Random, besides its number: a store that was set back counts
+/// to the same number again, and that is another change.
+pub fn next_generation(before: Option<&Entity>) -> Result<Entity, getrandom::Error> {
     let revision = before.map_or(0, |before| before.revision + 1);
-    Entity { place: generation_place(), revision, content: vec![VERSION] }
+    let mut content = vec![VERSION; 17];
+    getrandom::fill(&mut content[1..])?;
+    Ok(Entity { place: generation_place(), revision, content })
 }
 
 fn place(name: &[u8]) -> EntityPlace {
@@ -208,8 +211,9 @@ mod tests {
 
     #[test]
     fn the_generation_is_nobody() {
-        let first = next_generation(None);
+        let first = next_generation(None).unwrap();
         assert_eq!((first.revision, read_principal(&first)), (0, Ok(None)));
-        assert_eq!(next_generation(Some(&first)).revision, 1);
+        assert_eq!(next_generation(Some(&first)).unwrap().revision, 1);
+        assert_ne!(next_generation(None).unwrap(), first, "the same number, another change");
     }
 }

@@ -12,7 +12,7 @@ impl Vault {
         &self,
         cx: &Context,
         kind: AlertKind,
-        tenant: &TenantId,
+        tenant: impl Into<Option<TenantId>>,
         grant: Option<GrantId>,
         details: Vec<(&'static str, String)>,
     ) -> Result<Write, Refused> {
@@ -25,22 +25,23 @@ impl Vault {
         &self,
         (request, principal): (RequestId, PrincipalId),
         kind: AlertKind,
-        tenant: &TenantId,
+        tenant: impl Into<Option<TenantId>>,
         grant: Option<GrantId>,
         details: Vec<(&'static str, String)>,
     ) -> Result<Write, Refused> {
+        let tenant = tenant.into();
         let alert = Alert {
             id: AlertId::random().map_err(|_| Problem::Internal.whole())?,
             kind,
             at: self.parts.clock.now(),
-            tenant: tenant.clone(),
+            tenant,
             principal,
             request,
             grant,
             details,
         };
         tracing::warn!(
-            alert = kind.as_str(), severity = kind.severity().as_str(), %tenant,
+            alert = kind.as_str(), severity = kind.severity().as_str(), tenant = ?alert.tenant,
             principal = %alert.principal, %request, "an alert"
         );
         alert.entity().map(Write::PutEntity).ok_or_else(|| Problem::Internal.whole())

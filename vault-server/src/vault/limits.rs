@@ -69,7 +69,7 @@ impl Vault {
         alarm.details.extend(details.iter().filter(|(name, _)| ["action", "rule"].contains(name)).cloned());
         let writes = vec![
             Write::PutEntity(crossing.told.clone()),
-            self.alert(cx, crossing.kind, tenant, None, details)?,
+            self.alert(cx, crossing.kind, tenant.clone(), None, details)?,
         ];
         match self.parts.log.commit_with(alarm, Vec::new(), Beside::from(writes)).await {
             // Told here, or by somebody who was faster.

@@ -14,6 +14,8 @@ use super::{Context, Problem, Refused, Vault};
 
 /// A policy set is at most so long.
 const MAX_POLICIES: usize = 256 * 1024;
+/// To read and to try a policy set takes up to a second of a core: one at a time.
+static ONE: Semaphore = Semaphore::const_new(1);
 
 /// What is wrong with a policy set, and what is in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,7 +59,7 @@ impl Vault {
         let Some(text) = Some(text).filter(|text| text.len() <= MAX_POLICIES) else {
             return Err(Problem::Field("at most 256 KiB").at("policies"));
         };
-        let policies = match self.parse(text) {
+        let policies = match self.parse(text).await? {
             Ok(policies) => policies,
             Err(PolicyError::Invalid(faults)) => {
                 let faults = faults.into_iter().map(|fault| (fault.id, fault.reason)).collect();
@@ -77,8 +79,6 @@ impl Vault {
 
     /// What a policy set allows, or the one in force (`""`), as text.
     pub async fn policy_matrix(&self, cx: &Context, text: &str) -> Result<String, Refused> {
-        // It takes a second of a core: one at a time.
-        static ONE: Semaphore = Semaphore::const_new(1);
         self.asked_of_policies(cx, "matrix").await?;
         let text = if text.is_empty() { self.parts.access.policies() } else { text.to_owned() };
         if text.len() > MAX_POLICIES {
@@ -104,11 +104,12 @@ impl Vault {
         draft.details.push(("asked", "explain".to_owned()));
         draft.details.push(("principal", asked.principal.to_string()));
         let found = self.principal_at(&asked.principal, tenant.as_ref());
-        let other = (!policies.is_empty()).then(|| self.parse(policies));
+        let fits = policies.len() <= MAX_POLICIES;
+        let other = if policies.is_empty() || !fits { None } else { Some(self.parse(policies).await?) };
         let problem = match (&found, &other) {
             (None, _) => Some(Problem::NotFound.at("principal")),
             (_, Some(Err(_))) => Some(Problem::Field("a policy set that check takes").at("policies")),
-            _ if policies.len() > MAX_POLICIES => Some(Problem::Field("at most 256 KiB").at("policies")),
+            _ if !fits => Some(Problem::Field("at most 256 KiB").at("policies")),
             _ => None,
         };
         if let Some(refused) = problem {
@@ -150,8 +151,12 @@ impl Vault {
         Ok(())
     }
 
-    fn parse(&self, text: &str) -> Result<Policies, PolicyError> {
-        Policies::parse(text, self.parts.identity.environment.clone())
+    /// Reads policies that somebody gave, where it holds nobody up.
+    async fn parse(&self, text: &str) -> Result<Result<Policies, PolicyError>, Refused> {
+        let _turn = ONE.try_acquire().map_err(|_| Problem::Overloaded.whole())?;
+        let (text, environment) = (text.to_owned(), self.parts.identity.environment.clone());
+        let parsed = tokio::task::spawn_blocking(move || Policies::parse(&text, environment)).await;
+        parsed.map_err(|_| Problem::Internal.whole())
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::access::{
-    Action, Caller, Principal, PrincipalKind, Role, TenantScope, generation_place, next_generation,
-    read_principal, write_principal,
+    Action, AlertKind, Caller, Principal, PrincipalKind, Role, TenantScope, generation_place,
+    next_generation, read_principal, write_principal,
 };
 use crate::audit::{AuditAction, Draft, LogError};
 use crate::domain::{EntityKind, EntityScope, PrincipalId, TenantId, Timestamp};
@@ -46,6 +46,10 @@ pub struct PrincipalAsked {
 const ATTEMPTS: usize = 16;
 /// Principals that are read at once.
 const PAGE: usize = 1000;
+/// So many may be provisioned: each instance reads all of them after a change.
+const MOST: usize = 10_000;
+/// So much may change at once: it must stand in the log's entry as a whole.
+const MAX_CHANGE: usize = 500;
 
 impl Vault {
     /// Who calls.
@@ -81,7 +85,7 @@ impl Vault {
         note.into_draft(&mut draft);
         draft.details.push(("principal", asked.id.to_string()));
         let change = |before: Option<&Principal>| self.changed(&cx.caller, tenant.as_ref(), &asked, before);
-        let after = self.change_principal(cx, &asked.id, draft, change).await?;
+        let after = self.change_principal(cx, &asked.id, draft, Problem::Taken, change).await?;
         Ok(shown(&Arc::new(after), tenant.as_ref()))
     }
 
@@ -107,7 +111,7 @@ impl Vault {
             }
             Ok(Principal { enabled, ..before.clone() })
         };
-        let after = self.change_principal(cx, &id, draft, change).await?;
+        let after = self.change_principal(cx, &id, draft, Problem::NotFound, change).await?;
         Ok(shown(&Arc::new(after), tenant.as_ref()))
     }
 
@@ -120,20 +124,26 @@ impl Vault {
         self.asked_of_place(cx, AuditAction::PrincipalChange, Action::PrincipalChange, tenant, fields).await
     }
 
-    /// Changes one principal, or makes it, in one commit with the entry. Changes come one after another: each is decided on all
-    /// principals as they stand at its commit.
+    /// Changes one principal, or makes it, in one commit with the entry and an alert. Changes come one after another: each is
+    /// decided on all principals as they stand at its commit. `hidden`: what is told of one that the caller may not see.
     async fn change_principal(
         &self,
         cx: &Context,
         id: &PrincipalId,
         mut draft: Draft,
+        hidden: Problem,
         change: impl Fn(Option<&Principal>) -> Result<Principal, Refused>,
     ) -> Result<Principal, Refused> {
+        let tenant = draft.tenant.clone();
         let configured = self.parts.access.configured();
-        let refused = if *id == cx.caller.principal.id {
+        let caller = &cx.caller.principal;
+        let refused = if *id == caller.id || caller.kind != PrincipalKind::Human {
             Some(Problem::SecondPerson.whole())
         } else {
-            configured.principal(id).map(|_| Problem::Configured.at("id"))
+            let listed = configured.principal(id);
+            listed.map(|listed| {
+                if seen_at(listed, tenant.as_ref()) { Problem::Configured } else { hidden.clone() }.at("id")
+            })
         };
         if let Some(refused) = refused {
             return Err(self.log_refusal(draft, Vec::new(), refused).await);
@@ -142,6 +152,17 @@ impl Vault {
             let generation = self.parts.store.entity(&generation_place()).await?;
             let all = self.provisioned().await?;
             let before = all.iter().find(|principal| principal.id == *id);
+            // Whoever was changed or disabled a moment ago changes nobody any more.
+            let is_caller = |principal: &&Principal| principal.id == caller.id;
+            let refused = if all.iter().find(is_caller).is_some_and(|now| now != &**caller) {
+                Some(Problem::ChangedMeanwhile.whole())
+            } else {
+                (before.is_none() && all.len() >= MOST)
+                    .then(|| Problem::Field("one of 10,000: there are as many").at("id"))
+            };
+            if let Some(refused) = refused {
+                return Err(self.log_refusal(draft, Vec::new(), refused).await);
+            }
             let after = change(before).and_then(|after| {
                 let free = |identity: &String| {
                     let others = all.iter().filter(|other| other.id != *id);
@@ -160,12 +181,17 @@ impl Vault {
             };
             after.revision =
                 Some(before.and_then(|before| before.revision).map_or(0, |revision| revision + 1));
-            let writes = vec![
-                Write::PutEntity(next_generation(generation.as_ref())),
-                Write::PutEntity(write_principal(&after)),
-            ];
+            let changes = difference(before, &after, tenant.as_ref());
+            if changes.iter().any(|(_, change)| change.len() > MAX_CHANGE) {
+                let refused = Problem::Field("one that changes less at once").at("principal");
+                return Err(self.log_refusal(draft, Vec::new(), refused).await);
+            }
             draft.details.retain(|(name, _)| *name == "principal");
-            draft.details.extend(difference(before, &after));
+            draft.details.extend(changes);
+            let generation = next_generation(generation.as_ref()).map_err(|_| Problem::Internal.whole())?;
+            let details = draft.details.clone();
+            let alert = self.alert(cx, AlertKind::PrincipalChanged, tenant.clone(), None, details)?;
+            let writes = vec![Write::PutEntity(generation), Write::PutEntity(write_principal(&after)), alert];
             match self.parts.log.commit(draft.clone(), Vec::new(), writes).await {
                 Ok(_) => {
                     self.parts.provisioning.look().await?;
@@ -207,6 +233,10 @@ impl Vault {
             // To who may not see it, it is a name that is taken.
             Some(before) if asked.seen.is_none() || !seen_at(before, tenant) => {
                 return Err(Problem::Taken.at("id"));
+            }
+            // What somebody is everywhere is not to be made less of at one tenant.
+            Some(before) if tenant.is_some() && before.roles.contains_key(&TenantScope::All) => {
+                return Err(Problem::ActionNotAllowed.whole());
             }
             Some(before) if before.revision != asked.seen => return Err(Problem::ChangedMeanwhile.whole()),
             Some(before) if before.kind != asked.kind => {
@@ -276,26 +306,41 @@ fn seen_at(principal: &Principal, tenant: Option<&TenantId>) -> bool {
     tenant.is_none_or(|tenant| !principal.roles_at(&TenantScope::One(tenant.clone())).is_empty())
 }
 
-/// What changed, for the log.
-fn difference(before: Option<&Principal>, after: &Principal) -> Vec<(&'static str, String)> {
+/// What changed, for the log and an alert: of roles those at the tenant that is acted for, or all for an admin of the vault.
+fn difference(
+    before: Option<&Principal>,
+    after: &Principal,
+    tenant: Option<&TenantId>,
+) -> Vec<(&'static str, String)> {
+    let roles = |principal: &Principal| -> BTreeSet<String> {
+        let mut roles = principal.roles.clone();
+        roles.retain(|place, _| tenant.is_none_or(|tenant| *place == TenantScope::One(tenant.clone())));
+        roles
+            .iter()
+            .flat_map(|(place, roles)| roles.iter().map(move |role| format!("{place}:{role}")))
+            .collect()
+    };
+    let expiry = |principal: &Principal| -> BTreeSet<String> {
+        [principal.expires.map_or_else(|| "never".to_owned(), |Timestamp(us)| us.to_string())].into()
+    };
+    let owner = |principal: &Principal| principal.owner.iter().cloned().collect::<BTreeSet<_>>();
+    let enabled = |principal: &Principal| BTreeSet::from([principal.enabled.to_string()]);
+    let identities = |principal: &Principal| principal.identities.clone();
     let mut details = vec![("change", if before.is_some() { "changed" } else { "provisioned" }.to_owned())];
-    if before.is_none_or(|before| before.enabled != after.enabled) {
-        details.push(("enabled", after.enabled.to_string()));
-    }
-    if before.is_none_or(|before| before.roles != after.roles) {
-        let roles = |(place, roles): (&TenantScope, &BTreeSet<Role>)| {
-            let names: Vec<_> = roles.iter().map(|role| role.as_str()).collect();
-            format!("{place}:{}", names.join("+"))
-        };
-        details.push(("roles", after.roles.iter().map(roles).collect::<Vec<_>>().join(" ")));
-    }
-    if before.is_none_or(|before| before.identities != after.identities) {
-        let identities: Vec<_> = after.identities.iter().map(String::as_str).collect();
-        details.push(("identities", identities.join(" ")));
-    }
-    if before.is_none_or(|before| before.expires != after.expires) {
-        let expires = after.expires.map_or_else(|| "never".to_owned(), |Timestamp(us)| us.to_string());
-        details.push(("expires_us", expires));
-    }
+    let mut add = |names: [&'static str; 2], of: &dyn Fn(&Principal) -> BTreeSet<String>| {
+        let (old, new) = (before.map(of).unwrap_or_default(), of(after));
+        for (name, mut there) in
+            names.into_iter().zip([new.difference(&old).peekable(), old.difference(&new).peekable()])
+        {
+            if there.peek().is_some() {
+                details.push((name, there.cloned().collect::<Vec<_>>().join(" ")));
+            }
+        }
+    };
+    add(["roles_given", "roles_taken"], &roles);
+    add(["identities_given", "identities_taken"], &identities);
+    add(["owner", "owner_before"], &owner);
+    add(["expires_us", "expires_us_before"], &expiry);
+    add(["enabled", "enabled_before"], &enabled);
     details
 }

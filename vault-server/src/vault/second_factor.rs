@@ -186,10 +186,11 @@ impl Vault {
         let Some(tenant) = &draft.tenant else {
             return self.log_refusal(draft.clone(), Vec::new(), refused).await;
         };
-        let alert = match self.alert(cx, AlertKind::SecurityKeyCloned, tenant, draft.grant, Vec::new()) {
-            Ok(alert) => alert,
-            Err(internal) => return internal,
-        };
+        let alert =
+            match self.alert(cx, AlertKind::SecurityKeyCloned, tenant.clone(), draft.grant, Vec::new()) {
+                Ok(alert) => alert,
+                Err(internal) => return internal,
+            };
         let draft = Draft { decision: Decision::Deny, cause: refused.problem.cause(), ..draft.clone() };
         match self.parts.log.commit(draft, Vec::new(), vec![alert]).await {
             Ok(_) => refused.logged(),

@@ -94,7 +94,7 @@ impl Vault {
             };
             let row = enrolled.entity(before).ok_or_else(|| Problem::Internal.whole())?;
             let about = vec![("principal", principal.to_string()), ("security_key", fingerprint.to_string())];
-            let alert = self.alert(cx, AlertKind::SecurityKeyEnrolled, &tenant, None, about)?;
+            let alert = self.alert(cx, AlertKind::SecurityKeyEnrolled, tenant.clone(), None, about)?;
             match self.parts.log.commit(draft.clone(), Vec::new(), vec![Write::PutEntity(row), alert]).await {
                 Ok(_) => return Ok(enrolled),
                 Err(LogError::Conflict { .. }) => {}
@@ -174,7 +174,11 @@ impl Vault {
         loop {
             let page = self.parts.store.entities(&of, after.as_ref(), PAGE).await?;
             for row in &page {
-                let known = EnrolledKey::open(row).ok_or_else(|| Problem::RecordCorrupt.whole())?;
+                // Whosever it is: it is good for nothing, and keeps nobody else from using theirs.
+                let Some(known) = EnrolledKey::open(row) else {
+                    tracing::error!(place = ?row.place, "a security key's row is not what was written");
+                    continue;
+                };
                 let at = listed.iter().position(|listed| listed.key == known.key);
                 let listed = at.map(|at| listed.swap_remove(at));
                 let good = known.revoked.is_none() && stands(&known, listed.as_ref());

@@ -121,7 +121,7 @@ impl Vault {
             let kind = AlertKind::HoneytokenTouched;
             let mut details = attribution(cx, draft.action);
             details.push(("count", tokens.len().to_string()));
-            beside.writes.push(self.alert(cx, kind, tenant, None, details.clone())?);
+            beside.writes.push(self.alert(cx, kind, tenant.clone(), None, details.clone())?);
             let mut alarm = Draft::new(cx.request, AuditAction::Alarm, Actor::caller(&cx.caller, tenant));
             alarm.tenant = Some(tenant.clone());
             alarm.details.push(("alarm", kind.as_str().to_owned()));

@@ -142,7 +142,7 @@ impl Rig {
             id: AlertId::from_bytes([id; 16]),
             kind: AlertKind::LimitReached,
             at: self.clock.now(),
-            tenant: TenantId::parse("st-mary").unwrap(),
+            tenant: Some(TenantId::parse("st-mary").unwrap()),
             principal: PrincipalId::parse("ann").unwrap(),
             request: RequestId::from_bytes([9; 16]),
             grant: None,

@@ -63,7 +63,8 @@ impl Vault {
         draft.grant = Some(terms.id);
         end_of(&mut draft, over);
         let who = (request, terms.requester.principal.clone());
-        let alert = self.alert_of(who, AlertKind::GrantEnded, &terms.tenant, Some(terms.id), told(over))?;
+        let alert =
+            self.alert_of(who, AlertKind::GrantEnded, terms.tenant.clone(), Some(terms.id), told(over))?;
         let mut writes = vec![Pending::end(terms.id), alert];
         writes.extend(fence);
         self.put_grant(draft, Vec::new(), (over.clone(), Some(revision)), Beside::of(writes)).await

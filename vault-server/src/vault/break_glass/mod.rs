@@ -157,7 +157,7 @@ impl Vault {
 
     fn grant_alert(&self, cx: &Context, kind: AlertKind, grant: &Grant) -> Result<Write, Refused> {
         let terms = grant.terms();
-        self.alert(cx, kind, &terms.tenant, Some(terms.id), told(grant))
+        self.alert(cx, kind, terms.tenant.clone(), Some(terms.id), told(grant))
     }
 }
 

@@ -67,7 +67,7 @@ impl Vault {
             self.allow(cx, &mut draft, &tenant, question, || denied_tokens(&tokens)).await?;
             let wanted = if tokens.is_empty() { self.all_of(&tenant, &grant).await? } else { tokens.clone() };
             let seen = Seen { grant, revision };
-            match self.count(cx, &tenant, draft, &wanted, seen, &using).await? {
+            match self.count(cx, &tenant, draft, &wanted, seen, (&using, attempt == 0)).await? {
                 Some((opening, grant)) => {
                     return self.revealed(cx, &tenant, opening, &wanted, grant).await;
                 }
@@ -94,7 +94,7 @@ impl Vault {
         mut draft: Draft,
         tokens: &[ParsedToken],
         seen: Seen,
-        using: &GrantUse,
+        (using, is_first): (&GrantUse, bool),
     ) -> Result<Option<(Opening<Detokenize>, Grant)>, Refused> {
         let Seen { grant, revision } = seen;
         let mut sorting = self.sorted::<Detokenize>(cx, tenant, &mut draft, tokens, Some(using)).await?;
@@ -110,6 +110,10 @@ impl Vault {
                 sorting.items = names(&grant);
             }
             return Ok(Some((self.nothing_to_open(cx, draft, sorting).await?, grant)));
+        }
+        // A limit is of the principal, whatever it does by: once for each request.
+        if is_first {
+            self.within_limits(cx, tenant, Action::Detokenize, &draft, &sorting.items).await?;
         }
         let next = match grant.used(using, count) {
             Ok(next) => next,

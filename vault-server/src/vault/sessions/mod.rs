@@ -19,6 +19,8 @@ mod sweep;
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use crate::access::oidc::{AccessToken, Issuers};
 use crate::access::{
     Caller, Credential, CredentialKind, SessionProof, SessionRow, SessionRules, SessionToken, Unauthenticated,
@@ -66,6 +68,9 @@ pub enum Bearer {
     /// An identity provider's.
     Access(AccessToken),
 }
+
+/// Sessions that are looked for in the store at once, on an instance; those that it knows need none.
+static LOOKS: Semaphore = Semaphore::const_new(32);
 
 /// Why a credential gives no caller: for the log, and for the caller.
 pub(super) struct NoCaller {
@@ -192,6 +197,8 @@ impl Vault {
 
     async fn read_session(&self, sessions: &Sessions, name: &[u8; 32]) -> Result<Arc<Kept>, NoCaller> {
         let place = SessionRow::session(name).ok_or(NoCaller::unavailable(Problem::Internal))?;
+        // Anybody can make up names of sessions: they don't get all of the store's attention.
+        let _turn = LOOKS.try_acquire().map_err(|_| NoCaller::unavailable(Problem::Overloaded))?;
         let read = cache::now();
         let entity = self.parts.store.entity(&place).await.map_err(|error| {
             tracing::warn!(%error, "a session can't be read");
