@@ -83,13 +83,11 @@ async fn more_than_the_bound_in_flight_is_refused_at_once() {
     let all = (0..4).map(|i| log.record(draft(i), Vec::new()));
     let (waiting, refused) = tokio::join!(futures::future::join_all(all), async {
         eventually(|| log.free_slots() == 0).await;
-        let begun = std::time::Instant::now();
-        let refused = log.record(draft(9), Vec::new()).await;
-        (refused, begun.elapsed())
+        log.record(draft(9), Vec::new()).await
     });
     assert!(waiting.iter().all(|answer| *answer == Err(LogError::Deadline)));
-    assert_eq!(refused.0, Err(LogError::Overloaded));
-    assert!(refused.1 < Duration::from_millis(50));
+    // At once: after the deadline it would be another error.
+    assert_eq!(refused, Err(LogError::Overloaded));
     // A store that hangs keeps its slots: no pile grows behind the deadline.
     assert_eq!(log.record(draft(9), Vec::new()).await, Err(LogError::Overloaded));
     store.block(false);

@@ -132,8 +132,9 @@ fn parse_identities(listed: &[String]) -> Result<BTreeSet<String>, Refused> {
     let mut identities = BTreeSet::new();
     for (index, text) in listed.iter().enumerate() {
         let refused = |rule| Problem::Field(rule).at(format!("principal.identities[{index}]"));
-        let canonical = canonical_identity(text)
-            .map_err(|_| refused("an identity: spiffe://DOMAIN/PATH or subject:CN=...,O=..."))?;
+        let canonical = canonical_identity(text).map_err(|_| {
+            refused("an identity: spiffe://DOMAIN/PATH, subject:CN=...,O=... or oidc:ISSUER#SUBJECT")
+        })?;
         if !identities.insert(canonical.into_owned()) {
             return Err(refused("there once"));
         }
