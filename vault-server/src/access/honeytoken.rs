@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
 use prost::Message as _;
+use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -203,17 +203,13 @@ impl Honeytokens {
 
     /// Takes up what is new.
     pub async fn look(&self) -> Result<(), StoreError> {
+        // They come one after another, and what differs is taken up: a store that was set back counts anew.
+        let mut seen = self.seen.lock().await;
         let row = self.store.entity(&Self::generation_place()).await?;
         let generation = row.map_or(0, |row| row.revision + 1);
-        if *self.seen.lock() == Some(generation) {
-            return Ok(());
-        }
-        // What is read now may be newer than the generation: then the next look reads it once more.
-        let known = self.read().await?;
-        let mut seen = self.seen.lock();
-        // Two may look at once: what is older comes too late.
-        if seen.is_none_or(|seen| seen <= generation) {
-            self.known.store(Arc::new(known));
+        if *seen != Some(generation) {
+            // What is read now may be newer than the generation: then the next look reads it once more.
+            self.known.store(Arc::new(self.read().await?));
             *seen = Some(generation);
         }
         Ok(())

@@ -11,9 +11,10 @@ use vault_proto::v1::audit_service_server::AuditService;
 use crate::access::{Action, Credential};
 use crate::audit::{AuditAction, Hit, LogId};
 use crate::domain::{Environment, GrantId, PrincipalId, SubjectId, Timestamp, Token};
-use crate::vault::{AuditQuery, Context, Problem, Refused, Vault};
+use crate::vault::{AuditQuery, Problem, Refused, Vault};
 
 use super::peer;
+use super::serve::serve;
 use super::status::status;
 
 pub(super) struct AuditApi {
@@ -24,15 +25,6 @@ impl AuditApi {
     pub(super) fn new(vault: Arc<Vault>) -> Self {
         Self { vault }
     }
-
-    async fn serve<Q, A>(
-        &self,
-        action: AuditAction,
-        request: Request<Q>,
-        serve: impl AsyncFnOnce(&Arc<Vault>, &Context, Q) -> Result<A, Refused>,
-    ) -> Result<Response<A>, Status> {
-        super::serve::serve(&self.vault, action, request, serve).await
-    }
 }
 
 #[tonic::async_trait]
@@ -41,7 +33,7 @@ impl AuditService for AuditApi {
         &self,
         request: Request<v1::AuditQueryRequest>,
     ) -> Result<Response<v1::AuditQueryResponse>, Status> {
-        self.serve(AuditAction::AuditQuery, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::AuditQuery, request, async |vault, cx, request| {
             let tenant = request.tenant.clone();
             let query = query(request, &vault.identity().environment);
             let page = vault.audit_query(cx, &tenant, query).await?;
@@ -64,11 +56,17 @@ impl AuditService for AuditApi {
         &self,
         request: Request<v1::ListLogsRequest>,
     ) -> Result<Response<v1::ListLogsResponse>, Status> {
-        self.serve(AuditAction::AuditCheckpoint, request, async |vault, cx, v1::ListLogsRequest {}| {
-            let logs = vault.audit_logs(cx).await?.into_iter();
-            let logs = logs.map(|(LogId(log), origin, size)| v1::AuditLog { log, origin, size }).collect();
-            Ok(v1::ListLogsResponse { logs })
-        })
+        serve(
+            &self.vault,
+            AuditAction::AuditCheckpoint,
+            request,
+            async |vault, cx, v1::ListLogsRequest {}| {
+                let logs = vault.audit_logs(cx).await?.into_iter();
+                let logs =
+                    logs.map(|(LogId(log), origin, size)| v1::AuditLog { log, origin, size }).collect();
+                Ok(v1::ListLogsResponse { logs })
+            },
+        )
         .await
     }
 
@@ -76,7 +74,7 @@ impl AuditService for AuditApi {
         &self,
         request: Request<v1::GetCheckpointRequest>,
     ) -> Result<Response<v1::GetCheckpointResponse>, Status> {
-        self.serve(AuditAction::AuditCheckpoint, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::AuditCheckpoint, request, async |vault, cx, request| {
             let v1::GetCheckpointRequest { fresh, log } = request;
             let signed = vault.checkpoint(cx, LogId(log), fresh).await?;
             Ok(v1::GetCheckpointResponse {
@@ -95,7 +93,7 @@ impl AuditService for AuditApi {
         request: Request<v1::GetEntriesRequest>,
     ) -> Result<Response<Self::GetEntriesStream>, Status> {
         let credential = peer::credential(request.extensions())?;
-        self.serve(AuditAction::AuditExport, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::AuditExport, request, async |vault, cx, request| {
             let v1::GetEntriesRequest { start, end, log } = request;
             vault.audit_export(cx, LogId(log), start, end).await?;
             Ok(entries(Arc::clone(vault), Arc::clone(&credential), LogId(log), start, end))

@@ -11,13 +11,14 @@ use crate::access::{Grant, GrantScope, GrantState, ReviewVerdict};
 use crate::audit::AuditAction;
 use crate::domain::{Environment, GrantId, Timestamp};
 use crate::vault::{
-    Approving, AskedScope, Context, Denying, GivenFactor, GrantAsked, Listing, Problem, Refused, Revealed,
-    Reviewing, Vault,
+    Approving, AskedScope, Denying, GivenFactor, GrantAsked, Listing, Problem, Refused, Revealed, Reviewing,
+    Vault,
 };
 
-use super::status::{item_error, status};
+use super::serve::serve;
+use super::status::item_error;
 use super::vault::wire_value;
-use super::{Observer, parse, peer};
+use super::{Observer, parse};
 
 pub(super) struct BreakGlassApi {
     vault: Arc<Vault>,
@@ -28,23 +29,6 @@ impl BreakGlassApi {
     pub(super) fn new(vault: Arc<Vault>, observer: Arc<dyn Observer>) -> Self {
         Self { vault, observer }
     }
-
-    async fn serve<Q, A>(
-        &self,
-        action: AuditAction,
-        request: Request<Q>,
-        serve: impl AsyncFnOnce(&Arc<Vault>, &Context, Q) -> Result<A, Refused>,
-    ) -> Result<Response<A>, Status> {
-        let credential = peer::credential(request.extensions())?;
-        let answer = match self.vault.enter(&credential, action).await {
-            Ok(cx) => match serve(&self.vault, &cx, request.into_inner()).await {
-                Ok(answer) => Ok(answer),
-                Err(refused) => Err(self.vault.refuse(&cx, action, refused).await),
-            },
-            Err(refused) => Err(refused),
-        };
-        answer.map(Response::new).map_err(|refused| status(&refused))
-    }
 }
 
 #[tonic::async_trait]
@@ -53,7 +37,7 @@ impl BreakGlassService for BreakGlassApi {
         &self,
         request: Request<v1::RequestGrantRequest>,
     ) -> Result<Response<v1::RequestGrantResponse>, Status> {
-        self.serve(AuditAction::GrantRequest, request, async |vault, cx, mut request| {
+        serve(&self.vault, AuditAction::GrantRequest, request, async |vault, cx, mut request| {
             let factor = request.second_factor.take();
             let factor = given(factor, &request);
             let tenant = std::mem::take(&mut request.tenant);
@@ -69,7 +53,7 @@ impl BreakGlassService for BreakGlassApi {
         &self,
         request: Request<v1::ApproveGrantRequest>,
     ) -> Result<Response<v1::ApproveGrantResponse>, Status> {
-        self.serve(AuditAction::GrantApprove, request, async |vault, cx, mut request| {
+        serve(&self.vault, AuditAction::GrantApprove, request, async |vault, cx, mut request| {
             let factor = request.second_factor.take();
             let factor = given(factor, &request);
             let asked = factor.and_then(|factor| {
@@ -86,7 +70,7 @@ impl BreakGlassService for BreakGlassApi {
         &self,
         request: Request<v1::DenyGrantRequest>,
     ) -> Result<Response<v1::DenyGrantResponse>, Status> {
-        self.serve(AuditAction::GrantDeny, request, async |vault, cx, mut request| {
+        serve(&self.vault, AuditAction::GrantDeny, request, async |vault, cx, mut request| {
             let factor = request.second_factor.take();
             let factor = given(factor, &request);
             let asked = factor.and_then(|factor| {
@@ -102,7 +86,7 @@ impl BreakGlassService for BreakGlassApi {
         &self,
         request: Request<v1::RevealRequest>,
     ) -> Result<Response<v1::RevealResponse>, Status> {
-        self.serve(AuditAction::Detokenize, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::Detokenize, request, async |vault, cx, request| {
             let environment = &vault.identity().environment;
             let tokens = parse::tokens(&request.tokens, environment);
             let id = grant_id(&request.grant_id);
@@ -125,7 +109,7 @@ impl BreakGlassService for BreakGlassApi {
         &self,
         request: Request<v1::CloseGrantRequest>,
     ) -> Result<Response<v1::CloseGrantResponse>, Status> {
-        self.serve(AuditAction::GrantEnd, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::GrantEnd, request, async |vault, cx, request| {
             let asked = grant_id(&request.grant_id).map(|id| (id, request.notes));
             let grant = vault.close_grant(cx, &request.tenant, asked).await?;
             Ok(v1::CloseGrantResponse { grant: Some(wire_grant(&grant, &vault.identity().environment)) })
@@ -137,7 +121,7 @@ impl BreakGlassService for BreakGlassApi {
         &self,
         request: Request<v1::ReviewGrantRequest>,
     ) -> Result<Response<v1::ReviewGrantResponse>, Status> {
-        self.serve(AuditAction::GrantReview, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::GrantReview, request, async |vault, cx, request| {
             let asked = verdict(request.verdict).and_then(|verdict| {
                 Ok(Reviewing { id: grant_id(&request.grant_id)?, verdict, notes: request.notes })
             });
@@ -151,7 +135,7 @@ impl BreakGlassService for BreakGlassApi {
         &self,
         request: Request<v1::ListGrantsRequest>,
     ) -> Result<Response<v1::ListGrantsResponse>, Status> {
-        self.serve(AuditAction::GrantRead, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::GrantRead, request, async |vault, cx, request| {
             let listing = Listing { waiting: request.waiting, limit: request.limit as usize };
             let grants = vault.list_grants(cx, &request.tenant, listing).await?;
             let environment = &vault.identity().environment;
@@ -165,7 +149,7 @@ impl BreakGlassService for BreakGlassApi {
         &self,
         request: Request<v1::GetGrantRequest>,
     ) -> Result<Response<v1::GetGrantResponse>, Status> {
-        self.serve(AuditAction::GrantRead, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::GrantRead, request, async |vault, cx, request| {
             let grant = vault.get_grant(cx, &request.tenant, grant_id(&request.grant_id)).await?;
             Ok(v1::GetGrantResponse {
                 grant: Some(wire_grant(&grant, &vault.identity().environment)),

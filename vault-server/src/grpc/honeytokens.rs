@@ -9,9 +9,10 @@ use vault_proto::v1::honeytoken_service_server::HoneytokenService;
 use crate::access::Honeytoken;
 use crate::audit::AuditAction;
 use crate::domain::{Environment, Token};
-use crate::vault::{Context, NewValue, Note, Problem, Refused, Vault};
+use crate::vault::{NewValue, Note, Problem, Refused, Vault};
 
 use super::parse;
+use super::serve::serve;
 
 pub(super) struct HoneytokenApi {
     vault: Arc<Vault>,
@@ -21,15 +22,6 @@ impl HoneytokenApi {
     pub(super) fn new(vault: Arc<Vault>) -> Self {
         Self { vault }
     }
-
-    async fn serve<Q, A>(
-        &self,
-        action: AuditAction,
-        request: Request<Q>,
-        serve: impl AsyncFnOnce(&Arc<Vault>, &Context, Q) -> Result<A, Refused>,
-    ) -> Result<Response<A>, Status> {
-        super::serve::serve(&self.vault, action, request, serve).await
-    }
 }
 
 #[tonic::async_trait]
@@ -38,7 +30,7 @@ impl HoneytokenService for HoneytokenApi {
         &self,
         request: Request<v1::PlantHoneytokenRequest>,
     ) -> Result<Response<v1::PlantHoneytokenResponse>, Status> {
-        self.serve(AuditAction::HoneytokenChange, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::HoneytokenChange, request, async |vault, cx, request| {
             let v1::PlantHoneytokenRequest { tenant, data_class, value, label, subject, reason, ticket } =
                 request;
             let new = parse_new(&data_class, value, subject);
@@ -54,7 +46,7 @@ impl HoneytokenService for HoneytokenApi {
         &self,
         request: Request<v1::ListHoneytokensRequest>,
     ) -> Result<Response<v1::ListHoneytokensResponse>, Status> {
-        self.serve(AuditAction::HoneytokenRead, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::HoneytokenRead, request, async |vault, cx, request| {
             let listed = vault.list_honeytokens(cx, &request.tenant).await?;
             let environment = &vault.identity().environment;
             let honeytokens = listed.iter().map(|honeytoken| wire(honeytoken, environment)).collect();
@@ -67,7 +59,7 @@ impl HoneytokenService for HoneytokenApi {
         &self,
         request: Request<v1::RemoveHoneytokenRequest>,
     ) -> Result<Response<v1::RemoveHoneytokenResponse>, Status> {
-        self.serve(AuditAction::HoneytokenChange, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::HoneytokenChange, request, async |vault, cx, request| {
             let v1::RemoveHoneytokenRequest { tenant, token, reason, ticket } = request;
             let token = Token::parse(&token, &vault.identity().environment)
                 .map_err(|error| Problem::Token(error).at("token"));

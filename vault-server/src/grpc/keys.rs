@@ -15,6 +15,7 @@ use crate::audit::AuditAction;
 use crate::domain::{Job, JobKind, JobState, KeyPurpose, KeyState, KeyVersion, TenantId};
 use crate::vault::{Context, JobControl, KnownKey, Note, Preview, Refused, Vault};
 
+use super::serve::serve;
 use super::status::status;
 use super::{parse, peer};
 
@@ -30,15 +31,6 @@ pub(super) struct KeyApi {
 impl KeyApi {
     pub(super) fn new(vault: Arc<Vault>) -> Self {
         Self { vault }
-    }
-
-    async fn serve<Q, A>(
-        &self,
-        action: AuditAction,
-        request: Request<Q>,
-        serve: impl AsyncFnOnce(&Arc<Vault>, &Context, Q) -> Result<A, Refused>,
-    ) -> Result<Response<A>, Status> {
-        super::serve::serve(&self.vault, action, request, serve).await
     }
 }
 
@@ -60,7 +52,7 @@ impl KeyService for KeyApi {
         &self,
         request: Request<v1::ListKeysRequest>,
     ) -> Result<Response<v1::ListKeysResponse>, Status> {
-        self.serve(AuditAction::KeyList, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::KeyList, request, async |vault, cx, request| {
             let keys = vault.list_keys(cx, &request.tenant, request.count_records).await?;
             Ok(v1::ListKeysResponse { keys: keys.into_iter().map(wire_key).collect() })
         })
@@ -71,7 +63,7 @@ impl KeyService for KeyApi {
         &self,
         request: Request<v1::RotateKeyRequest>,
     ) -> Result<Response<v1::RotateKeyResponse>, Status> {
-        self.serve(AuditAction::KeyRotate, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::KeyRotate, request, async |vault, cx, request| {
             let purpose = parse::key_purpose(request.purpose);
             let version = (request.version != 0).then_some(KeyVersion(request.version));
             let note = Note::parse(request.reason, request.ticket);
@@ -85,7 +77,7 @@ impl KeyService for KeyApi {
         &self,
         request: Request<v1::MarkCompromisedRequest>,
     ) -> Result<Response<v1::MarkCompromisedResponse>, Status> {
-        self.serve(AuditAction::KeyCompromise, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::KeyCompromise, request, async |vault, cx, request| {
             let key = parse::key_id(&request.key_id);
             let note = Note::parse(request.reason, request.ticket);
             let key = vault.mark_compromised(cx, &request.tenant, key, note).await?;
@@ -98,7 +90,7 @@ impl KeyService for KeyApi {
         &self,
         request: Request<v1::PreviewJobRequest>,
     ) -> Result<Response<v1::PreviewJobResponse>, Status> {
-        self.serve(AuditAction::JobRead, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::JobRead, request, async |vault, cx, request| {
             let asked = parse::job_asked(request.kind, &request.key_id, 0, 0);
             Ok(wire_preview(vault.preview_job(cx, &request.tenant, asked).await?))
         })
@@ -109,7 +101,7 @@ impl KeyService for KeyApi {
         &self,
         request: Request<v1::StartJobRequest>,
     ) -> Result<Response<v1::StartJobResponse>, Status> {
-        self.serve(AuditAction::JobStart, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::JobStart, request, async |vault, cx, request| {
             let v1::StartJobRequest { kind, key_id, bytes_per_second, kms_calls_per_second, .. } = &request;
             let asked = parse::job_asked(*kind, key_id, *bytes_per_second, *kms_calls_per_second);
             let note = Note::parse(request.reason, request.ticket);
@@ -123,7 +115,7 @@ impl KeyService for KeyApi {
         &self,
         request: Request<v1::ApproveJobRequest>,
     ) -> Result<Response<v1::ApproveJobResponse>, Status> {
-        self.serve(AuditAction::JobApprove, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::JobApprove, request, async |vault, cx, request| {
             let job = parse::job_id(&request.job_id);
             let note = Note::parse(request.reason, request.ticket);
             let job = vault.approve_job(cx, &request.tenant, job, note).await?;
@@ -136,7 +128,7 @@ impl KeyService for KeyApi {
         &self,
         request: Request<v1::PauseJobRequest>,
     ) -> Result<Response<v1::PauseJobResponse>, Status> {
-        self.serve(AuditAction::JobControl, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::JobControl, request, async |vault, cx, request| {
             let v1::PauseJobRequest { tenant, job_id } = request;
             let job = control(vault, cx, &tenant, &job_id, JobControl::Pause).await?;
             Ok(v1::PauseJobResponse { job })
@@ -148,7 +140,7 @@ impl KeyService for KeyApi {
         &self,
         request: Request<v1::ResumeJobRequest>,
     ) -> Result<Response<v1::ResumeJobResponse>, Status> {
-        self.serve(AuditAction::JobControl, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::JobControl, request, async |vault, cx, request| {
             let v1::ResumeJobRequest { tenant, job_id } = request;
             let job = control(vault, cx, &tenant, &job_id, JobControl::Resume).await?;
             Ok(v1::ResumeJobResponse { job })
@@ -160,7 +152,7 @@ impl KeyService for KeyApi {
         &self,
         request: Request<v1::CancelJobRequest>,
     ) -> Result<Response<v1::CancelJobResponse>, Status> {
-        self.serve(AuditAction::JobControl, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::JobControl, request, async |vault, cx, request| {
             let v1::CancelJobRequest { tenant, job_id } = request;
             let job = control(vault, cx, &tenant, &job_id, JobControl::Cancel).await?;
             Ok(v1::CancelJobResponse { job })
@@ -172,7 +164,7 @@ impl KeyService for KeyApi {
         &self,
         request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
-        self.serve(AuditAction::JobRead, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::JobRead, request, async |vault, cx, request| {
             let jobs = vault.list_jobs(cx, &request.tenant).await?;
             Ok(v1::ListJobsResponse { jobs: jobs.iter().map(wire_job).collect() })
         })
@@ -186,7 +178,7 @@ impl KeyService for KeyApi {
         request: Request<v1::WatchJobRequest>,
     ) -> Result<Response<Self::WatchJobStream>, Status> {
         let credential = peer::credential(request.extensions())?;
-        self.serve(AuditAction::JobRead, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::JobRead, request, async |vault, cx, request| {
             let job = parse::job_id(&request.job_id);
             let job = vault.watched_job(cx, &request.tenant, job).await?;
             Ok(Watch::new(Arc::clone(vault), Arc::clone(&credential), job).into_stream())

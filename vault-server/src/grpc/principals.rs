@@ -10,9 +10,10 @@ use vault_proto::v1::principal_service_server::PrincipalService;
 use crate::access::{PrincipalKind, Role, TenantScope, canonical_identity};
 use crate::audit::AuditAction;
 use crate::domain::{PrincipalId, TenantId, Timestamp};
-use crate::vault::{Context, KnownPrincipal, Note, PrincipalAsked, Problem, Refused, Vault};
+use crate::vault::{KnownPrincipal, Note, PrincipalAsked, Problem, Refused, Vault};
 
 use super::peer;
+use super::serve::serve;
 
 /// The most identities, and tenants with roles, that a principal has.
 const MOST: usize = 64;
@@ -27,15 +28,6 @@ impl PrincipalApi {
     pub(super) fn new(vault: Arc<Vault>) -> Self {
         Self { vault }
     }
-
-    async fn serve<Q, A>(
-        &self,
-        action: AuditAction,
-        request: Request<Q>,
-        serve: impl AsyncFnOnce(&Arc<Vault>, &Context, Q) -> Result<A, Refused>,
-    ) -> Result<Response<A>, Status> {
-        super::serve::serve(&self.vault, action, request, serve).await
-    }
 }
 
 #[tonic::async_trait]
@@ -45,7 +37,7 @@ impl PrincipalService for PrincipalApi {
         request: Request<v1::WhoAmIRequest>,
     ) -> Result<Response<v1::WhoAmIResponse>, Status> {
         let until = peer::credential(request.extensions())?.not_after;
-        self.serve(AuditAction::WhoAmI, request, async |vault, cx, _| {
+        serve(&self.vault, AuditAction::WhoAmI, request, async |vault, cx, _| {
             let principal = vault.who_am_i(cx).await?;
             Ok(v1::WhoAmIResponse {
                 principal: Some(wire_principal(&principal)),
@@ -60,7 +52,7 @@ impl PrincipalService for PrincipalApi {
         &self,
         request: Request<v1::ListPrincipalsRequest>,
     ) -> Result<Response<v1::ListPrincipalsResponse>, Status> {
-        self.serve(AuditAction::PrincipalRead, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::PrincipalRead, request, async |vault, cx, request| {
             let principals = vault.list_principals(cx, &request.tenant).await?;
             Ok(v1::ListPrincipalsResponse { principals: principals.iter().map(wire_principal).collect() })
         })
@@ -71,7 +63,7 @@ impl PrincipalService for PrincipalApi {
         &self,
         request: Request<v1::PutPrincipalRequest>,
     ) -> Result<Response<v1::PutPrincipalResponse>, Status> {
-        self.serve(AuditAction::PrincipalChange, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::PrincipalChange, request, async |vault, cx, request| {
             let v1::PutPrincipalRequest { tenant, principal, reason, ticket } = request;
             let asked = parse_principal(principal.unwrap_or_default());
             let known = vault.put_principal(cx, &tenant, asked, Note::parse(reason, ticket)).await?;
@@ -84,7 +76,7 @@ impl PrincipalService for PrincipalApi {
         &self,
         request: Request<v1::SetPrincipalStateRequest>,
     ) -> Result<Response<v1::SetPrincipalStateResponse>, Status> {
-        self.serve(AuditAction::PrincipalChange, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::PrincipalChange, request, async |vault, cx, request| {
             let v1::SetPrincipalStateRequest { tenant, id, enabled, reason, ticket } = request;
             let note = Note::parse(reason, ticket);
             let id = parse_id(&id, "id");

@@ -9,10 +9,9 @@ use vault_proto::v1::security_key_service_server::SecurityKeyService;
 use crate::access::{EnrolledKey, Fingerprint, SecurityKey};
 use crate::audit::AuditAction;
 use crate::domain::{PrincipalId, SecondFactorAction};
-use crate::vault::{Context, Enrollment, Note, Problem, Refused, Revocation, Vault};
+use crate::vault::{Enrollment, Note, Problem, Refused, Revocation, Vault};
 
-use super::peer;
-use super::status::status;
+use super::serve::serve;
 
 pub(super) struct SecurityKeyApi {
     vault: Arc<Vault>,
@@ -22,23 +21,6 @@ impl SecurityKeyApi {
     pub(super) fn new(vault: Arc<Vault>) -> Self {
         Self { vault }
     }
-
-    async fn serve<Q, A>(
-        &self,
-        action: AuditAction,
-        request: Request<Q>,
-        serve: impl AsyncFnOnce(&Vault, &Context, Q) -> Result<A, Refused>,
-    ) -> Result<Response<A>, Status> {
-        let credential = peer::credential(request.extensions())?;
-        let answer = match self.vault.enter(&credential, action).await {
-            Ok(cx) => match serve(&self.vault, &cx, request.into_inner()).await {
-                Ok(answer) => Ok(answer),
-                Err(refused) => Err(self.vault.refuse(&cx, action, refused).await),
-            },
-            Err(refused) => Err(refused),
-        };
-        answer.map(Response::new).map_err(|refused| status(&refused))
-    }
 }
 
 #[tonic::async_trait]
@@ -47,7 +29,7 @@ impl SecurityKeyService for SecurityKeyApi {
         &self,
         request: Request<v1::EnrollSecurityKeyRequest>,
     ) -> Result<Response<v1::EnrollSecurityKeyResponse>, Status> {
-        self.serve(AuditAction::SecurityKeyChange, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::SecurityKeyChange, request, async |vault, cx, request| {
             let v1::EnrollSecurityKeyRequest { tenant, id, public_key, reason, ticket } = request;
             let known =
                 vault.enroll_security_key(cx, &tenant, enrollment(&id, &public_key, reason, ticket)).await?;
@@ -60,7 +42,7 @@ impl SecurityKeyService for SecurityKeyApi {
         &self,
         request: Request<v1::RevokeSecurityKeyRequest>,
     ) -> Result<Response<v1::RevokeSecurityKeyResponse>, Status> {
-        self.serve(AuditAction::SecurityKeyChange, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::SecurityKeyChange, request, async |vault, cx, request| {
             let v1::RevokeSecurityKeyRequest { tenant, id, fingerprint, reason, ticket } = request;
             vault.revoke_security_key(cx, &tenant, revocation(&id, &fingerprint, reason, ticket)).await?;
             Ok(v1::RevokeSecurityKeyResponse {})
@@ -72,7 +54,7 @@ impl SecurityKeyService for SecurityKeyApi {
         &self,
         request: Request<v1::BeginSecondFactorRequest>,
     ) -> Result<Response<v1::BeginSecondFactorResponse>, Status> {
-        self.serve(AuditAction::SecondFactorBegin, request, async |vault, cx, request| {
+        serve(&self.vault, AuditAction::SecondFactorBegin, request, async |vault, cx, request| {
             let begun = vault.begin_second_factor(cx, asked(request.action, &request.request_hash)).await?;
             Ok(v1::BeginSecondFactorResponse {
                 challenge_id: begun.challenge.as_bytes().to_vec().into(),
