@@ -3,10 +3,13 @@
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
 use vault_mem::WipingAllocator;
 
+/// Over mimalloc: the C library's allocator takes memory from the kernel page by page in every thread but the first, and
+/// each time all threads wait.
 #[global_allocator]
-static ALLOCATOR: WipingAllocator = WipingAllocator::SYSTEM;
+static ALLOCATOR: WipingAllocator<MiMalloc> = WipingAllocator::new(MiMalloc);
 
 fn main() -> ExitCode {
     // First thing: no core file, no debugger, and what it starts inherits that.
