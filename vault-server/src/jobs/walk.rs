@@ -24,7 +24,7 @@ const BATCH: (usize, usize) = (8, 512);
 const BATCH_BYTES: u64 = 1 << 20;
 /// Batches that are worked on at once, under a bound and without one: more than one, so that one is sealed while another
 /// is written, and so many that a sync is for many.
-const AT_ONCE: (usize, usize) = (3, 12);
+const AT_ONCE: (usize, usize) = (3, 32);
 /// Records that are sealed without a break for others.
 const STRETCH: usize = 32;
 /// How often a batch is tried whose records others change meanwhile; then they are for the next round.
