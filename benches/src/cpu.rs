@@ -20,6 +20,14 @@ pub(crate) fn of_family(process: u32) -> Duration {
     TICK * (own.time + own.ended + children.sum::<u32>())
 }
 
+/// A process and those that it started and that still run.
+pub(crate) fn family(process: u32) -> Vec<u32> {
+    let all = fs::read_dir("/proc").into_iter().flatten();
+    let all = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let children = all.filter(|other| Stat::of(*other).is_some_and(|stat| stat.parent == process));
+    [process].into_iter().chain(children).collect()
+}
+
 /// What is of interest in `/proc/<pid>/stat`.
 struct Stat {
     parent: u32,

@@ -63,7 +63,7 @@ pub(crate) struct Options {
     batch: usize,
 
     /// Commits of the bare put at once: as many as those of a job without a bound.
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 32)]
     at_once: usize,
 
     /// Only the job alone, and the bare put.
@@ -174,6 +174,7 @@ impl Bench {
         row("no job, before", alone);
         row("rotated and sealed anew", told.between((begin, sealed)));
         row("old versions destroyed", told.between((sealed, destroyed)));
+        row("from rotation to destruction", told.between((begin, destroyed)));
         row("no job, after", told.between(after));
         println!(
             "{} calls, {} failed, {} repeated by the client",

@@ -221,18 +221,15 @@ fn detokenize_request(tokens: Vec<String>) -> v1::DetokenizeRequest {
 }
 
 fn tokenize_request(count: usize) -> v1::TokenizeRequest {
-    let item = || v1::TokenizeItem {
+    let item = |number: usize| v1::TokenizeItem {
         data_class: "ssn".to_owned(),
         value: Some(v1::Value {
             data: Bytes::from_static(b"999-31-4101"),
             padding: Bytes::from_static(&[0; 53]),
         }),
-        subject: Some(v1::SubjectId { id: "p-0001".to_owned() }),
+        subject: Some(v1::SubjectId { id: format!("p-{:04}", number / 2) }),
     };
-    v1::TokenizeRequest {
-        items: std::iter::repeat_with(item).take(count).collect(),
-        ..v1::TokenizeRequest::default()
-    }
+    v1::TokenizeRequest { items: (0..count).map(item).collect(), ..v1::TokenizeRequest::default() }
 }
 
 async fn connect(pki: &Path, address: &str) -> anyhow::Result<Client> {

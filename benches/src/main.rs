@@ -4,6 +4,7 @@
 //! shared machine mean little.
 #![forbid(unsafe_code)]
 
+mod access;
 mod bare;
 mod cpu;
 mod echo;
@@ -62,7 +63,14 @@ enum Command {
         /// Instances of the vault that share the load.
         #[arg(long, default_value_t = 1)]
         instances: usize,
+
+        /// So many cores for the database alone, and the others for all else, as where it has a machine of its own.
+        /// 0: they share all.
+        #[arg(long, default_value_t = 0)]
+        database_cores: usize,
     },
+    /// Measures what deciding costs: default policies, limits and honeytokens against a constant yes.
+    Access,
     /// Measures jobs on keys: what callers notice of them, how fast they are alone, and what the store allows.
     Jobs(jobs::Options),
 }
@@ -73,13 +81,16 @@ async fn main() -> anyhow::Result<()> {
     if let Some(Command::Echo { pki }) = &arguments.command {
         return echo::serve(pki).await;
     }
-    if let Some(Command::Postgres { instances }) = arguments.command {
-        return postgres::run(&arguments, instances).await;
+    if let Some(Command::Postgres { instances, database_cores }) = arguments.command {
+        return postgres::run(&arguments, instances, database_cores).await;
     }
     if let Some(Command::Jobs(options)) = &arguments.command {
         return jobs::run(options).await;
     }
     let seconds = Duration::from_secs(arguments.seconds);
+    if let Some(Command::Access) = &arguments.command {
+        return access::run(arguments.callers, arguments.rounds, seconds, &arguments.case).await;
+    }
     let servers = servers::Servers::start()?;
     let vault = load::Target::connect(&servers.pki, &[&servers.vault_address]).await?;
     let echo = load::Target::connect(&servers.pki, &[&servers.echo_address]).await?;
@@ -92,7 +103,7 @@ async fn main() -> anyhow::Result<()> {
             pairs.push((bare, real));
         }
         rows.push(report::Row::new(*case, pairs));
-        report::print(&rows[rows.len() - 1..], rows.len() == 1);
+        report::print(["echo", "vault"], &rows[rows.len() - 1..], rows.len() == 1);
     }
     Ok(())
 }

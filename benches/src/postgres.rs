@@ -33,18 +33,27 @@ const LOOPED: &str = "bench_looped";
 /// Where the vault is measured, with nothing between.
 const MEASURED: &str = "bench_measured";
 
-pub(crate) async fn run(arguments: &Arguments, instances: usize) -> anyhow::Result<()> {
+pub(crate) async fn run(arguments: &Arguments, instances: usize, cores: usize) -> anyhow::Result<()> {
     let url = std::env::var("PHI_VAULT_TEST_POSTGRES")
         .context("PHI_VAULT_TEST_POSTGRES: run under with-postgres")?;
+    if cores > 0 {
+        let database = postmaster(&url).await.context("the database is not on this machine")?;
+        share_out(database, cores)?;
+        println!("{cores} of the cores for the database, the others for all else: vault, callers, loop.");
+    }
     println!("Ratios: vault to bare loop and to replay, by time; bare loop to vault, by processor time.");
     println!(
-        "{:<28} {:>9} {:>17} {:>17} {:>6}   {:<44} {:>22}",
+        "Batches are log entries a commit, as measured and as recorded: the loop has the recorded ones."
+    );
+    println!(
+        "{:<28} {:>9} {:>17} {:>17} {:>6}   {:<44} {:>11} {:>22}",
         "case",
         "vault /s",
         "bare loop /s",
         "replay /s",
         "by CPU",
         "us of CPU: vault + database + callers : loop",
+        "batches",
         "vault p50 / p99"
     );
     for case in Case::ALL.iter().filter(|case| case.name().starts_with(&arguments.case)) {
@@ -66,7 +75,7 @@ async fn measure(arguments: &Arguments, url: &str, case: Case, instances: usize)
     let vault = load(arguments, case, instances, &of(server, MEASURED), database).await?;
 
     let recorder = Recorder::start(server).await?;
-    let recorded = load(arguments, case, instances, &of(recorder.address, RECORDED), None).await?;
+    let recorded = load(arguments, case, instances, &of(recorder.address, RECORDED), database).await?;
     let recording = recorder.recording(recorded.from, recorded.until)?;
     let values = recorded.figures.items_per_second * (recorded.until - recorded.from).as_secs_f64();
     let loops = Loops::prepare(&of(server, LOOPED), &recording).await?;
@@ -78,10 +87,13 @@ async fn measure(arguments: &Arguments, url: &str, case: Case, instances: usize)
     let replayed = values / recording.replay(server, (RECORDED, REPLAYED)).await?.as_secs_f64();
 
     let Figures { items_per_second: speed, p50, p99 } = vault.figures;
-    let [of_vault, of_database, of_callers] = vault.cost;
+    // Of the run with the loop's batches; but the recorder is in the callers' process, so their part is of the other.
+    let ([of_vault, of_database, _], [.., of_callers]) = (recorded.cost, vault.cost);
+    let (batch, recorded_batch) =
+        (entries_a_commit(&of(server, MEASURED)).await?, entries_a_commit(&of(server, RECORDED)).await?);
     println!(
         "{:<28} {speed:>9.0} {looped:>9.0} ({:>4.2}x) {replayed:>9.0} ({:>4.2}x) {:>5.2}x   {of_vault:>9.2} + \
-         {of_database:>8.2} + {of_callers:>8.2} : {of_loop:>8.2} {p50:>11.2?} / {p99:>8.2?}",
+         {of_database:>8.2} + {of_callers:>8.2} : {of_loop:>8.2} {batch:>5.1}, {recorded_batch:>4.1} {p50:>11.2?} / {p99:>8.2?}",
         case.name(),
         speed / looped,
         speed / replayed,
@@ -147,12 +159,37 @@ async fn load(
     Ok(Loaded { figures, from, until, cost })
 }
 
+/// Gives the database the first cores, and this process, with all that it starts, the others.
+fn share_out(postmaster: u32, cores: usize) -> anyhow::Result<()> {
+    let all = std::thread::available_parallelism()?.get();
+    anyhow::ensure!(cores < all, "there are {all} cores, and all else needs one, too");
+    for process in cpu::family(postmaster) {
+        pin(process, (0, cores - 1))?;
+    }
+    pin(std::process::id(), (cores, all - 1))
+}
+
+fn pin(process: u32, (first, last): (usize, usize)) -> anyhow::Result<()> {
+    let mut command = Command::new("taskset");
+    command.args(["-acp", &format!("{first}-{last}"), &process.to_string()]).stdout(Stdio::null());
+    anyhow::ensure!(command.status().context("taskset (util-linux)")?.success(), "can't choose cores");
+    Ok(())
+}
+
 /// The database's first process, if it is on this machine and says so.
 async fn postmaster(url: &str) -> Option<u32> {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.ok()?;
     tokio::spawn(connection);
     let file = client.query_one("SELECT pg_read_file('postmaster.pid')", &[]).await.ok()?;
     file.try_get::<_, &str>(0).ok()?.lines().next()?.trim().parse().ok()
+}
+
+/// How many entries a commit had, over all logs.
+async fn entries_a_commit(url: &str) -> anyhow::Result<f64> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    let row = client.query_one("SELECT (sum(size) / sum(commits))::float8 FROM logs", &[]).await?;
+    Ok(row.try_get(0)?)
 }
 
 pub(crate) fn server(url: &str) -> anyhow::Result<(SocketAddr, String)> {

@@ -22,11 +22,15 @@ impl Row {
     }
 }
 
-pub(crate) fn print(rows: &[Row], head: bool) {
+/// `names`: of what stands below in the ratio, and of what stands above.
+pub(crate) fn print(names: [&str; 2], rows: &[Row], head: bool) {
     if head {
+        let [bare, real] = names;
+        let (bare_rate, real_rate) = (format!("{bare} /s"), format!("{real} /s"));
+        let (bare_times, real_times) = (format!("{bare} p50 / p99"), format!("{real} p50 / p99"));
         println!(
-            "{:<28} {:>12} {:>12} {:>7} {:>13} {:>22} {:>22}",
-            "case", "echo /s", "vault /s", "ratio", "min..max", "echo p50 / p99", "vault p50 / p99"
+            "{:<28} {bare_rate:>12} {real_rate:>12} {:>7} {:>13} {bare_times:>22} {real_times:>22}",
+            "case", "ratio", "min..max"
         );
     }
     for row in rows {
