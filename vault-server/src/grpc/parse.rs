@@ -83,6 +83,7 @@ pub(super) fn key_purpose(number: i32) -> Result<KeyPurpose, Refused> {
         Ok(v1::KeyPurpose::Data) => Ok(KeyPurpose::Data),
         Ok(v1::KeyPurpose::Index) => Ok(KeyPurpose::Index),
         Ok(v1::KeyPurpose::LogSigning) => Ok(KeyPurpose::LogSigning),
+        Ok(v1::KeyPurpose::RowMac) => Ok(KeyPurpose::RowMac),
         Ok(v1::KeyPurpose::Unspecified) | Err(_) => {
             Err(Problem::Field("one of the purposes of keys").at("purpose"))
         }

@@ -17,7 +17,7 @@ use super::*;
 use crate::access::{Alert, AlertKind};
 use crate::app::config::Alerts;
 use crate::audit::LogOptions;
-use crate::domain::{AlertId, InstanceId, PrincipalId, TenantId};
+use crate::domain::{AlertId, Entity, InstanceId, PrincipalId, TenantId};
 use crate::store::LogId;
 use crate::store::memory::MemoryStore;
 
