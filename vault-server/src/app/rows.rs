@@ -50,3 +50,7 @@ pub(super) fn marker_place() -> EntityPlace {
 pub(super) fn marker() -> Entity {
     Entity { place: marker_place(), revision: 0, content: vec![1] }
 }
+
+#[cfg(test)]
+#[path = "rows_tests.rs"]
+pub(super) mod tests;

@@ -100,12 +100,6 @@ async fn open(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
 }
 
 async fn work(config: &Config, options: &Options, store: &Arc<dyn Store>) -> anyhow::Result<()> {
-    if rows::is_new(&**store).await? {
-        println!(
-            "this vault was never served: it makes the key of its seals when it first is. Nothing to do"
-        );
-        return Ok(());
-    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let kms = wire::wrapping_keys(config).await?;
     let work = Work {
@@ -115,16 +109,7 @@ async fn work(config: &Config, options: &Options, store: &Arc<dyn Store>) -> any
         overlap: config.keys.signing_overlap,
         clock,
     };
-    match work.state().await? {
-        State::Sealed(key) => work.check(key).await,
-        State::Half(_) | State::Unsealed if options.dry_run => work.show().await,
-        State::Half(key) => work.seal(key).await,
-        State::Unsealed => {
-            work.show().await?;
-            let key = work.begin().await?;
-            work.seal(key).await
-        }
-    }
+    work.run(options.dry_run).await
 }
 
 /// How a vault's rows are.
@@ -146,6 +131,23 @@ struct Work {
 }
 
 impl Work {
+    async fn run(&self, dry_run: bool) -> anyhow::Result<()> {
+        if rows::is_new(&*self.store).await? {
+            println!("this vault was never served: it makes the key of its seals at its first start");
+            return Ok(());
+        }
+        match self.state().await? {
+            State::Sealed(key) => self.check(key).await,
+            State::Half(_) | State::Unsealed if dry_run => self.show().await,
+            State::Half(key) => self.seal(key).await,
+            State::Unsealed => {
+                self.show().await?;
+                let key = self.begin().await?;
+                self.seal(key).await
+            }
+        }
+    }
+
     async fn state(&self) -> anyhow::Result<State> {
         let Some(key) = self.keyring.row_key().await?.map(Arc::new) else {
             let history = self.history().await?;
@@ -347,3 +349,7 @@ fn draft(details: Vec<(&'static str, String)>) -> anyhow::Result<Draft> {
     let request = RequestId::random().context("no randomness from the operating system")?;
     Ok(Draft { details, ..Draft::of_vault(request, AuditAction::RowsSealed) })
 }
+
+#[cfg(test)]
+#[path = "seal_rows_tests.rs"]
+mod tests;

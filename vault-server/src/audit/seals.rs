@@ -102,7 +102,3 @@ impl SealHistory {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "seals_tests.rs"]
-mod tests;
