@@ -23,7 +23,8 @@
 //! Log entries, tiles and pointers are their own content; rows of indexes have none.
 //!
 //! The checksum finds what a disk or a stray hand changed, and a row put under another key. It has no key: who
-//! can write to the store can make one. Against that stand the seal of each record and the signed log.
+//! can write to the store can make one. Against that stand the seal of each record, the seal of each entity, which is a part of
+//! its content here ([`crate::crypto::RowKey`]), and the signed log.
 //!
 //! A row is read strictly: one encoding for each value, nothing after it.
 
