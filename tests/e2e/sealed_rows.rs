@@ -260,7 +260,7 @@ async fn rows_that_an_administrator_of_the_database_forges_give_nothing() {
 
 /// A start that must end by itself, with these words.
 fn is_refused(site: &Site, why: &str) {
-    let ended = Ended::of(&site.dir().join("vault.toml"), Duration::from_secs(60));
+    let ended = Ended::of(&site.dir().join("vault.toml"), Duration::from_mins(1));
     assert_eq!(ended.code, Some(1), "{}", ended.says);
     assert!(ended.says.contains(why) && !ended.says.contains("panicked"), "no {why:?} in {}", ended.says);
 }

@@ -250,13 +250,12 @@ impl Honeytokens {
             after = Some(last.place().clone());
             for row in page.into_iter().filter(|row| *row.place() != Self::generation_place()) {
                 let place = row.place().clone();
-                match row.sound().as_ref().and_then(Honeytoken::read) {
-                    Some(honeytoken) => drop(known.insert(honeytoken.token, honeytoken)),
-                    None => {
-                        tracing::error!(?place, "a honeytoken's row is not what was written");
-                        known.extend(self.known_at(&place).map(|before| (before.token, before)));
-                    }
+                let read = row.sound().as_ref().and_then(Honeytoken::read);
+                if read.is_none() {
+                    tracing::error!(?place, "a honeytoken's row is not what was written");
                 }
+                let honeytoken = read.or_else(|| self.known_at(&place));
+                known.extend(honeytoken.map(|honeytoken| (honeytoken.token, honeytoken)));
             }
         }
     }

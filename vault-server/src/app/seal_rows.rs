@@ -20,7 +20,7 @@ use anyhow::Context as _;
 
 use super::config::{Config, Engine, Postgres};
 use super::{migrate, rows, wire};
-use crate::access::read_principal;
+use crate::access::{Principal, read_principal};
 use crate::audit::{
     self, AuditAction, Beside, Draft, KeyJournal, Log, LogOptions, SEALING, SealHistory, SigningSource as _,
 };
@@ -182,29 +182,20 @@ impl Work {
     async fn show(&self) -> anyhow::Result<()> {
         println!("to be sealed, and the vault's own from then on:");
         for kind in kinds() {
-            let mut count = 0_u64;
-            let mut principals = Vec::new();
+            let (mut count, mut lines) = (0_u64, Vec::new());
             let mut pages = Pages::new(kind);
             while let Some(page) = pages.next(&*self.store).await? {
                 count += page.len() as u64;
-                let unsealed =
-                    page.iter().filter(|entity| kind == EntityKind::Principal && !is_sealed(&entity.content));
-                for entity in unsealed {
-                    let named = read_principal(entity).ok().flatten();
-                    principals.extend(named.map(|principal| {
-                        let roles = principal.roles.iter().flat_map(|(scope, roles)| {
-                            roles.iter().map(move |role| format!("{scope}:{}", role.as_str()))
-                        });
-                        let roles: Vec<_> = roles.collect();
-                        let enabled = if principal.enabled { "" } else { " (disabled)" };
-                        format!("  {}{enabled}: {}", principal.id, roles.join(" "))
-                    }));
+                if kind == EntityKind::Principal {
+                    lines.extend(page.iter().filter_map(principal));
                 }
             }
             if count > 0 {
                 println!("{} {count}", kind.as_str());
             }
-            principals.iter().for_each(|line| println!("{line}"));
+            for line in lines {
+                println!("  {line}");
+            }
         }
         Ok(())
     }
@@ -270,7 +261,9 @@ impl Work {
     async fn check(&self, key: Arc<RowKey>) -> anyhow::Result<()> {
         let counts = self.count(&key).await?;
         println!("the rows have their seals: {}", counts.in_words());
-        counts.forged.iter().for_each(|place| println!("not the vault's: {place}"));
+        for place in &counts.forged {
+            println!("not the vault's: {place}");
+        }
         anyhow::ensure!(counts.forged.is_empty(), "{} rows are not the vault's", counts.forged.len());
         Ok(())
     }
@@ -338,6 +331,16 @@ impl Pages {
         self.after = Some(last.place.clone());
         Ok(Some(page))
     }
+}
+
+/// Who is in a row that has no seal yet.
+fn principal(row: &Entity) -> Option<String> {
+    let Principal { id, roles, enabled, .. } = read_principal(row).ok().flatten()?;
+    let roles = roles
+        .iter()
+        .flat_map(|(scope, roles)| roles.iter().map(move |role| format!("{scope}:{}", role.as_str())));
+    let roles: Vec<_> = roles.collect();
+    Some(format!("{id}{}: {}", if enabled { "" } else { " (disabled)" }, roles.join(" ")))
 }
 
 /// All but that of the marker.
