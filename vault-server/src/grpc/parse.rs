@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn purposes_and_kinds_that_are_not_known_are_refused() {
         assert_eq!(key_purpose(2).unwrap(), KeyPurpose::Index);
-        for bad in [-1, 0, 4] {
+        for bad in [-1, 0, 5] {
             assert_eq!(refused(key_purpose(bad)), "purpose");
         }
         for bad in [-1, 0, 6] {
