@@ -218,7 +218,10 @@ fn keys_move_to_another_key_of_a_kms_that_is_not_ours() {
     let mut command = std::process::Command::new(binary("vault-server"));
     command.envs([("AWS_ACCESS_KEY_ID", "AKIDTEST"), ("AWS_SECRET_ACCESS_KEY", "secret")]);
     let ran = command.args(["serve", "--config"]).arg(site.dir().join("vault.toml")).output().unwrap();
-    assert!(!ran.status.success() && String::from_utf8_lossy(&ran.stderr).contains("the log's signing key"));
+    assert!(
+        !ran.status.success()
+            && String::from_utf8_lossy(&ran.stderr).contains("the key of the seals of rows")
+    );
     site.use_kms(std::slice::from_ref(&b));
     let vault = site.serve();
     opens(&vault, "demo", &token);

@@ -12,6 +12,7 @@ use crate::domain::{Entity, EntityKind, EntityName, EntityPlace};
 use crate::keyring::Keyring;
 use crate::store::{SealedStore, Store, StoreError};
 
+const KEY: &str = "the key of the seals of rows";
 const NO_KEY: &str = "there is no key for the seals of its rows. If this vault was never served by software that has them, stop \
                       all its instances and run `vault-server seal-rows` once. If it was, the key's row was removed: restore it";
 const HALF_SEALED: &str =
@@ -19,11 +20,11 @@ const HALF_SEALED: &str =
 
 /// The store with its entities sealed.
 pub(super) async fn sealed(store: &Arc<dyn Store>, keyring: &Keyring) -> anyhow::Result<Arc<dyn Store>> {
-    let key = match keyring.row_key().await? {
+    let key = match keyring.row_key().await.context(KEY)? {
         Some(key) => key,
-        None if is_new(&**store).await? => keyring.make_row_key().await?,
+        None if is_new(&**store).await? => keyring.make_row_key().await.context(KEY)?,
         // Another instance may have made it since, and written to its log.
-        None => keyring.row_key().await?.context(NO_KEY)?,
+        None => keyring.row_key().await.context(KEY)?.context(NO_KEY)?,
     };
     let sealed = SealedStore::new(Arc::clone(store), Arc::new(key));
     anyhow::ensure!(sealed.entity(&marker_place()).await?.is_none(), HALF_SEALED);
