@@ -18,10 +18,10 @@ use vault_tests::postgres::Server;
 use vault_tests::site::Site;
 use vault_tests::wire::Wire;
 
-const VALUES: [&str; 4] = ["999-31-4101", "999-31-4102", "999-31-4103", "999-31-4104"];
+pub(crate) const VALUES: [&str; 4] = ["999-31-4101", "999-31-4102", "999-31-4103", "999-31-4104"];
 
 /// Lists a security key for each of two people in the principals file.
-fn with_keys(text: &str) -> String {
+pub(crate) fn with_keys(text: &str) -> String {
     [("oncall", 1), ("approver", 2)].into_iter().fold(text.to_owned(), |text, (id, seed)| {
         let line = Authenticator::ed25519(seed).line(id);
         text.replace(&format!("id = \"{id}\"\n"), &format!("id = \"{id}\"\nsecurity_keys = [\"{line}\"]\n"))
@@ -29,7 +29,7 @@ fn with_keys(text: &str) -> String {
 }
 
 /// The second factor of a request that has none yet.
-async fn touch(
+pub(crate) async fn touch(
     wire: &Wire,
     seed: u8,
     action: SecondFactorAction,
@@ -47,7 +47,7 @@ async fn touch(
     v1::SecondFactor { challenge_id: begun.challenge_id, signature }
 }
 
-fn reason(status: &tonic::Status) -> String {
+pub(crate) fn reason(status: &tonic::Status) -> String {
     status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }
 

@@ -103,8 +103,8 @@ async fn of_a_pinned_tenants_keys_no_other_region_is_asked_anything() {
     assert_eq!(wraps(&after, "stray_wraps"), vec![Vec::<String>::new(); 3]);
     assert_eq!(
         wraps(&keys(&vault, "admin", "*"), "wrapped_by"),
-        std::slice::from_ref(&arns),
-        "the vault's own is not pinned"
+        vec![arns; 2],
+        "the vault's own are not pinned"
     );
     vault.stop();
 
@@ -159,7 +159,7 @@ async fn keys_move_by_reencrypt_where_the_kms_lets_nobody_encrypt_and_by_the_key
         kms[0].deny(&[denied]);
         let vault = site.serve();
         rewrap(&vault);
-        assert_eq!((kms[0].answered(used), kms[0].answered(denied)), (4, 0), "{used}");
+        assert_eq!((kms[0].answered(used), kms[0].answered(denied)), (5, 0), "{used}");
         assert!(
             wraps(&keys(&vault, "rotator", "demo"), "wrapped_by").iter().all(|names| names.contains(&next.0))
         );
@@ -197,7 +197,7 @@ fn keys_move_to_another_key_of_a_kms_that_is_not_ours() {
     rewrap(&vault);
     let both = vec![a.0.clone(), b.0.clone()];
     assert_eq!(wraps(&keys(&vault, "rotator", "demo"), "wrapped_by"), vec![both.clone(); 3]);
-    assert_eq!(wraps(&keys(&vault, "admin", "*"), "wrapped_by"), [both]);
+    assert_eq!(wraps(&keys(&vault, "admin", "*"), "wrapped_by"), vec![both; 2]);
     assert!(!vault.log().contains("did not re-encrypt"), "moto takes ReEncrypt");
     vault.stop();
 
@@ -210,7 +210,7 @@ fn keys_move_to_another_key_of_a_kms_that_is_not_ours() {
     rewrap(&vault);
     let only = vec![b.0.clone()];
     assert_eq!(wraps(&keys(&vault, "rotator", "demo"), "wrapped_by"), vec![only.clone(); 3]);
-    assert_eq!(wraps(&keys(&vault, "admin", "*"), "wrapped_by"), [only]);
+    assert_eq!(wraps(&keys(&vault, "admin", "*"), "wrapped_by"), vec![only; 2]);
     vault.stop();
 
     // A is of no use any more, and a vault that knows only A does not start.
@@ -218,7 +218,10 @@ fn keys_move_to_another_key_of_a_kms_that_is_not_ours() {
     let mut command = std::process::Command::new(binary("vault-server"));
     command.envs([("AWS_ACCESS_KEY_ID", "AKIDTEST"), ("AWS_SECRET_ACCESS_KEY", "secret")]);
     let ran = command.args(["serve", "--config"]).arg(site.dir().join("vault.toml")).output().unwrap();
-    assert!(!ran.status.success() && String::from_utf8_lossy(&ran.stderr).contains("the log's signing key"));
+    assert!(
+        !ran.status.success()
+            && String::from_utf8_lossy(&ran.stderr).contains("the key of the seals of rows")
+    );
     site.use_kms(std::slice::from_ref(&b));
     let vault = site.serve();
     opens(&vault, "demo", &token);

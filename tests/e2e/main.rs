@@ -25,6 +25,7 @@ mod migrate;
 mod oidc;
 mod principals;
 mod roles;
+mod sealed_rows;
 mod second_factor;
 mod signing;
 mod tamper;

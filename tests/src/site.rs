@@ -32,6 +32,11 @@ impl Site {
         site
     }
 
+    /// One that `vault-server dev` has made.
+    pub fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
     /// Lets it begin anew: what its store holds is not there any more.
     pub fn empty(&self) {
         fs::remove_dir_all(self.dir.join("data")).unwrap();

@@ -50,6 +50,8 @@ words! {
         Index "index";
         /// Signs the log's checkpoints. The vault's own, not a tenant's.
         LogSigning "log-signing";
+        /// Seals the rows of the access layer. The vault's own, not a tenant's; it is not rotated.
+        RowMac "row-mac";
     }
 }
 
@@ -114,6 +116,7 @@ impl KeyPurpose {
             Self::Data => wire::KeyPurpose::Data,
             Self::Index => wire::KeyPurpose::Index,
             Self::LogSigning => wire::KeyPurpose::LogSigning,
+            Self::RowMac => wire::KeyPurpose::RowMac,
             Self::Unknown => wire::KeyPurpose::Unspecified,
         }
     }

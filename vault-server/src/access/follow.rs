@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::provisioned::{generation_place, read_principal};
 use crate::access::{Access, Principal};
 use crate::domain::{Entity, EntityKind, EntityScope};
-use crate::store::{Store, StoreError};
+use crate::store::{EntityRow, Store, StoreError};
 
 /// How often it is looked whether there is anything new. A change is in force on every instance after this and the time of
 /// two reads.
@@ -79,17 +79,18 @@ impl Provisioning {
         }
     }
 
-    /// All of them. One whose row is not what was written is nobody: it is left out, and that is told.
+    /// All of them. One whose row is not what was written is nobody: it is left out, and that is told. So is a row that the
+    /// vault did not write: who it says it is, it is not.
     async fn read(&self) -> Result<Vec<Principal>, StoreError> {
         let scope = EntityScope::Kind(EntityKind::Principal);
         let mut principals = Vec::new();
         let mut after = None;
         loop {
-            let page = self.store.entities(&scope, after.as_ref(), PAGE).await?;
+            let page = self.store.entity_rows(&scope, after.as_ref(), PAGE).await?;
             let Some(last) = page.last() else { return Ok(principals) };
-            after = Some(last.place.clone());
-            for entity in &page {
-                match read_principal(entity) {
+            after = Some(last.place().clone());
+            for entity in page.into_iter().filter_map(EntityRow::sound) {
+                match read_principal(&entity) {
                     Ok(principal) => principals.extend(principal),
                     Err(error) => tracing::error!(place = ?entity.place, %error, "left out"),
                 }

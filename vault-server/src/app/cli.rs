@@ -10,6 +10,7 @@ use super::config::{Config, ConfigError, Log, LogLevel};
 use super::dev;
 use super::init::{self, CONFIG_FILE, NewDatabase, NewKms, NewVault};
 use super::migrate::{self, MoveError};
+use super::seal_rows;
 use super::serve::{self, Outcome};
 use super::shutdown::Fatality;
 use super::telemetry;
@@ -66,6 +67,8 @@ enum Command {
     Init(Init),
     /// Moves a stopped vault's store to another kind of engine; run again, it goes on where it was.
     Migrate(migrate::Options),
+    /// Gives seals to the rows of a stopped vault from before there were seals, once; run again, it goes on, or says how they are.
+    SealRows(seal_rows::Options),
     /// Serves a vault to try out; makes it, with certificates, on the first start.
     Dev {
         /// Where the vault is kept.
@@ -119,6 +122,7 @@ pub fn main() -> ExitCode {
         Command::Check { config } => check(&config),
         Command::Init(options) => make(options),
         Command::Migrate(options) => relocate(&options),
+        Command::SealRows(options) => seal(&options),
         Command::Dev { dir, listen, postgres } => develop(dir, listen, postgres.as_deref()),
     };
     ExitCode::from(ended.unwrap_or_else(|error| {
@@ -193,6 +197,16 @@ fn relocate(options: &migrate::Options) -> anyhow::Result<u8> {
         }
         Err(error) => Err(error),
     }
+}
+
+fn seal(options: &seal_rows::Options) -> anyhow::Result<u8> {
+    let config = Config::load(&options.config)?;
+    telemetry::init(&Log { level: LogLevel::Warn, ..Log::default() })?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // A thread that rests keeps nothing of the requests it worked on.
+    let runtime = runtime.enable_all().on_thread_park(vault_mem::wipe_stack).build()?;
+    runtime.block_on(seal_rows::run(&config, options))?;
+    Ok(EXIT_OK)
 }
 
 fn develop(dir: PathBuf, listen: SocketAddr, postgres: Option<&str>) -> anyhow::Result<u8> {

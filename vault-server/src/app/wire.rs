@@ -19,6 +19,7 @@ use super::migrate;
 use super::observe::Doorkeeper;
 use super::oidc::People;
 use super::reload::Reloadable;
+use super::rows;
 use super::shutdown::{FatalSwitch, Fatality};
 use super::watch;
 use crate::access::{Access, Credential, Directory, Policies, Provisioning};
@@ -91,6 +92,8 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let identity = config.identity();
     let store = open_store(config, &identity).await?;
     store.found(&identity).await.context("the store")?;
+    let keyring = keyring(config, kms, &store, &clock);
+    let store = rows::sealed(&store, &keyring).await.context("the store")?;
     let provisioning = Arc::new(Provisioning::new(Arc::clone(&store), Arc::clone(&access)));
     provisioning.look().await.context("the principals")?;
     tokio::spawn(Arc::clone(&provisioning).run(context.stopping.clone()));
@@ -101,7 +104,6 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         LogOptions { deadline: config.audit.deadline, max_in_flight: CHANGES_IN_FLIGHT },
     );
     let log = Arc::new(log.beside(Arc::clone(&recent)));
-    let keyring = keyring(config, kms, &store, &clock);
     let (follower, adopter) = follow(config, &store, recent, &keyring, &clock).await?;
     let follower = Arc::new(follower);
     let details = vec![
@@ -176,7 +178,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     })
 }
 
-fn keyring(
+pub(super) fn keyring(
     config: &Config,
     kms: WrappingKeys,
     store: &Arc<dyn Store>,
@@ -259,7 +261,7 @@ fn classes(config: &Config) -> anyhow::Result<Classes> {
     builtin.with_custom(custom).context("[[classes.custom]]")
 }
 
-async fn wrapping_keys(config: &Config) -> anyhow::Result<WrappingKeys> {
+pub(super) async fn wrapping_keys(config: &Config) -> anyhow::Result<WrappingKeys> {
     let mut keys = WrappingKeys::new(kms(config).await?);
     for pin in &config.kms.residency {
         keys = keys.pin(pin.tenant.clone(), &pin.keys).context("[[kms.residency]]")?;

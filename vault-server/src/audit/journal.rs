@@ -21,8 +21,9 @@ impl KeyJournal {
     }
 }
 
-impl Journal for KeyJournal {
-    fn key_created(&self, key: &KeyRecord) -> Bytes {
+impl KeyJournal {
+    /// What is on record of a new key.
+    pub fn created(key: &KeyRecord) -> (Draft, Item) {
         let draft = Draft {
             // The key is made for no request, or for many that wait for it; its own id is as random.
             request: RequestId::from_bytes(*key.id.as_bytes()),
@@ -41,7 +42,13 @@ impl Journal for KeyJournal {
                 ("key_version", key.version.to_string()),
             ],
         };
-        let item = Item { key_id: Some(key.id), outcome: Outcome::Ok, ..Item::invalid() };
+        (draft, Item { key_id: Some(key.id), outcome: Outcome::Ok, ..Item::invalid() })
+    }
+}
+
+impl Journal for KeyJournal {
+    fn key_created(&self, key: &KeyRecord) -> Bytes {
+        let (draft, item) = Self::created(key);
         let mut entries =
             draft.encode(self.clock.now(), &[item]).expect("one item and two short details fit an entry");
         entries.swap_remove(0)

@@ -4,6 +4,7 @@
 //! * [`Follower`] follows the log: Merkle tree, tiles, indexes, signed checkpoints. It is never in a request's way.
 //! * [`Adopter`] sees to it that the logs of crashed instances end under a checkpoint, too.
 //! * [`Deriver`] and [`check_log`] make and check what is derived from a log that is moved to another store.
+//! * [`SealHistory`] is what the logs tell of the seals of rows.
 //! * [`query`] reads the logs of all instances, the newest entries too.
 //! * [`KeyJournal`] writes the entry that is committed with a new key.
 //!
@@ -26,6 +27,7 @@ mod receipt;
 mod recent;
 mod resume;
 mod scan;
+mod seals;
 mod signing;
 mod text;
 
@@ -45,6 +47,7 @@ pub use others::checkpoint_of_other;
 pub use query::{Hit, MOST_READ, MOST_RETURNED, Page, Query, QueryError, query};
 pub use receipt::Receipt;
 pub use recent::Recent;
+pub use seals::{SEALING, SealHistory};
 pub use signing::{Fixed, SigningError, SigningKeys, SigningSource, VaultSigning};
 pub use text::is_plain;
 

@@ -52,7 +52,7 @@
 //! copyable::<vault_server::crypto::Warrant<vault_server::crypto::Detokenize>>();
 //! ```
 //!
-//! Values and keys do not print:
+//! Values and keys do not print, and keys are not copied:
 //!
 //! ```compile_fail,E0277
 //! fn printable<T: std::fmt::Debug>() {}
@@ -62,6 +62,16 @@
 //! ```compile_fail,E0277
 //! fn printable<T: std::fmt::Debug>() {}
 //! printable::<vault_server::crypto::DataKey>();
+//! ```
+//!
+//! ```compile_fail,E0277
+//! fn printable<T: std::fmt::Debug>() {}
+//! printable::<vault_server::crypto::RowKey>();
+//! ```
+//!
+//! ```compile_fail,E0277
+//! fn copyable<T: Clone>() {}
+//! copyable::<vault_server::crypto::RowKey>();
 //! ```
 
 pub mod aad;
@@ -73,6 +83,7 @@ mod key;
 mod open;
 mod random;
 mod reseal;
+mod row;
 mod seal;
 mod warrant;
 
@@ -85,6 +96,7 @@ pub use key::{DataKey, IndexKey};
 pub use open::{OpenError, mask, open};
 pub use random::{RandomError, random_token};
 pub use reseal::{Mandate, ResealError, Resealing};
+pub use row::{Forged, RowKey, is_sealed};
 pub use seal::{SealError, seal};
 pub use warrant::{Detokenize, Mask, Warrant};
 

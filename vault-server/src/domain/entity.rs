@@ -9,6 +9,12 @@ use crate::domain::TenantId;
 /// The most bytes that an entity's content may have.
 pub const MAX_ENTITY: usize = 32 * 1024;
 
+/// How many bytes the seal of a row adds to its content.
+pub const ROW_SEAL: usize = 1 + 4 + 32;
+
+/// The most bytes that the content of a sealed row may have: what an engine keeps.
+pub const MAX_SEALED_ENTITY: usize = MAX_ENTITY + ROW_SEAL;
+
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident $number:literal $name:literal;)*) => {
         /// What an entity is.
@@ -58,6 +64,8 @@ kinds! {
     Honeytoken 8 "honeytoken";
     /// An alert that is to be delivered.
     Alert 9 "alert";
+    /// That the rows of a vault from before there were seals are being sealed.
+    Sealing 10 "sealing";
 }
 
 /// How an entity is called: 1 to 64 bytes, any bytes. Safe to log: an id or a keyed hash, never a secret and never what
@@ -147,7 +155,7 @@ mod tests {
             assert_eq!(EntityKind::from_number(kind.number()), Some(*kind));
         }
         assert_eq!(EntityKind::from_number(0), None);
-        assert_eq!(EntityKind::from_number(10), None);
+        assert_eq!(EntityKind::from_number(11), None);
     }
 
     #[test]

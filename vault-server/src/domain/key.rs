@@ -11,15 +11,26 @@ pub enum KeyPurpose {
     Index,
     /// Signs the log's checkpoints. Belongs to the vault, not to a tenant.
     LogSigning,
+    /// The MAC key that the rows of the access layer are sealed with. Belongs to the vault, not to a tenant.
+    RowMac,
 }
 
 impl KeyPurpose {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Data, Self::Index, Self::LogSigning, Self::RowMac];
+
+    /// The purposes of a tenant's keys, or of the vault's own.
+    pub const fn of(tenant: Option<&TenantId>) -> &'static [Self] {
+        if tenant.is_some() { &[Self::Data, Self::Index] } else { &[Self::LogSigning, Self::RowMac] }
+    }
+
     /// Name in the KMS encryption context and in key derivation. Never change one.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Data => "data",
             Self::Index => "index",
             Self::LogSigning => "log-signing",
+            Self::RowMac => "row-mac",
         }
     }
 }

@@ -11,7 +11,9 @@ pub mod second_factor;
 pub mod secret;
 pub mod time;
 
-pub use entity::{Entity, EntityKind, EntityName, EntityPlace, EntityScope, MAX_ENTITY};
+pub use entity::{
+    Entity, EntityKind, EntityName, EntityPlace, EntityScope, MAX_ENTITY, MAX_SEALED_ENTITY, ROW_SEAL,
+};
 pub use id::{
     AlertId, ChallengeId, ClassName, GrantId, IdempotencyKey, InstanceId, JobId, KeyId, KeyVersion, KmsSet,
     LeaseName, PrincipalId, RequestId, TenantId, VaultId,

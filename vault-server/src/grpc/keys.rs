@@ -301,6 +301,7 @@ fn wire_key(KnownKey { key, records, strays }: KnownKey) -> v1::Key {
         KeyPurpose::Data => v1::KeyPurpose::Data,
         KeyPurpose::Index => v1::KeyPurpose::Index,
         KeyPurpose::LogSigning => v1::KeyPurpose::LogSigning,
+        KeyPurpose::RowMac => v1::KeyPurpose::RowMac,
     };
     let state = match key.state {
         KeyState::Active => v1::KeyState::Active,

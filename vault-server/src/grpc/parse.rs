@@ -83,6 +83,7 @@ pub(super) fn key_purpose(number: i32) -> Result<KeyPurpose, Refused> {
         Ok(v1::KeyPurpose::Data) => Ok(KeyPurpose::Data),
         Ok(v1::KeyPurpose::Index) => Ok(KeyPurpose::Index),
         Ok(v1::KeyPurpose::LogSigning) => Ok(KeyPurpose::LogSigning),
+        Ok(v1::KeyPurpose::RowMac) => Ok(KeyPurpose::RowMac),
         Ok(v1::KeyPurpose::Unspecified) | Err(_) => {
             Err(Problem::Field("one of the purposes of keys").at("purpose"))
         }
@@ -142,7 +143,7 @@ mod tests {
     #[test]
     fn purposes_and_kinds_that_are_not_known_are_refused() {
         assert_eq!(key_purpose(2).unwrap(), KeyPurpose::Index);
-        for bad in [-1, 0, 4] {
+        for bad in [-1, 0, 5] {
             assert_eq!(refused(key_purpose(bad)), "purpose");
         }
         for bad in [-1, 0, 6] {

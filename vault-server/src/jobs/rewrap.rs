@@ -12,10 +12,8 @@ const ATTEMPTS: usize = 4;
 
 pub(super) async fn rewrap(shift: &mut Shift) -> Result<End, Stop> {
     let tenant = shift.job.place.tenant.clone();
-    let purposes: &[KeyPurpose] =
-        if tenant.is_some() { &[KeyPurpose::Data, KeyPurpose::Index] } else { &[KeyPurpose::LogSigning] };
     let mut failed = Vec::new();
-    for purpose in purposes {
+    for purpose in KeyPurpose::of(tenant.as_ref()) {
         for key in shift.parts.keyring.list(tenant.as_ref(), *purpose).await? {
             if key.state == KeyState::Destroyed {
                 continue;

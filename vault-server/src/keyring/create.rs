@@ -13,7 +13,7 @@ use crate::kms::KeyContext;
 use crate::store::{Change, StoreError, Write};
 
 /// Who made the first version.
-enum Made {
+pub(super) enum Made {
     Here(KeyRecord, LockedKey),
     Elsewhere,
 }
@@ -63,7 +63,11 @@ impl Inner {
     }
 
     /// A new key, wrapped by every KMS key, with its log entry in the same change. One writer wins.
-    async fn make(&self, tenant: Option<&TenantId>, purpose: KeyPurpose) -> Result<Made, KeyringError> {
+    pub(super) async fn make(
+        &self,
+        tenant: Option<&TenantId>,
+        purpose: KeyPurpose,
+    ) -> Result<Made, KeyringError> {
         let (record, key) = self.new_key(tenant, purpose, KeyVersion::FIRST).await?;
         let change = Change {
             entries: vec![self.journal.key_created(&record)],

@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 
 use vault_mem::LockedKey;
 
+use super::create::Made;
 use super::open::open_key;
 use super::versions::{Versions, check_state};
 use super::{Inner, Keyring, KeyringError, Slot, data_key};
-use crate::crypto::{DataKey, Mandate};
+use crate::crypto::{DataKey, Mandate, RowKey};
 use crate::domain::{KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, KmsSet, TenantId};
 
 impl Keyring {
@@ -47,6 +48,32 @@ impl Keyring {
         }
         check_state(record)?;
         self.0.unwrap(record).await
+    }
+
+    /// What the rows of the access layer are sealed with; `None` if there never was one. Held open by who asks.
+    pub async fn row_key(&self) -> Result<Option<RowKey>, KeyringError> {
+        let versions = self.0.list(None, KeyPurpose::RowMac).await?;
+        if versions.is_empty() {
+            return Ok(None);
+        }
+        let record = versions.active().ok_or(KeyringError::Unusable)?;
+        let key = self.0.unwrap(record).await?;
+        Ok(Some(RowKey::new(record.version, self.0.identity.clone(), key)))
+    }
+
+    /// The key of [`Keyring::row_key`], made now, or by somebody who was faster.
+    pub async fn make_row_key(&self) -> Result<RowKey, KeyringError> {
+        match self.0.make(None, KeyPurpose::RowMac).await? {
+            Made::Here(record, key) => Ok(RowKey::new(record.version, self.0.identity.clone(), key)),
+            Made::Elsewhere => self.row_key().await?.ok_or(KeyringError::Unusable),
+        }
+    }
+
+    /// The first version of the key of [`Keyring::row_key`]. It is nowhere yet but here.
+    pub async fn new_row_key(&self) -> Result<(KeyRecord, RowKey), KeyringError> {
+        let (record, key) = self.0.new_key(None, KeyPurpose::RowMac, KeyVersion::FIRST).await?;
+        let key = RowKey::new(record.version, self.0.identity.clone(), key);
+        Ok((record, key))
     }
 
     /// The next use of a tenant's keys asks the store how they stand.

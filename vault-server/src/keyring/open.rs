@@ -239,6 +239,6 @@ pub(super) fn open_key(slot: &Slot, record: &KeyRecord, key: LockedKey) -> Resul
         KeyPurpose::Data => Ok(OpenKey::Data(Arc::new(DataKey::new(id, version, tenant, key)))),
         KeyPurpose::Index => Ok(OpenKey::Index(Arc::new(IndexKey::new(id, version, tenant, key)))),
         // The vault's own, never a tenant's.
-        KeyPurpose::LogSigning => Err(KeyringError::Corrupt),
+        KeyPurpose::LogSigning | KeyPurpose::RowMac => Err(KeyringError::Corrupt),
     }
 }

@@ -278,10 +278,7 @@ mod tests {
                     environment: Environment::parse(&text("environment")).unwrap(),
                 },
                 tenant: (tenant != "-").then(|| TenantId::parse(&tenant).unwrap()),
-                purpose: [KeyPurpose::Data, KeyPurpose::Index, KeyPurpose::LogSigning]
-                    .into_iter()
-                    .find(|p| p.as_str() == text("purpose"))
-                    .unwrap(),
+                purpose: KeyPurpose::ALL.into_iter().find(|p| p.as_str() == text("purpose")).unwrap(),
                 key_id: KeyId::parse(&text("key_id")).unwrap(),
             };
             assert_eq!(kms.wrapping_key(), text("name"));

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::domain::{
-    BlindIndex, Body, ClassName, Environment, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, Record,
-    Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
+    BlindIndex, Body, ClassName, Environment, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion,
+    MAX_SEALED_ENTITY, Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity,
+    WrappedKey,
 };
 use crate::store::{
     Change, Derived, DerivedState, LogId, Lookup, MAX_ENTRY, Posting, Remembered, Store, StoreError, TileId,
@@ -30,6 +31,11 @@ pub(crate) const LOG: LogId = LogId(0);
 pub(crate) trait Backend: Sync {
     /// Opens the store there, for the first time or again.
     fn open(&self) -> Arc<dyn Store>;
+
+    /// The most bytes that an entity's content may have here.
+    fn longest_entity(&self) -> usize {
+        MAX_SEALED_ENTITY
+    }
 
     /// Whether what the engine needs is to be had here. If not, the test says so and ends.
     fn is_there(&self) -> bool {

@@ -349,7 +349,13 @@ pub(crate) const fn purpose_byte(purpose: KeyPurpose) -> u8 {
         KeyPurpose::Data => 1,
         KeyPurpose::Index => 2,
         KeyPurpose::LogSigning => 3,
+        KeyPurpose::RowMac => 4,
     }
+}
+
+/// What [`purpose_byte`] was made of.
+pub(crate) fn purpose_of(byte: u8) -> Option<KeyPurpose> {
+    KeyPurpose::ALL.into_iter().find(|purpose| purpose_byte(*purpose) == byte)
 }
 
 fn push_name(key: &mut Vec<u8>, name: &str) {
@@ -431,7 +437,7 @@ mod tests {
                 assert_eq!(key.starts_with(&entities(&scope)), scope.contains(place), "{place:?} {scope:?}");
             }
         }
-        for bad in [&b""[..], b"\x01", b"\x01\0", b"\0\0a", b"\x0a\0a", b"\x01A\0a", b"\x01ab"] {
+        for bad in [&b""[..], b"\x01", b"\x01\0", b"\0\0a", b"\x0b\0a", b"\x01A\0a", b"\x01ab"] {
             assert_eq!(parse_entity(bad), None, "{bad:?}");
         }
         assert_eq!(parse_entity(&[&b"\x01\0"[..], &[b'a'; 65]].concat()), None);

@@ -15,6 +15,7 @@ pub mod postgres;
 mod keys;
 mod lease;
 mod row;
+mod sealed;
 
 #[cfg(test)]
 mod conformance;
@@ -25,9 +26,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use self::lease::{Held, Lease, LeaseError, Leases};
+pub use self::sealed::SealedStore;
 use crate::domain::{
     BlindIndex, ClassName, Entity, EntityPlace, EntityScope, Job, JobPlace, KeyId, KeyPurpose, KeyRecord,
-    KeyVersion, LeaseName, MAX_ENTITY, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
+    KeyVersion, LeaseName, MAX_SEALED_ENTITY, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 
 /// Something to write; each is conditional, and a condition that does not hold is a conflict.
@@ -64,7 +66,8 @@ pub enum Write {
     /// if that is 0.
     PutJob(Job),
     /// An entity that is begun or changed; the row at its place must have revision `entity.revision - 1`, and none may be
-    /// there if that is 0. Its content is at most [`MAX_ENTITY`] bytes.
+    /// there if that is 0. Its content is at most [`MAX_ENTITY`](crate::domain::MAX_ENTITY) bytes, and
+    /// [`MAX_SEALED_ENTITY`] with its seal.
     PutEntity(Entity),
     /// An entity that goes; the row there must have this revision.
     DropEntity {
@@ -127,7 +130,8 @@ fn check_lengths(change: &Change) -> Result<(), StoreError> {
     if change.entries.iter().any(|entry| entry.len() > MAX_ENTRY) {
         return too_long("a log entry is too long");
     }
-    let long = |write: &Write| matches!(write, Write::PutEntity(entity) if entity.content.len() > MAX_ENTITY);
+    let long =
+        |write: &Write| matches!(write, Write::PutEntity(entity) if entity.content.len() > MAX_SEALED_ENTITY);
     if change.writes.iter().any(long) {
         return too_long("the content of an entity is too long");
     }
@@ -333,6 +337,17 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Entity>, StoreError>;
 
+    /// As [`Store::entities`], but a row that the vault did not write is named, and is in the way of no other. A store that
+    /// does not know has none of them.
+    async fn entity_rows(
+        &self,
+        of: &EntityScope,
+        after: Option<&EntityPlace>,
+        limit: usize,
+    ) -> Result<Vec<EntityRow>, StoreError> {
+        Ok(self.entities(of, after, limit).await?.into_iter().map(EntityRow::Sound).collect())
+    }
+
     /// Jobs that are not over, in order of their places. A row that is not what was written is named, and is in the way
     /// of no other.
     async fn jobs_under_way(&self) -> Result<UnderWay, StoreError> {
@@ -434,6 +449,38 @@ impl UnderWay {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+}
+
+/// A row of an entity, whether or not the vault wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntityRow {
+    /// As the vault wrote it.
+    Sound(Entity),
+    /// Not the vault's: nothing is known of it but that it is there. It was told when it was read.
+    Forged {
+        /// Where it stands.
+        place: EntityPlace,
+        /// The revision it has, to drop it by.
+        revision: u64,
+    },
+}
+
+impl EntityRow {
+    /// Where it stands.
+    pub fn place(&self) -> &EntityPlace {
+        match self {
+            Self::Sound(entity) => &entity.place,
+            Self::Forged { place, .. } => place,
+        }
+    }
+
+    /// The entity, if it is one of the vault's.
+    pub fn sound(self) -> Option<Entity> {
+        match self {
+            Self::Sound(entity) => Some(entity),
+            Self::Forged { .. } => None,
+        }
     }
 }
 

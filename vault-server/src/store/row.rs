@@ -23,7 +23,8 @@
 //! Log entries, tiles and pointers are their own content; rows of indexes have none.
 //!
 //! The checksum finds what a disk or a stray hand changed, and a row put under another key. It has no key: who
-//! can write to the store can make one. Against that stand the seal of each record and the signed log.
+//! can write to the store can make one. Against that stand the seal of each record, the seal of each entity, which is a part of
+//! its content here ([`crate::crypto::RowKey`]), and the signed log.
 //!
 //! A row is read strictly: one encoding for each value, nothing after it.
 
@@ -35,8 +36,8 @@ pub(crate) use self::record::{RecordRow, read_record, write_record};
 
 use crate::domain::{
     Entity, EntityPlace, Environment, InstanceId, Job, JobBudget, JobId, JobOrder, JobPlace, JobProgress,
-    JobState, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, KmsSet, LeaseName, PrincipalId, TenantId,
-    Timestamp, Token, VaultId, VaultIdentity, WrappedKey,
+    JobState, KeyId, KeyRecord, KeyState, KeyVersion, KmsSet, LeaseName, PrincipalId, TenantId, Timestamp,
+    Token, VaultId, VaultIdentity, WrappedKey,
 };
 use crate::store::keys::{self, Space, purpose_byte};
 use crate::store::{Lease, Remembered};
@@ -111,12 +112,7 @@ pub(crate) fn read_key(place: &[u8], row: &[u8]) -> Result<KeyRecord, CorruptRow
         "" => None,
         name => Some(TenantId::parse(name).map_err(|_| CorruptRow)?),
     };
-    let purpose = match reader.u8()? {
-        1 => KeyPurpose::Data,
-        2 => KeyPurpose::Index,
-        3 => KeyPurpose::LogSigning,
-        _ => return Err(CorruptRow),
-    };
+    let purpose = keys::purpose_of(reader.u8()?).ok_or(CorruptRow)?;
     let version = KeyVersion(reader.u32()?);
     let state = match reader.u8()? {
         1 => KeyState::Active,

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::{
-    BlindIndex, Body, ClassName, EntityKind, EntityName, JobKind, Record, Sealed, SubjectRef,
+    BlindIndex, Body, ClassName, EntityKind, EntityName, JobKind, KeyPurpose, Record, Sealed, SubjectRef,
 };
 use crate::store::keys;
 
@@ -138,11 +138,13 @@ fn rows_are_the_committed_vectors() {
     let erased = Record { index: None, body: Body::Erased { at: Timestamp(9) }, ..example_record() };
     let vault_key = KeyRecord { tenant: None, purpose: KeyPurpose::LogSigning, ..example_key() };
     let signing_key = KeyRecord { statements: "a statement\n".to_owned(), ..vault_key.clone() };
+    let row_key = KeyRecord { purpose: KeyPurpose::RowMac, ..vault_key.clone() };
     for (name, row, vector) in [
         ("record", record_row(&example_record()), include_str!("vectors/record.hex")),
         ("erased", record_row(&erased), include_str!("vectors/erased.hex")),
         ("key", key_row(&example_key()), include_str!("vectors/key.hex")),
         ("vault key", key_row(&vault_key), include_str!("vectors/vault-key.hex")),
+        ("row key", key_row(&row_key), include_str!("vectors/row-key.hex")),
         ("signing key", key_row(&signing_key), include_str!("vectors/signing-key.hex")),
         ("remembered", remembered_row(&example_answer()), include_str!("vectors/remembered.hex")),
         ("job", job_row(&example_job()), include_str!("vectors/job.hex")),
@@ -349,7 +351,7 @@ fn any_record() -> impl Strategy<Value = Record> {
 }
 
 fn any_key() -> impl Strategy<Value = KeyRecord> {
-    let purpose = prop_oneof![Just(KeyPurpose::Data), Just(KeyPurpose::Index), Just(KeyPurpose::LogSigning)];
+    let purpose = proptest::sample::select(KeyPurpose::ALL.to_vec());
     let state = prop_oneof![
         Just(KeyState::Active),
         Just(KeyState::Retired),

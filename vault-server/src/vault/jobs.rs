@@ -379,8 +379,11 @@ impl Vault {
     async fn preview(&self, tenant: Option<&TenantId>, asked: &JobAsked) -> Result<Preview, Refused> {
         let keyring = &self.parts.keyring;
         let Some(tenant) = tenant else {
-            let keys = keyring.list(None, KeyPurpose::LogSigning).await?;
-            return Ok(self.priced(None, Preview { items: keys.len() as u64, ..Preview::default() }));
+            let mut preview = Preview::default();
+            for purpose in KeyPurpose::of(None) {
+                preview.items += keyring.list(None, *purpose).await?.len() as u64;
+            }
+            return Ok(self.priced(None, preview));
         };
         let data = keyring.list(Some(tenant), KeyPurpose::Data).await?;
         let index = keyring.list(Some(tenant), KeyPurpose::Index).await?;

@@ -29,10 +29,8 @@ impl Vault {
         let (tenant, draft, ()) =
             self.asked_of_place(cx, AuditAction::KeyList, Action::KeyList, tenant, Ok(())).await?;
         self.parts.log.record(draft, Vec::new()).await?;
-        let purposes: &[KeyPurpose] =
-            if tenant.is_some() { &[KeyPurpose::Data, KeyPurpose::Index] } else { &[KeyPurpose::LogSigning] };
         let mut keys = Vec::new();
-        for purpose in purposes.iter().copied() {
+        for purpose in KeyPurpose::of(tenant.as_ref()).iter().copied() {
             for key in self.parts.keyring.list(tenant.as_ref(), purpose).await? {
                 let counted = count && purpose == KeyPurpose::Data;
                 let records = if counted { self.parts.store.count_of_key(key.id).await? } else { 0 };
@@ -60,6 +58,10 @@ impl Vault {
             (None, KeyPurpose::LogSigning) => self.rotate_signing(draft, version).await,
             (Some(tenant), KeyPurpose::Data | KeyPurpose::Index) => {
                 self.rotate(draft, &tenant, purpose, version).await
+            }
+            (_, KeyPurpose::RowMac) => {
+                let refused = Problem::Field("a purpose whose keys have versions").at("purpose");
+                Err(self.log_refusal(draft, Vec::new(), refused).await)
             }
             (None, KeyPurpose::Data | KeyPurpose::Index) | (Some(_), KeyPurpose::LogSigning) => {
                 let refused = Problem::Field("a tenant for its keys, * for the vault's own").at("tenant");

@@ -10,7 +10,7 @@ use crate::access::{
 };
 use crate::audit::{AuditAction, Draft, LogError};
 use crate::domain::{EntityKind, EntityScope, PrincipalId, TenantId, Timestamp};
-use crate::store::Write;
+use crate::store::{EntityRow, Write};
 
 use super::{Context, Note, Problem, Refused, Vault, whole};
 
@@ -153,8 +153,8 @@ impl Vault {
             let all = self.provisioned().await?;
             let before = all.iter().find(|principal| principal.id == *id);
             // Whoever was changed or disabled a moment ago changes nobody any more.
-            let is_caller = |principal: &&Principal| principal.id == caller.id;
-            let refused = if all.iter().find(is_caller).is_some_and(|now| now != &**caller) {
+            let now = all.iter().find(|principal| principal.id == caller.id);
+            let refused = if now.map_or(caller.revision.is_some(), |now| now != &**caller) {
                 Some(Problem::ChangedMeanwhile.whole())
             } else {
                 (before.is_none() && all.len() >= MOST)
@@ -273,17 +273,17 @@ impl Vault {
             })
     }
 
-    /// All that the store has, as it stands now.
+    /// All that the store has, as it stands now. Whose row the vault did not write is nobody.
     async fn provisioned(&self) -> Result<Vec<Principal>, Refused> {
         let scope = EntityScope::Kind(EntityKind::Principal);
         let mut principals = Vec::new();
         let mut after = None;
         loop {
-            let page = self.parts.store.entities(&scope, after.as_ref(), PAGE).await?;
+            let page = self.parts.store.entity_rows(&scope, after.as_ref(), PAGE).await?;
             let Some(last) = page.last() else { return Ok(principals) };
-            after = Some(last.place.clone());
-            for entity in &page {
-                principals.extend(read_principal(entity).map_err(|error| {
+            after = Some(last.place().clone());
+            for entity in page.into_iter().filter_map(EntityRow::sound) {
+                principals.extend(read_principal(&entity).map_err(|error| {
                     tracing::error!(place = ?entity.place, %error, "principals can't be changed");
                     Problem::Internal.whole()
                 })?);

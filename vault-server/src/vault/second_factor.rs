@@ -17,7 +17,7 @@ use crate::access::{
 };
 use crate::audit::{Actor, AuditAction, Decision, Draft, LogError};
 use crate::domain::{ChallengeId, EntityKind, EntityScope, SecondFactorAction, Timestamp};
-use crate::store::Write;
+use crate::store::{EntityRow, Write};
 
 use super::security_keys::KeyRow;
 use super::{Context, Problem, Refused, Vault};
@@ -203,24 +203,27 @@ impl Vault {
         let of = EntityScope::Tenant(EntityKind::Challenge, None);
         let (mut swept, mut after) = (0, None);
         loop {
-            let page = self.parts.store.entities(&of, after.as_ref(), SWEEP).await?;
+            let page = self.parts.store.entity_rows(&of, after.as_ref(), SWEEP).await?;
             let now = self.parts.clock.now();
             for row in &page {
-                match Challenge::open(row) {
+                let (challenge, revision) = match row {
+                    EntityRow::Sound(row) => (Challenge::open(row), row.revision),
+                    EntityRow::Forged { revision, .. } => (None, *revision),
+                };
+                let place = row.place().clone();
+                match challenge {
                     Some(challenge) if !challenge.is_stale(now) => continue,
                     Some(_) => {}
-                    None => {
-                        tracing::error!(place = ?row.place, "a challenge is not what was written; it goes");
-                    }
+                    None => tracing::error!(?place, "a challenge is not what was written; it goes"),
                 }
-                let gone = Write::DropEntity { place: row.place.clone(), revision: row.revision };
+                let gone = Write::DropEntity { place, revision };
                 match self.parts.log.write(vec![gone]).await {
                     Ok(_) => swept += 1,
                     Err(LogError::Conflict { .. }) => {}
                     Err(error) => return Err(error.into()),
                 }
             }
-            after = page.last().map(|row| row.place.clone());
+            after = page.last().map(|row| row.place().clone());
             if page.len() < SWEEP {
                 return Ok(swept);
             }

@@ -172,11 +172,14 @@ impl Vault {
         let of = EntityScope::Tenant(EntityKind::SecurityKey, None);
         let (mut keys, mut after) = (Vec::new(), None);
         loop {
-            let page = self.parts.store.entities(&of, after.as_ref(), PAGE).await?;
-            for row in &page {
+            let page = self.parts.store.entity_rows(&of, after.as_ref(), PAGE).await?;
+            after = page.last().map(|row| row.place().clone());
+            let is_last = page.len() < PAGE;
+            for row in page {
                 // Whosever it is: it is good for nothing, and keeps nobody else from using theirs.
-                let Some(known) = EnrolledKey::open(row) else {
-                    tracing::error!(place = ?row.place, "a security key's row is not what was written");
+                let place = row.place().clone();
+                let Some(known) = row.sound().as_ref().and_then(EnrolledKey::open) else {
+                    tracing::error!(?place, "a security key's row is not what was written");
                     continue;
                 };
                 let at = listed.iter().position(|listed| listed.key == known.key);
@@ -186,8 +189,7 @@ impl Vault {
                     keys.push(known);
                 }
             }
-            after = page.last().map(|row| row.place.clone());
-            if page.len() < PAGE {
+            if is_last {
                 break;
             }
         }

@@ -22,7 +22,7 @@ use crate::access::AlertKind;
 use crate::domain::{
     Clock, Entity, EntityKind, EntityName, EntityPlace, EntityScope, PrincipalId, SubjectRef,
 };
-use crate::store::{Change, Store, StoreError, Write};
+use crate::store::{Change, EntityRow, Store, StoreError, Write};
 
 /// A share is this part of the limit.
 const SHARES: u64 = 16;
@@ -175,11 +175,13 @@ impl UsageLimits {
         let (mut after, mut swept) = (None, 0);
         loop {
             let page =
-                self.store.entities(&EntityScope::Kind(EntityKind::Counter), after.as_ref(), PAGE).await?;
+                self.store.entity_rows(&EntityScope::Kind(EntityKind::Counter), after.as_ref(), PAGE).await?;
             let Some(last) = page.last() else { return Ok(swept) };
-            after = Some(last.place.clone());
+            after = Some(last.place().clone());
+            // One that is not the vault's stays: as long as it is there, its window is closed.
+            let page = page.into_iter().filter_map(EntityRow::sound);
             for Entity { place, revision, .. } in
-                page.into_iter().filter(|entity| row::expires(entity).is_some_and(|expires| expires < now))
+                page.filter(|entity| row::expires(entity).is_some_and(|expires| expires < now))
             {
                 let gone =
                     Change { writes: vec![Write::DropEntity { place, revision }], entries: Vec::new() };

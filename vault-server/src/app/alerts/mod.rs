@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 pub use self::webhook::{NotDelivered, Webhook};
 use crate::access::{UnreadableAlert, WaitingAlert};
 use crate::audit::{AuditAction, Draft, Log, LogError};
-use crate::domain::{Clock, Entity, EntityKind, EntityPlace, EntityScope, LeaseName, RequestId, Timestamp};
-use crate::store::{Held, LeaseError, Leases, Store, StoreError, Write};
+use crate::domain::{Clock, EntityKind, EntityPlace, EntityScope, LeaseName, RequestId, Timestamp};
+use crate::store::{EntityRow, Held, LeaseError, Leases, Store, StoreError, Write};
 
 /// How often it is looked for alerts.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -120,7 +120,7 @@ impl Delivery {
         }
         let Some(turn) = turn else { return Ok(()) };
         while let Some(last) = page.last() {
-            let after = last.place.clone();
+            let after = last.place().clone();
             if !self.deliver_page(turn, &page).await? {
                 break;
             }
@@ -129,15 +129,23 @@ impl Delivery {
         Ok(())
     }
 
-    async fn page(&self, after: Option<&EntityPlace>) -> Result<Vec<Entity>, StoreError> {
-        self.store.entities(&EntityScope::Kind(EntityKind::Alert), after, PAGE).await
+    async fn page(&self, after: Option<&EntityPlace>) -> Result<Vec<EntityRow>, StoreError> {
+        self.store.entity_rows(&EntityScope::Kind(EntityKind::Alert), after, PAGE).await
     }
 
     /// Delivers what is due of a page; whether the receiver is there.
-    async fn deliver_page(&self, turn: &mut Turn, page: &[Entity]) -> Result<bool, Trouble> {
+    async fn deliver_page(&self, turn: &mut Turn, page: &[EntityRow]) -> Result<bool, Trouble> {
         let now = self.clock.now();
         let mut due = Vec::new();
-        for entity in page {
+        for row in page {
+            let entity = match row {
+                EntityRow::Sound(entity) => entity,
+                // Who wrote it would have somebody told what did not happen.
+                EntityRow::Forged { place, revision } => {
+                    self.lose(turn, place, *revision, "forged", Vec::new()).await?;
+                    continue;
+                }
+            };
             match WaitingAlert::read(entity) {
                 // One that waits for longer than any does is of a clock that was wrong.
                 Ok(alert) if alert.not_before > now && alert.not_before <= after(now, LONGEST_WAIT) => {}

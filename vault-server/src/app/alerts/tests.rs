@@ -17,7 +17,7 @@ use super::*;
 use crate::access::{Alert, AlertKind};
 use crate::app::config::Alerts;
 use crate::audit::LogOptions;
-use crate::domain::{AlertId, InstanceId, PrincipalId, TenantId};
+use crate::domain::{AlertId, Entity, InstanceId, PrincipalId, TenantId};
 use crate::store::LogId;
 use crate::store::memory::MemoryStore;
 
@@ -313,4 +313,30 @@ fn waits_grow_and_are_drawn_and_bounded() {
     assert_eq!((wait(0, 0), wait(0, u32::MAX)), (FIRST_WAIT / 2, FIRST_WAIT));
     assert_eq!((wait(3, 0), wait(3, u32::MAX)), (FIRST_WAIT * 4, FIRST_WAIT * 8));
     assert_eq!((wait(40, 0), wait(u32::MAX, u32::MAX)), (LONGEST_WAIT / 2, LONGEST_WAIT));
+}
+
+#[tokio::test]
+async fn an_alert_that_the_vault_did_not_write_is_told_to_nobody_and_is_on_record() {
+    let (rig, receiver) = (Rig::new(), Receiver::new(200));
+    let port = receiver.listen(None).await;
+    let key = vault_mem::LockedKey::random().unwrap();
+    let identity = crate::app::rows::tests::identity();
+    let key = Arc::new(crate::crypto::RowKey::new(crate::domain::KeyVersion(1), identity, key));
+    let sealed: Arc<dyn Store> = Arc::new(crate::store::SealedStore::new(Arc::new(rig.store.clone()), key));
+    rig.raise(1).await;
+    rig.raise(2).await;
+    // The second one as the vault would write it.
+    let own = rig.waiting().await.remove(1);
+    let gone = Write::DropEntity { place: own.place.clone(), revision: own.revision };
+    rig.store.commit(crate::store::Change { writes: vec![gone], entries: Vec::new() }).await.unwrap();
+    let own = Write::PutEntity(Entity { revision: 0, ..own });
+    sealed.commit(crate::store::Change { writes: vec![own], entries: Vec::new() }).await.unwrap();
+    let delivery = rig.delivery(Some(&format!("http://127.0.0.1:{port}/hook")), None);
+    Delivery { store: sealed, ..delivery }.look(&mut None).await.unwrap();
+    assert!(rig.waiting().await.is_empty());
+    let got = receiver.got.lock().clone();
+    assert_eq!(got.len(), 1);
+    assert!(got[0].contains(&"02".repeat(16)), "{got:?}");
+    let entries = rig.entries().await;
+    assert_eq!((entries[0].action(), entries[0].cause.as_str()), (AuditAction::AlertLost, "forged"));
 }

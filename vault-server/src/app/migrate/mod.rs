@@ -10,8 +10,8 @@
 //! ```
 //!
 //! * It can be stopped at any point and run again. A row that is there is compared, not written.
-//! * Of the old store nothing is changed, and nobody else may have either store open meanwhile.
-//! * No value is opened: rows are moved as they are, under no key.
+//! * Of the old store no row is changed, and nobody else may have either store open meanwhile.
+//! * No value is opened: rows are moved as they are, under no key; the access layer's with the seals that they have.
 //! * A job moves as it stands: one that is under way goes on in the new store. Only its count of changes, by which nobody
 //!   but its writers goes, begins anew; so does an entity's.
 //! * Leases of workers stay behind. A fence is there to stop a late writer of the same store, and none can write to

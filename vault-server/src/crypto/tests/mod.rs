@@ -4,6 +4,7 @@ mod commitment;
 mod keyed_hashes;
 mod places;
 mod resealing;
+mod rows;
 mod tampering;
 mod vectors;
 mod wycheproof;

@@ -218,13 +218,34 @@ def index():
     ]
 
 
+def rows():
+    key, vault, environment = stream("row key", 32).hex(), stream("row vault", 16).hex(), "dev"
+
+    def made(kind, number, tenant, name, content, version=1):
+        head = bytes([0x81]) + struct.pack(">I", version)
+        fields = (b"phi-vault/row/1", head[:1], head[1:], bytes.fromhex(vault), environment.encode(), bytes([number]))
+        tag = hashed(key, *fields, tenant.encode(), name, content)
+        given = {"key": key, "version": version, "vault": vault, "environment": environment, "kind": kind, "tenant": tenant}
+        return {**given, "name": name.hex(), "content": content.hex(), "sealed": head.hex() + tag + content.hex()}
+
+    return [
+        made("principal", 1, "", b"generation", b"\x01" + stream("row generation", 16)),
+        made("grant", 5, "st-mary", stream("row grant", 16), b"\x01" + stream("row content", 300)),
+        made("session", 6, "", stream("row session", 32), b"\x01"),
+        made("counter", 7, "", stream("row counter", 32), b"\x01" + bytes(32), 2),
+        made("honeytoken", 8, "a", b"\x00", b""),
+        made("alert", 9, "st-mary", bytes(64), stream("row long", 1000)),
+        made("sealing", 10, "", b"rows", b"\x01"),
+    ]
+
+
 def main():
     # draft-irtf-cfrg-xchacha-03, appendix A.3.1: this implementation against somebody else's vector.
     text = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it."
     _, tag = seal_aead(bytes(range(0x80, 0xA0)), bytes(range(0x40, 0x58)), bytes.fromhex("50515253c0c1c2c3c4c5c6c7"), text)
     assert tag.hex() == "c0875924c1c7987947deafd8780acf49"
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).parent
-    for name, content in (("record_v1", records()), ("two_keys_v1", collision()), ("index_v1", index())):
+    for name, content in (("record_v1", records()), ("two_keys_v1", collision()), ("index_v1", index()), ("row_v1", rows())):
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 

@@ -45,6 +45,7 @@ vectors = [
     vector(bytes(range(32)), bytes(range(32, 64)), bytes(range(64, 88)), "01" * 16, "qa", "st-mary", "data", "02" * 16),
     vector(b"\xff" * 32, b"\x00" * 32, b"\xaa" * 24, "c0ffee00" * 4, "prod", "-", "log-signing", "00" * 16),
     vector(b"\x80" + b"\x00" * 31, b"\x5a" * 32, b"\x00" * 24, "00" * 16, "dev", "t" * 63, "index", "ff" * 16),
+    vector(b"\x01" * 32, b"\xa5" * 32, b"\x33" * 24, "0f" * 16, "demo", "-", "row-mac", "5e" * 16),
 ]
 with open(__file__.replace(".py", ".json"), "w") as file:
     json.dump(vectors, file, indent=2)

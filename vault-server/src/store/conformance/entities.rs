@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Backend, CONFLICT, all_entries, change, get, record, write};
-use crate::domain::{Entity, EntityKind, EntityName, EntityPlace, EntityScope, MAX_ENTITY};
+use crate::domain::{Entity, EntityKind, EntityName, EntityPlace, EntityScope};
 use crate::store::{Store, StoreError, Write};
 
 pub(crate) fn entity_place(kind: EntityKind, tenant: Option<&str>, name: &[u8]) -> EntityPlace {
@@ -251,19 +251,19 @@ pub(crate) async fn entities_page_by_kind_and_by_tenant(backend: &impl Backend) 
 }
 
 pub(crate) async fn an_entity_holds_so_much_and_no_more(backend: &impl Backend) {
-    let store = backend.open();
+    let (store, most) = (backend.open(), backend.longest_entity());
     let of = |len: usize, revision| Entity {
         place: entity_place(EntityKind::Alert, None, b"long"),
         revision,
         content: (0..len).map(|number| (number % 251) as u8).collect(),
     };
-    for (revision, len) in [0, MAX_ENTITY, 1, MAX_ENTITY, 0].into_iter().enumerate() {
+    for (revision, len) in [0, most, 1, most, 0].into_iter().enumerate() {
         let one = of(len, revision as u64);
         write(&store, [Write::PutEntity(one.clone())]).await.unwrap();
         assert_eq!(store.entity(&one.place).await, Ok(Some(one.clone())), "{len}");
         assert_eq!(store.entities(&EntityScope::Kind(EntityKind::Alert), None, 9).await, Ok(vec![one]));
     }
-    let long = change([Write::Insert(record(1)), Write::PutEntity(of(MAX_ENTITY + 1, 5))], &["long"]);
+    let long = change([Write::Insert(record(1)), Write::PutEntity(of(most + 1, 5))], &["long"]);
     let refused = store.commit(long).await;
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
     assert_eq!((get(&store, 1).await, all_entries(&store).await.len()), (None, 0));

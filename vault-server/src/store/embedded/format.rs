@@ -6,22 +6,25 @@ use crate::store::keys::{Space, meta};
 use crate::store::{StoreError, corrupt};
 
 /// The format of the whole store: its spaces, keys and rows. Raised by a change that old software cannot read.
-pub(crate) const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 2;
+/// That of stores whose software knows no seals of entities: all else is the same. It would take a row with a seal for one that
+/// is corrupt, a honeytoken's for none.
+const WITHOUT_SEALS: u64 = 1;
 
-/// Founds the format of a new store; refuses one of another format.
+/// Founds the format of a new store, and brings one of before forward; refuses one of another format.
 pub(crate) fn check(engine: &impl Engine) -> Result<(), StoreError> {
     match read::number(engine, meta::FORMAT)? {
         Some(FORMAT) => Ok(()),
-        Some(other) => Err(StoreError::Foreign { why: format!("its format is {other}, not {FORMAT}") }),
         // Every store that has rows has a format.
         None if read::log_end(engine)? > 0 || read::number(engine, meta::RECORDS)?.is_some() => {
             Err(corrupt(Space::Meta, meta::FORMAT))
         }
-        None => {
+        None | Some(WITHOUT_SEALS) => {
             let mut rows = Rows::default();
             rows.put(Space::Meta, meta::FORMAT, &FORMAT.to_be_bytes());
             engine.apply(&[rows], true).map_err(StoreError::from)
         }
+        Some(other) => Err(StoreError::Foreign { why: format!("its format is {other}, not {FORMAT}") }),
     }
 }
 

@@ -375,6 +375,18 @@ mod corruption {
     }
 
     #[tokio::test]
+    async fn a_store_without_seals_is_brought_forward_once() {
+        let engine = SimulatedEngine::default();
+        drop(start(&engine));
+        let mut rows = Rows::default();
+        rows.put(Space::Meta, meta::FORMAT, &1_u64.to_be_bytes());
+        engine.apply(&[rows], true).unwrap();
+        drop(start(&engine));
+        assert_eq!(read::number(&engine, meta::FORMAT), Ok(Some(FORMAT)));
+        assert_eq!(FORMAT, 2);
+    }
+
+    #[tokio::test]
     async fn a_store_that_lost_its_format_but_has_rows_is_corrupt() {
         let (engine, store) = one_record().await;
         drop(store);

@@ -155,12 +155,7 @@ fn read_place(row: &Row) -> Option<(Option<TenantId>, KeyPurpose, KeyVersion)> {
         "" => None,
         name => Some(TenantId::parse(name).ok()?),
     };
-    let purpose = match get::<i16>(row, "purpose")? {
-        1 => KeyPurpose::Data,
-        2 => KeyPurpose::Index,
-        3 => KeyPurpose::LogSigning,
-        _ => return None,
-    };
+    let purpose = keys::purpose_of(get::<i16>(row, "purpose")?.try_into().ok()?)?;
     Some((tenant, purpose, version(row, "version")?))
 }
 

@@ -108,7 +108,8 @@ impl Vault {
                 Ok(next) => next,
                 Err(refusal) => return Err(self.not_with_grant(draft, Vec::new(), refusal).await),
             };
-            let writes = vec![Pending::end(id), self.grant_alert(cx, AlertKind::GrantEnded, &next)?];
+            let mut writes = vec![self.grant_alert(cx, AlertKind::GrantEnded, &next)?];
+            writes.extend(Pending::end(&*self.parts.store, id).await?);
             let beside = Beside { writes, touch: touch.clone() };
             let put = self.put_grant(draft.clone(), Vec::new(), (next, Some(revision)), beside).await?;
             if let Some(Seen { grant, .. }) = put {

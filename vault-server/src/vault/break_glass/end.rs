@@ -38,9 +38,9 @@ impl Vault {
             };
             let mut draft = draft.clone();
             end_of(&mut draft, &next);
-            let beside =
-                Beside::of(vec![Pending::end(id), self.grant_alert(cx, AlertKind::GrantEnded, &next)?]);
-            let put = self.put_grant(draft, Vec::new(), (next, Some(revision)), beside).await?;
+            let mut writes = vec![self.grant_alert(cx, AlertKind::GrantEnded, &next)?];
+            writes.extend(Pending::end(&*self.parts.store, id).await?);
+            let put = self.put_grant(draft, Vec::new(), (next, Some(revision)), Beside::of(writes)).await?;
             if let Some(Seen { grant, .. }) = put {
                 return Ok(grant);
             }
@@ -65,7 +65,8 @@ impl Vault {
         let who = (request, terms.requester.principal.clone());
         let alert =
             self.alert_of(who, AlertKind::GrantEnded, terms.tenant.clone(), Some(terms.id), told(over))?;
-        let mut writes = vec![Pending::end(terms.id), alert];
+        let mut writes = vec![alert];
+        writes.extend(Pending::end(&*self.parts.store, terms.id).await?);
         writes.extend(fence);
         self.put_grant(draft, Vec::new(), (over.clone(), Some(revision)), Beside::of(writes)).await
     }

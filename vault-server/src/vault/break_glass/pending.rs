@@ -28,26 +28,28 @@ impl Pending {
         Write::PutEntity(Entity { place: place(id), revision: 0, content })
     }
 
-    /// It is over. The row never changes.
-    pub(super) fn end(id: GrantId) -> Write {
-        Write::DropEntity { place: place(id), revision: 0 }
+    /// It is over: what there is of it goes.
+    pub(super) async fn end(store: &dyn Store, id: GrantId) -> Result<Option<Write>, StoreError> {
+        let row = store.entity(&place(id)).await?;
+        Ok(row.map(|Entity { place, revision, .. }| Write::DropEntity { place, revision }))
     }
 
-    /// All there are.
+    /// All there are. A row that the vault did not write is none: it is told of, and is in the way of no other.
     pub(super) async fn all(store: &dyn Store) -> Result<Vec<Self>, StoreError> {
         let scope = EntityScope::Tenant(EntityKind::Grant, None);
         let first = EntityName::new(&[PREFIX]).expect("a byte is a name");
         let mut after = EntityPlace { kind: EntityKind::Grant, tenant: None, name: first };
         let mut all = Vec::new();
         loop {
-            let page = store.entities(&scope, Some(&after), PAGE).await?;
+            let page = store.entity_rows(&scope, Some(&after), PAGE).await?;
             let Some(last) = page.last() else { return Ok(all) };
-            after = last.place.clone();
-            for entity in &page {
-                if entity.place.name.as_bytes()[0] != PREFIX {
+            after = last.place().clone();
+            for row in page {
+                if row.place().name.as_bytes()[0] != PREFIX {
                     return Ok(all);
                 }
-                let pending = read(entity).ok_or_else(|| StoreError::Corrupt {
+                let Some(entity) = row.sound() else { continue };
+                let pending = read(&entity).ok_or_else(|| StoreError::Corrupt {
                     what: format!("pending grant {:?}", entity.place.name),
                 })?;
                 all.push(pending);

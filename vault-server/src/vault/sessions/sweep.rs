@@ -2,7 +2,7 @@
 
 use crate::access::{SessionList, SessionRow};
 use crate::domain::{Entity, EntityKind, EntityScope, Timestamp};
-use crate::store::Write;
+use crate::store::{EntityRow, Write};
 
 use super::super::Vault;
 use super::Sessions;
@@ -22,20 +22,22 @@ impl Vault {
         let scope = EntityScope::Tenant(EntityKind::Session, None);
         let mut after = None;
         loop {
-            let page = match self.parts.store.entities(&scope, after.as_ref(), PAGE).await {
+            let page = match self.parts.store.entity_rows(&scope, after.as_ref(), PAGE).await {
                 Ok(page) => page,
                 Err(error) => return tracing::warn!(%error, "sessions can't be swept"),
             };
             let now = sessions.steady.now(self.parts.clock.now());
-            for entity in &page {
-                if self.is_waste(sessions, entity, now).await {
-                    let (place, revision) = (entity.place.clone(), entity.revision);
+            let (last, is_last) = (page.last().map(|row| row.place().clone()), page.len() < PAGE);
+            // One that is not the vault's opens nothing, and stays, to be looked at.
+            for entity in page.into_iter().filter_map(EntityRow::sound) {
+                if self.is_waste(sessions, &entity, now).await {
+                    let Entity { place, revision, .. } = entity;
                     // Who changed it meanwhile has reason to.
                     let _ = self.parts.log.write(vec![Write::DropEntity { place, revision }]).await;
                 }
             }
-            after = page.last().map(|entity| entity.place.clone());
-            if page.len() < PAGE {
+            after = last;
+            if is_last {
                 return;
             }
         }

@@ -1,0 +1,358 @@
+//! `vault-server seal-rows`: gives seals to the rows of a vault from before there were seals, once.
+//!
+//! ```text
+//! logs        every log is read and compared with its checkpoint: it must tell of no key, or of rows that are half sealed
+//! beginning   one change: the key, the marker (a row that is sealed itself), and their entries
+//! rows        each row without a seal gets one, page by page; one with a seal that is not the vault's ends it
+//! end         all rows are read once more; one change: the marker goes, and the entry says how many rows of each kind there are
+//! ```
+//!
+//! * What is sealed is the vault's from then on: who could write to the database before could make any of it. So it says which
+//!   principals there are, for people to look at.
+//! * It can be stopped at any point and run again. Nobody else may have the store open meanwhile.
+//! * It does so once: where a log says that it is done, or that a new vault made its key, rows without a seal stay what they are.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::config::{Config, Engine, Postgres};
+use super::{migrate, rows, wire};
+use crate::access::{Principal, read_principal};
+use crate::audit::{
+    self, AuditAction, Beside, Draft, KeyJournal, Log, LogOptions, SEALING, SealHistory, SigningSource as _,
+};
+use crate::crypto::{RowKey, is_sealed};
+use crate::domain::{
+    Clock, Entity, EntityKind, EntityScope, KeyPurpose, RequestId, SystemClock, VaultIdentity,
+};
+use crate::keyring::Keyring;
+use crate::store::{Change, EntityRow, SealedStore, Store, Write, embedded, postgres};
+
+/// What is asked for.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// The vault's configuration.
+    #[arg(long, env = "VAULT_CONFIG")]
+    pub config: PathBuf,
+    /// Only say what there is to be sealed.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Rows of a page, and of a change.
+const PAGE: usize = 128;
+/// How long an entry may take.
+const ENTRY: Duration = Duration::from_secs(30);
+
+const REMOVED: &str = "the log tells of a key for the seals of rows, and its row is not there: it was removed. Restore it from a \
+                       backup. Rows are not sealed anew: among them may be some that are not the vault's";
+const PUT_BACK: &str = "the log says that the rows of this vault have their seals, and a row in the store says that they are still \
+                        getting them: it was put back. Remove it (kind 10 of `entities`). Rows without a seal are not the vault's";
+/// Seals what is to be sealed, and says how it went.
+pub async fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
+    let store = open(config).await?;
+    let done = work(config, options, &store).await;
+    // What was written is durable before this.
+    let closed = store.close().await;
+    done?;
+    Ok(closed?)
+}
+
+async fn open(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    let identity = config.identity();
+    let (store, shared) = match (config.store.engine, &config.store.postgres) {
+        (Engine::Postgres, Some(section)) => {
+            // It serves nobody, under whatever name instances do.
+            let nameless = Postgres { instance: None, instance_env: None, ..section.clone() };
+            let options = wire::postgres_options(&nameless)?;
+            let opened = postgres::open_alone(options.clone(), Some(&identity)).await;
+            (opened.with_context(|| format!("store on {}", section.hosts.join(" ")))?, Some(options))
+        }
+        (Engine::Postgres, None) => anyhow::bail!("[store.postgres] is not in the configuration"),
+        (Engine::Fjall, _) => {
+            (wire::open_embedded(embedded::EngineKind::Fjall, config.store_dir()).await?, None)
+        }
+        (Engine::Sled, _) => {
+            (wire::open_embedded(embedded::EngineKind::Sled, config.store_dir()).await?, None)
+        }
+    };
+    let refused = async {
+        anyhow::ensure!(
+            store.identity().await?.as_ref() == Some(&identity),
+            "it is not the store of this vault"
+        );
+        migrate::refuse_half_moved(&*store).await?;
+        let Some(options) = &shared else { return Ok(()) };
+        let others = postgres::held_logs(options).await?.into_iter().find(|log| *log != store.log());
+        match others {
+            Some(log) => anyhow::bail!("it is in use: an instance holds log {log}. Stop all of them first"),
+            None => Ok(()),
+        }
+    };
+    if let Err(refused) = refused.await {
+        store.close().await?;
+        return Err(refused).context("the store");
+    }
+    Ok(store)
+}
+
+async fn work(config: &Config, options: &Options, store: &Arc<dyn Store>) -> anyhow::Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let kms = wire::wrapping_keys(config).await?;
+    let work = Work {
+        identity: config.identity(),
+        store: Arc::clone(store),
+        keyring: wire::keyring(config, kms, store, &clock),
+        overlap: config.keys.signing_overlap,
+        clock,
+    };
+    work.run(options.dry_run).await
+}
+
+/// How a vault's rows are.
+enum State {
+    /// They have no seals, and never had.
+    Unsealed,
+    /// Some have.
+    Half(Arc<RowKey>),
+    /// Those without are not the vault's.
+    Sealed(Arc<RowKey>),
+}
+
+struct Work {
+    identity: VaultIdentity,
+    store: Arc<dyn Store>,
+    keyring: Arc<Keyring>,
+    overlap: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl Work {
+    async fn run(&self, dry_run: bool) -> anyhow::Result<()> {
+        if rows::is_new(&*self.store).await? {
+            println!("this vault was never served: it makes the key of its seals at its first start");
+            return Ok(());
+        }
+        match self.state().await? {
+            State::Sealed(key) => self.check(key).await,
+            State::Half(_) | State::Unsealed if dry_run => self.show().await,
+            State::Half(key) => self.seal(key).await,
+            State::Unsealed => {
+                self.show().await?;
+                let key = self.begin().await?;
+                self.seal(key).await
+            }
+        }
+    }
+
+    async fn state(&self) -> anyhow::Result<State> {
+        let Some(key) = self.keyring.row_key().await?.map(Arc::new) else {
+            let history = self.history().await?;
+            anyhow::ensure!(
+                history == SealHistory { entries: history.entries, ..SealHistory::default() },
+                REMOVED
+            );
+            return Ok(State::Unsealed);
+        };
+        let sealed = SealedStore::new(Arc::clone(&self.store), Arc::clone(&key));
+        if sealed.entity(&rows::marker_place()).await?.is_none() {
+            return Ok(State::Sealed(key));
+        }
+        anyhow::ensure!(!self.history().await?.done, PUT_BACK);
+        Ok(State::Half(key))
+    }
+
+    /// What the logs tell, if they are what was signed.
+    async fn history(&self) -> anyhow::Result<SealHistory> {
+        // One is made where there is none: then nothing that was signed would be accepted.
+        let signed = !self.keyring.list(None, KeyPurpose::LogSigning).await?.is_empty();
+        anyhow::ensure!(signed, "the vault has logs, and no key that signed them");
+        let clock = Arc::clone(&self.clock);
+        let signing =
+            audit::VaultSigning::new(Arc::clone(&self.keyring), &self.identity, clock, self.overlap);
+        let keys = signing.now().await.context("the log's signing key")?;
+        let history = SealHistory::read(&*self.store, &self.identity, &keys).await;
+        history.context("the audit log is not what was signed")
+    }
+
+    /// How many rows of each kind there are, and who the principals are.
+    async fn show(&self) -> anyhow::Result<()> {
+        println!("to be sealed, and the vault's own from then on:");
+        for kind in kinds() {
+            let (mut count, mut lines) = (0_u64, Vec::new());
+            let mut pages = Pages::new(kind);
+            while let Some(page) = pages.next(&*self.store).await? {
+                count += page.len() as u64;
+                if kind == EntityKind::Principal {
+                    lines.extend(page.iter().filter_map(principal));
+                }
+            }
+            if count > 0 {
+                println!("{} {count}", kind.as_str());
+            }
+            for line in lines {
+                println!("  {line}");
+            }
+        }
+        Ok(())
+    }
+
+    /// The key and the marker, with their entries.
+    async fn begin(&self) -> anyhow::Result<Arc<RowKey>> {
+        let (record, key) = self.keyring.new_row_key().await?;
+        let marker = rows::marker();
+        let content = key.seal(&marker.place, &marker.content);
+        let (created, item) = KeyJournal::created(&record);
+        let beside = Beside {
+            writes: vec![Write::InsertKey(record), Write::PutEntity(Entity { content, ..marker })],
+            entries: vec![(created, vec![item])],
+        };
+        let (state, begun, _) = SEALING;
+        let details = vec![(state, begun.to_owned()), ("version", env!("CARGO_PKG_VERSION").to_owned())];
+        self.log().commit_with(draft(details)?, Vec::new(), beside).await?;
+        Ok(Arc::new(key))
+    }
+
+    async fn seal(&self, key: Arc<RowKey>) -> anyhow::Result<()> {
+        for kind in kinds() {
+            let mut pages = Pages::new(kind);
+            while let Some(page) = pages.next(&*self.store).await? {
+                let mut writes = Vec::new();
+                for Entity { place, revision, content } in page {
+                    if is_sealed(&content) {
+                        let opened = key.open(&place, &content);
+                        opened.with_context(|| format!("{} {:?}", place.kind.as_str(), place.name))?;
+                    } else {
+                        let content = key.seal(&place, &content);
+                        writes.push(Write::PutEntity(Entity { place, revision: revision + 1, content }));
+                    }
+                }
+                if !writes.is_empty() {
+                    self.store.commit(Change { writes, entries: Vec::new() }).await?;
+                }
+            }
+        }
+        self.end(key).await
+    }
+
+    async fn end(&self, key: Arc<RowKey>) -> anyhow::Result<()> {
+        let counts = self.count(&key).await?;
+        anyhow::ensure!(
+            counts.forged.is_empty(),
+            "rows were written meanwhile: {}",
+            counts.forged.join(", ")
+        );
+        let place = rows::marker_place();
+        let marker =
+            self.store.entity(&place).await?.context("the row that says that it is under way is gone")?;
+        let (state, _, done) = SEALING;
+        let mut details = vec![(state, done.to_owned())];
+        details.extend(counts.sound.iter().map(|(kind, count)| (kind.as_str(), count.to_string())));
+        let gone = Write::DropEntity { place, revision: marker.revision };
+        self.log().commit(draft(details)?, Vec::new(), vec![gone]).await?;
+        println!("sealed: {}", counts.in_words());
+        Ok(())
+    }
+
+    /// Of a vault that has its seals: whether a row has none, or another.
+    async fn check(&self, key: Arc<RowKey>) -> anyhow::Result<()> {
+        let counts = self.count(&key).await?;
+        println!("the rows have their seals: {}", counts.in_words());
+        for place in &counts.forged {
+            println!("not the vault's: {place}");
+        }
+        anyhow::ensure!(counts.forged.is_empty(), "{} rows are not the vault's", counts.forged.len());
+        Ok(())
+    }
+
+    async fn count(&self, key: &Arc<RowKey>) -> anyhow::Result<Counts> {
+        let sealed = SealedStore::new(Arc::clone(&self.store), Arc::clone(key));
+        let mut counts = Counts::default();
+        for kind in kinds() {
+            let (mut after, mut sound) = (None, 0);
+            loop {
+                let page = sealed.entity_rows(&EntityScope::Kind(kind), after.as_ref(), PAGE).await?;
+                let Some(last) = page.last() else { break };
+                after = Some(last.place().clone());
+                for row in page {
+                    match row {
+                        EntityRow::Sound(_) => sound += 1,
+                        EntityRow::Forged { place, .. } => counts.forged.push(format!("{place:?}")),
+                    }
+                }
+            }
+            if sound > 0 {
+                counts.sound.push((kind, sound));
+            }
+        }
+        Ok(counts)
+    }
+
+    fn log(&self) -> Log {
+        let options = LogOptions { deadline: ENTRY, max_in_flight: 1 };
+        Log::new(Arc::clone(&self.store), Arc::clone(&self.clock), options)
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    sound: Vec<(EntityKind, u64)>,
+    forged: Vec<String>,
+}
+
+impl Counts {
+    fn in_words(&self) -> String {
+        if self.sound.is_empty() {
+            return "there are none".to_owned();
+        }
+        let counts: Vec<_> =
+            self.sound.iter().map(|(kind, count)| format!("{} {count}", kind.as_str())).collect();
+        counts.join(", ")
+    }
+}
+
+/// The rows of a kind as they are.
+struct Pages {
+    scope: EntityScope,
+    after: Option<crate::domain::EntityPlace>,
+}
+
+impl Pages {
+    fn new(kind: EntityKind) -> Self {
+        Self { scope: EntityScope::Kind(kind), after: None }
+    }
+
+    async fn next(&mut self, store: &dyn Store) -> anyhow::Result<Option<Vec<Entity>>> {
+        let page = store.entities(&self.scope, self.after.as_ref(), PAGE).await?;
+        let Some(last) = page.last() else { return Ok(None) };
+        self.after = Some(last.place.clone());
+        Ok(Some(page))
+    }
+}
+
+/// Who is in a row that has no seal yet.
+fn principal(row: &Entity) -> Option<String> {
+    let Principal { id, roles, enabled, .. } = read_principal(row).ok().flatten()?;
+    let roles = roles
+        .iter()
+        .flat_map(|(scope, roles)| roles.iter().map(move |role| format!("{scope}:{}", role.as_str())));
+    let roles: Vec<_> = roles.collect();
+    Some(format!("{id}{}: {}", if enabled { "" } else { " (disabled)" }, roles.join(" ")))
+}
+
+/// All but that of the marker.
+fn kinds() -> impl Iterator<Item = EntityKind> {
+    EntityKind::ALL.iter().copied().filter(|kind| *kind != EntityKind::Sealing)
+}
+
+fn draft(details: Vec<(&'static str, String)>) -> anyhow::Result<Draft> {
+    let request = RequestId::random().context("no randomness from the operating system")?;
+    Ok(Draft { details, ..Draft::of_vault(request, AuditAction::RowsSealed) })
+}
+
+#[cfg(test)]
+#[path = "seal_rows_tests.rs"]
+mod tests;

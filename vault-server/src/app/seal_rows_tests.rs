@@ -1,0 +1,265 @@
+//! A vault of before is sealed once, wherever it is interrupted; one whose key was removed is not.
+
+use super::*;
+use crate::access::write_principal;
+use crate::app::rows::tests::{Bench, identity, principal, put};
+use crate::audit::{Follower, FollowerOptions};
+use crate::domain::{EntityName, EntityPlace};
+use crate::store::memory::MemoryStore;
+use crate::store::{Derived, LogId};
+
+const DAY: Duration = Duration::from_hours(24);
+
+impl Bench {
+    fn work(&self) -> Work {
+        Work {
+            identity: identity(),
+            store: Arc::new(self.store.clone()),
+            keyring: self.keyring(&self.store),
+            overlap: DAY,
+            clock: Arc::new(SystemClock),
+        }
+    }
+
+    /// Signs what is in log 0 so far, as a vault does that is served.
+    async fn sign(&self) {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let keyring = self.keyring(&self.store);
+        let signing = audit::VaultSigning::new(keyring, &identity(), Arc::clone(&clock), DAY);
+        let options = FollowerOptions { checkpoint_every: Duration::from_millis(1) };
+        let origin = audit::origin(&identity(), LogId::default());
+        let store = Arc::new(self.store.clone());
+        let follower = Follower::start(store, Arc::new(signing), &origin, clock, options).await.unwrap();
+        follower.stop(Duration::from_secs(30)).await;
+        let size = self.store.log_size(LogId(0)).await.unwrap();
+        assert_eq!(self.store.derived(LogId(0)).await.unwrap().upto, size);
+    }
+
+    /// A vault that was served by software that knows no seals, with so many rows.
+    async fn old(rows: u8) -> Self {
+        let bench = Self::new();
+        bench
+            .work()
+            .log()
+            .record(Draft::of_vault(RequestId::from_bytes([1; 16]), AuditAction::Start), Vec::new())
+            .await
+            .unwrap();
+        put(&bench.store, write_principal(&principal("ann"))).await;
+        for number in 0..rows {
+            put(&bench.store, session(number)).await;
+        }
+        bench.sign().await;
+        bench
+    }
+
+    /// The same rows and log, but what a database's administrator left out.
+    async fn without(&self, key: bool, entities: bool) -> Self {
+        let bench = Self { store: MemoryStore::new(), kms: Arc::clone(&self.kms) };
+        let mut writes = Vec::new();
+        for record in self.store.scan_keys(None, 100).await.unwrap() {
+            if !key || record.purpose != KeyPurpose::RowMac {
+                writes.push(Write::InsertKey(record));
+            }
+        }
+        for kind in EntityKind::ALL.iter().filter(|_| !entities) {
+            let rows = self.store.entities(&EntityScope::Kind(*kind), None, 1000).await.unwrap();
+            writes.extend(rows.into_iter().map(|row| Write::PutEntity(Entity { revision: 0, ..row })));
+        }
+        let size = usize::try_from(self.store.log_size(LogId(0)).await.unwrap()).unwrap();
+        let entries = self.store.entries(LogId(0), 0, size, usize::MAX).await.unwrap();
+        bench.store.commit(Change { writes, entries }).await.unwrap();
+        let state = self.store.derived(LogId(0)).await.unwrap();
+        let derived = Derived {
+            upto: state.upto,
+            tiles: Vec::new(),
+            postings: Vec::new(),
+            checkpoint: state.checkpoint,
+        };
+        bench.store.derive(derived).await.unwrap();
+        bench
+    }
+
+    async fn is_served(&self) -> Result<Arc<dyn Store>, String> {
+        self.start(0).await.map_err(|error| error.to_string())
+    }
+
+    async fn run(&self) -> Result<(), String> {
+        self.work().run(false).await.map_err(|error| format!("{error:#}"))
+    }
+
+    /// The state and the number of principals in each entry of this command.
+    async fn entries(&self) -> Vec<(String, String)> {
+        use prost::Message as _;
+        let entries = self.store.entries(LogId(0), 0, 1000, usize::MAX).await.unwrap();
+        let entries = entries.into_iter().map(|entry| vault_proto::v1::AuditEntry::decode(entry).unwrap());
+        let own = entries.filter(|entry| entry.action() == AuditAction::RowsSealed);
+        own.map(|entry| {
+            let detail = |name: &str| entry.details.get(name).cloned().unwrap_or_default();
+            (detail("state"), detail("principal"))
+        })
+        .collect()
+    }
+}
+
+fn session(number: u8) -> Entity {
+    let name = EntityName::new(&[number; 32]).unwrap();
+    let place = EntityPlace { kind: EntityKind::Session, tenant: None, name };
+    Entity { place, revision: 0, content: vec![1, number] }
+}
+
+fn begun_and_done() -> Vec<(String, String)> {
+    vec![("begun".to_owned(), String::new()), ("done".to_owned(), "1".to_owned())]
+}
+
+#[tokio::test]
+async fn an_old_vault_is_refused_sealed_and_served() {
+    let bench = Bench::old(200).await;
+    let refused = bench.is_served().await.err().unwrap();
+    assert!(refused.contains("vault-server seal-rows"), "{refused}");
+    let before = bench.store.log_size(LogId(0)).await;
+    bench.work().run(true).await.unwrap();
+    assert_eq!(bench.store.log_size(LogId(0)).await, before, "a dry run writes nothing");
+    bench.run().await.unwrap();
+    assert_eq!(bench.entries().await, begun_and_done());
+    let served = bench.is_served().await.unwrap();
+    for number in 0..200 {
+        assert_eq!(
+            served.entity(&session(number).place).await,
+            Ok(Some(Entity { revision: 1, ..session(number) }))
+        );
+    }
+    assert!(served.entity(&write_principal(&principal("ann")).place).await.unwrap().is_some());
+    // Once more it says how they are, and writes nothing.
+    let before = bench.store.log_size(LogId(0)).await;
+    bench.run().await.unwrap();
+    assert_eq!(bench.store.log_size(LogId(0)).await, before);
+}
+
+#[tokio::test]
+async fn it_goes_on_where_it_was_interrupted() {
+    let bench = Bench::old(200).await;
+    // It begins, and ends before a row is sealed; then with some.
+    let key = bench.work().begin().await.unwrap();
+    let refused = bench.is_served().await.err().unwrap();
+    assert!(refused.contains("half sealed"), "{refused}");
+    for number in 0..50 {
+        let content = key.seal(&session(number).place, &session(number).content);
+        put(&bench.store, Entity { revision: 1, content, ..session(number) }).await;
+    }
+    bench.sign().await;
+    bench.run().await.unwrap();
+    assert_eq!(bench.entries().await, begun_and_done());
+    let served = bench.is_served().await.unwrap();
+    for number in 0..200 {
+        assert_eq!(
+            served.entity(&session(number).place).await.unwrap().unwrap().content,
+            session(number).content
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_row_with_a_seal_of_somebody_else_ends_it() {
+    let bench = Bench::old(3).await;
+    let (_, other) = Bench::new().keyring(&MemoryStore::new()).new_row_key().await.unwrap();
+    let content = other.seal(&session(1).place, &session(1).content);
+    put(&bench.store, Entity { revision: 1, content, ..session(1) }).await;
+    let refused = bench.run().await.unwrap_err();
+    assert!(refused.contains("session") && refused.contains(&"01".repeat(32)), "{refused}");
+    assert!(bench.is_served().await.is_err());
+}
+
+#[tokio::test]
+async fn rows_are_not_sealed_a_second_time() {
+    let bench = Bench::old(3).await;
+    bench.run().await.unwrap();
+    put(&bench.store, write_principal(&principal("eve"))).await;
+    let refused = bench.run().await.unwrap_err();
+    assert!(refused.contains("1 rows are not the vault's"), "{refused}");
+    let served = bench.is_served().await.unwrap();
+    assert!(served.entity(&write_principal(&principal("eve")).place).await.is_err());
+}
+
+#[tokio::test]
+async fn a_marker_that_was_put_back_does_not_begin_it_again() {
+    let bench = Bench::old(3).await;
+    bench.work().begin().await.unwrap();
+    let marker = bench.store.entity(&rows::marker_place()).await.unwrap().unwrap();
+    bench.run().await.unwrap();
+    put(&bench.store, marker).await;
+    put(&bench.store, write_principal(&principal("eve"))).await;
+    assert!(bench.is_served().await.is_err());
+    let refused = bench.run().await.unwrap_err();
+    assert!(refused.contains("put back"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_marker_that_the_vault_did_not_write_begins_nothing() {
+    let bench = Bench::new();
+    bench.is_served().await.unwrap();
+    put(&bench.store, rows::marker()).await;
+    put(&bench.store, write_principal(&principal("eve"))).await;
+    assert!(bench.is_served().await.is_err());
+    assert!(bench.run().await.is_err());
+}
+
+#[tokio::test]
+async fn a_vault_whose_key_was_removed_is_neither_served_nor_sealed_anew() {
+    let sealed = Bench::old(3).await;
+    sealed.run().await.unwrap();
+    let new = Bench::new();
+    new.is_served().await.unwrap();
+    let half = Bench::old(3).await;
+    half.work().begin().await.unwrap();
+    for bench in [sealed, new, half] {
+        bench.sign().await;
+        for entities in [false, true] {
+            let altered = bench.without(true, entities).await;
+            put(&altered.store, write_principal(&principal("eve"))).await;
+            let refused = altered.is_served().await.err().unwrap();
+            assert!(refused.contains("no key"), "{refused}");
+            let refused = altered.run().await.unwrap_err();
+            assert!(refused.contains("it was removed"), "{refused}");
+            assert!(altered.store.keys(None, KeyPurpose::RowMac).await.unwrap().is_empty());
+        }
+        // With its key it is as it was.
+        assert_eq!(
+            bench.without(false, false).await.is_served().await.is_ok(),
+            bench.is_served().await.is_ok()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_was_altered_is_not_believed() {
+    let bench = Bench::old(3).await;
+    bench.run().await.unwrap();
+    bench.sign().await;
+    let altered = bench.without(true, true).await;
+    let whole = altered.store.entries(LogId(0), 0, 100, usize::MAX).await.unwrap();
+    // Without the entries that tell of the key: cut, or with others in their place.
+    for entries in [whole[..1].to_vec(), whole.iter().map(|_| whole[0].clone()).collect()] {
+        let forged = Bench { store: MemoryStore::new(), kms: Arc::clone(&bench.kms) };
+        let keys = altered.store.scan_keys(None, 100).await.unwrap();
+        let writes = keys.into_iter().map(Write::InsertKey).collect();
+        forged.store.commit(Change { writes, entries }).await.unwrap();
+        let state = altered.store.derived(LogId(0)).await.unwrap();
+        let derived = Derived {
+            upto: state.upto,
+            tiles: Vec::new(),
+            postings: Vec::new(),
+            checkpoint: state.checkpoint,
+        };
+        forged.store.derive(derived).await.unwrap();
+        put(&forged.store, write_principal(&principal("eve"))).await;
+        let refused = forged.run().await.unwrap_err();
+        assert!(refused.contains("not what was signed"), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_vault_that_was_never_served_has_nothing_to_seal() {
+    let bench = Bench::new();
+    bench.run().await.unwrap();
+    assert!(bench.store.keys(None, KeyPurpose::RowMac).await.unwrap().is_empty());
+}
