@@ -27,12 +27,13 @@ impl Night {
     fn falls(dir: &Path) -> Self {
         let site = Site::make(&dir.join("vault"));
         site.provision("approver", "\"demo\" = [\"approver\", \"oncall\"]");
+        site.add_second_admin("admin2");
         let vault = site.serve();
         let people = [("oncall", 1), ("approver", 2)];
         let agents = people.map(|(who, seed)| {
             let key = Authenticator::ed25519(seed);
             let enroll = ["--tenant", "demo", "security-keys", "enroll", who, "-"];
-            vault.ctl("admin", &enroll).stdin(key.line(who)).ok();
+            vault.by_two(vault.ctl("admin", &enroll).stdin(key.line(who)), "admin2", "demo");
             (who, SoftAgent::serve(&dir.join(who), vec![key]))
         });
         Self { vault, agents: agents.into() }

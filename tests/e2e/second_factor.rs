@@ -24,6 +24,15 @@ fn fingerprint(key: &Authenticator) -> String {
     SecurityKey::from_blob(&key.blob()).unwrap().fingerprint().to_string()
 }
 
+/// Enrolls a key: one admin asks for it, another one approves.
+async fn enroll(vault: &DevVault, of: &str, line: &str) {
+    let asked = client(vault, "admin").enroll_security_key(of, line, &Note::default()).await.unwrap();
+    let (other, id) = (client(vault, "admin2"), asked.waiting.unwrap());
+    let waiting = other.list_principal_changes().await.unwrap();
+    let change = waiting.iter().find(|change| change.id == id).unwrap();
+    other.approve_principal_change(change, &Note::default()).await.unwrap();
+}
+
 /// Whether the program is on this machine.
 fn is_there(program: &str) -> bool {
     Command::new(program).arg("-V").stdin(Stdio::null()).output().is_ok()
@@ -33,6 +42,7 @@ fn is_there(program: &str) -> bool {
 fn a_key_is_enrolled_tried_and_taken_back_by_the_commands() {
     let dir = TempDir::new().unwrap();
     let site = Site::make(&dir.path().join("vault"));
+    site.add_second_admin("admin2");
     let vault = site.serve();
     let keys = || [Authenticator::ed25519(1), Authenticator::ed25519(2)];
     let [blue, red] = keys();
@@ -52,8 +62,9 @@ fn a_key_is_enrolled_tried_and_taken_back_by_the_commands() {
     admin(&["enroll", "service", file]).ends(2);
     admin(&["enroll", "nobody", file]).ends(1);
     admin(&["enroll", "oncall", "-"]).stdin("ssh-ed25519 AAAA me").ends(2);
-    let enrolled = admin(&["enroll", "oncall", file, "--ticket", "SEC-1"]).ok();
-    assert!(enrolled.stdout.contains(&fingerprint(&blue)) && enrolled.stdout.contains("blue"));
+    let by_two = |command| vault.by_two(command, "admin2", "demo");
+    let enrolled = by_two(admin(&["enroll", "oncall", file, "--ticket", "SEC-1"]));
+    assert!(enrolled.stdout.contains(&fingerprint(&blue)), "{}", enrolled.stdout);
     admin(&["enroll", "oncall", file]).ok();
     admin(&["enroll", "approver", file]).ends(2);
 
@@ -66,7 +77,7 @@ fn a_key_is_enrolled_tried_and_taken_back_by_the_commands() {
     // The owner takes it back; another is enrolled.
     vault.ctl("oncall", &["security-keys", "revoke", "oncall", &fingerprint(&blue)]).ok();
     attempt().ends(3);
-    admin(&["enroll", "oncall", "-"]).stdin(red.line("red")).ok();
+    by_two(admin(&["enroll", "oncall", "-"]).stdin(red.line("red")));
     attempt().ok();
     admin(&["enroll", "oncall", file]).ends(2);
 
@@ -80,11 +91,12 @@ fn a_key_is_enrolled_tried_and_taken_back_by_the_commands() {
 async fn what_the_agent_signs_is_what_the_vault_verifies() {
     let dir = TempDir::new().unwrap();
     let site = Site::make(&dir.path().join("vault"));
+    site.add_second_admin("admin2");
     let vault = site.serve();
     let (blue, green) = (Authenticator::ed25519(1), Authenticator::ecdsa());
     let lines = [blue.line("blue"), green.line("green")];
     for line in &lines {
-        client(&vault, "admin").enroll_security_key("approver", line, &Note::default()).await.unwrap();
+        enroll(&vault, "approver", line).await;
     }
     let approver = client(&vault, "approver");
     for (name, key) in [("blue", blue), ("green", green)] {
@@ -150,6 +162,7 @@ async fn by_ssh_keygen(
 async fn keys_of_the_file_and_rows_outlive_the_process() {
     let dir = TempDir::new().unwrap();
     let site = Site::make(&dir.path().join("vault"));
+    site.add_second_admin("admin2");
     let (listed, enrolled) = (Authenticator::ed25519(1), Authenticator::ed25519(2));
     site.edit("principals.toml", |text| {
         let key = format!("security_keys = [\"{}\"]", listed.line("first"));

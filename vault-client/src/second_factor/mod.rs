@@ -74,6 +74,16 @@ pub struct SecurityKey {
     pub enrolled_by: String,
 }
 
+/// What became of a security key that was to be enrolled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Enrolled {
+    /// The key.
+    pub key: SecurityKey,
+    /// It is enrolled when another person has approved this change.
+    pub waiting: Option<String>,
+}
+
 /// Something for the caller's security key to sign, once, within minutes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Challenge {
@@ -183,14 +193,15 @@ impl Client {
             .ok_or_else(|| Error::bad_answer("not a second factor for this request"))
     }
 
-    /// Enrolls a security key for another person. `public_key`: the line of its `.pub` file. The same key for the same
+    /// Asks for a security key to be enrolled for another person; a third one has to approve that
+    /// ([`Client::approve_principal_change`]). `public_key`: the line of its `.pub` file. The same key for the same
     /// person again changes nothing.
     pub async fn enroll_security_key(
         &self,
         principal: &str,
         public_key: &str,
         note: &Note,
-    ) -> Result<SecurityKey, Error> {
+    ) -> Result<Enrolled, Error> {
         let request = wire::EnrollSecurityKeyRequest {
             tenant: self.tenant(),
             id: principal.to_owned(),
@@ -201,7 +212,8 @@ impl Client {
         let answer = self
             .call_security_keys(request, async |mut keys, request| keys.enroll_security_key(request).await)
             .await?;
-        answer.key.map(security_key).ok_or_else(|| Error::bad_answer("no security key"))
+        let key = answer.key.map(security_key).ok_or_else(|| Error::bad_answer("no security key"))?;
+        Ok(Enrolled { key, waiting: Some(answer.waiting).filter(|id| !id.is_empty()) })
     }
 
     /// Takes a security key back, for good: another person's, or one's own.
@@ -241,7 +253,7 @@ fn time(micros: u64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(micros)).filter(|_| micros != 0)
 }
 
-fn security_key(key: wire::SecurityKey) -> SecurityKey {
+pub(crate) fn security_key(key: wire::SecurityKey) -> SecurityKey {
     let wire::SecurityKey { fingerprint, kind, label, enrolled_us, enrolled_by } = key;
     SecurityKey { fingerprint, kind, label, enrolled: time(enrolled_us), enrolled_by }
 }

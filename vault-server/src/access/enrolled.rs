@@ -109,6 +109,11 @@ impl EnrolledKey {
         (Self::place(&enrolled.key.fingerprint())? == row.place).then_some(enrolled)
     }
 
+    /// Whether it is in force, and this person's.
+    pub fn is_in_force_of(&self, principal: &PrincipalId) -> bool {
+        self.principal == *principal && self.revoked.is_none()
+    }
+
     /// After a signature with this counter. `None` if the key signed so often before: there are two of it. A key that
     /// never counts says 0 each time.
     #[must_use]

@@ -36,7 +36,7 @@ use crate::kms::{AwsKms, Kms, LocalKms, WrappingKeys};
 use crate::store::embedded::{self, EngineKind, StoreOptions};
 use crate::store::postgres::{self, Password, PostgresOptions, Transport};
 use crate::store::{Leases, Store, StoreError};
-use crate::vault::{GrantRules, JobRules, Limits, Parts, SecondFactorRules, TenantRules, Vault};
+use crate::vault::{GrantRules, JobRules, Limits, Parts, PeopleRules, SecondFactorRules, TenantRules, Vault};
 
 /// Messages of one stream that are served at once.
 const STREAM_WINDOW: usize = 4;
@@ -104,11 +104,15 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let keyring = keyring(config, kms, &store, &clock);
     let (follower, adopter) = follow(config, &store, recent, &keyring, &clock).await?;
     let follower = Arc::new(follower);
-    let details = vec![
+    let mut details = vec![
         ("engine", store.engine().to_owned()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("wrapping_keys", names),
     ];
+    if !config.access.second_person_for_roles {
+        tracing::warn!("one admin alone can give anybody any role: access.second_person_for_roles = false");
+        details.push(("second_person_for_roles", "false".to_owned()));
+    }
     log.record(own(AuditAction::Start, details)?, Vec::new()).await.context("the log's first entry")?;
     let vault = Arc::new(Vault::new(Parts {
         identity,
@@ -130,6 +134,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         },
         jobs: job_rules(config),
         grants: grant_rules(config),
+        people: people_rules(config),
         second_factor: SecondFactorRules { user_verification: config.second_factor.user_verification },
         sessions: people.as_ref().map(|people| people.sessions(config)),
     }));
@@ -164,7 +169,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         grpc::routes(&vault, &observer, wire_limits(config), health).context("the reflection service")?;
     tokio::spawn(report_health(reporter, Arc::clone(&keyring), context.stopping.clone()));
     tokio::spawn(forget(Arc::clone(&store), Arc::clone(&clock), context.stopping.clone()));
-    tokio::spawn(sweep_challenges(Arc::clone(&vault), context.stopping.clone()));
+    tokio::spawn(sweep(Arc::clone(&vault), context.stopping.clone()));
     tokio::spawn(watch_log(Arc::clone(&log), Arc::clone(&store), context.clone()));
     tokio::spawn(adopter.run(context.stopping.clone()));
     Ok(Wired {
@@ -174,6 +179,11 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         sample: Some(Box::new(Figures { keyring, store: Arc::clone(&store), tally })),
         close: Box::pin(close(workers, log, follower, store)),
     })
+}
+
+fn people_rules(config: &Config) -> PeopleRules {
+    let access = &config.access;
+    PeopleRules { second_person: access.second_person_for_roles, wait: access.second_person_wait }
 }
 
 fn keyring(
@@ -458,7 +468,7 @@ async fn forget(store: Arc<dyn Store>, clock: Arc<dyn Clock>, stopping: Cancella
     }
 }
 
-async fn sweep_challenges(vault: Arc<Vault>, stopping: CancellationToken) {
+async fn sweep(vault: Arc<Vault>, stopping: CancellationToken) {
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
@@ -466,6 +476,12 @@ async fn sweep_challenges(vault: Arc<Vault>, stopping: CancellationToken) {
         }
         if let Err(refused) = vault.sweep_challenges().await {
             tracing::warn!(cause = refused.problem.cause(), "stale challenges were not swept away");
+        }
+        if let Err(refused) = vault.sweep_principal_changes().await {
+            tracing::warn!(
+                cause = refused.problem.cause(),
+                "changes that nobody approved were not swept away"
+            );
         }
     }
 }

@@ -58,6 +58,8 @@ kinds! {
     Honeytoken 8 "honeytoken";
     /// An alert that is to be delivered.
     Alert 9 "alert";
+    /// A change of who may that waits for another person's approval.
+    Proposal 10 "proposal";
 }
 
 /// How an entity is called: 1 to 64 bytes, any bytes. Safe to log: an id or a keyed hash, never a secret and never what
@@ -147,7 +149,7 @@ mod tests {
             assert_eq!(EntityKind::from_number(kind.number()), Some(*kind));
         }
         assert_eq!(EntityKind::from_number(0), None);
-        assert_eq!(EntityKind::from_number(10), None);
+        assert_eq!(EntityKind::from_number(11), None);
     }
 
     #[test]

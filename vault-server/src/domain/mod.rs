@@ -14,7 +14,7 @@ pub mod time;
 pub use entity::{Entity, EntityKind, EntityName, EntityPlace, EntityScope, MAX_ENTITY};
 pub use id::{
     AlertId, ChallengeId, ClassName, GrantId, IdempotencyKey, InstanceId, JobId, KeyId, KeyVersion, KmsSet,
-    LeaseName, PrincipalId, RequestId, TenantId, VaultId,
+    LeaseName, PrincipalId, ProposalId, RequestId, TenantId, VaultId,
 };
 pub use index::{BlindIndex, SubjectRef};
 pub use job::{Job, JobBudget, JobKind, JobOrder, JobPlace, JobProgress, JobState};

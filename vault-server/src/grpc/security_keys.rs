@@ -31,9 +31,10 @@ impl SecurityKeyService for SecurityKeyApi {
     ) -> Result<Response<v1::EnrollSecurityKeyResponse>, Status> {
         serve(&self.vault, AuditAction::SecurityKeyChange, request, async |vault, cx, request| {
             let v1::EnrollSecurityKeyRequest { tenant, id, public_key, reason, ticket } = request;
-            let known =
-                vault.enroll_security_key(cx, &tenant, enrollment(&id, &public_key, reason, ticket)).await?;
-            Ok(v1::EnrollSecurityKeyResponse { key: Some(wire_key(&known)) })
+            let asked = enrollment(&id, &public_key, reason, ticket);
+            let (known, waits) = vault.enroll_security_key(cx, &tenant, asked).await?;
+            let waiting = waits.map(|id| id.to_string()).unwrap_or_default();
+            Ok(v1::EnrollSecurityKeyResponse { key: Some(wire_key(&known)), waiting })
         })
         .await
     }
@@ -100,7 +101,7 @@ fn asked(action: i32, request_hash: &[u8]) -> Result<(SecondFactorAction, [u8; 3
     Ok((action, hash.map_err(|_| Problem::Field("32 bytes").at("request_hash"))?))
 }
 
-fn wire_key(known: &EnrolledKey) -> v1::SecurityKey {
+pub(super) fn wire_key(known: &EnrolledKey) -> v1::SecurityKey {
     v1::SecurityKey {
         fingerprint: known.key.fingerprint().to_string(),
         kind: known.key.kind().as_str().to_owned(),

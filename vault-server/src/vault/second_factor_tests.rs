@@ -22,9 +22,11 @@ use crate::kms::testing::TestKms;
 use crate::store::embedded::{self, EngineKind, StoreOptions};
 use crate::store::memory::MemoryStore;
 use crate::store::{LogId, Store};
-use crate::vault::{Enrollment, JobRules, Limits, Note, Parts, Revocation};
+use crate::vault::{
+    Approved, Enrollment, JobRules, Limits, Note, Parts, PeopleRules, ProposalNamed, Revocation,
+};
 
-const START: u64 = 1_790_000_000_000_000;
+pub(in crate::vault) const START: u64 = 1_790_000_000_000_000;
 const MINUTE: u64 = 60_000_000;
 /// What is asked for, as it came.
 const REQUEST: &[u8] = b"a request";
@@ -33,7 +35,7 @@ const REQUEST: &[u8] = b"a request";
 pub(in crate::vault) struct TestClock(AtomicU64);
 
 impl TestClock {
-    fn set(&self, micros: u64) {
+    pub(in crate::vault) fn set(&self, micros: u64) {
         self.0.store(micros, Ordering::SeqCst);
     }
 }
@@ -48,7 +50,7 @@ impl Clock for TestClock {
 pub(in crate::vault) struct Rig {
     pub(in crate::vault) vault: Vault,
     pub(in crate::vault) store: Arc<dyn Store>,
-    clock: Arc<TestClock>,
+    pub(in crate::vault) clock: Arc<TestClock>,
 }
 
 const PEOPLE: &[(&str, &str, &str, &str)] = &[
@@ -57,6 +59,7 @@ const PEOPLE: &[(&str, &str, &str, &str)] = &[
     ("boss", "human", "demo", "admin"),
     ("chief", "human", "demo", "admin"),
     ("root", "human", "*", "admin"),
+    ("super", "human", "*", "admin"),
     ("far", "human", "other", "oncall"),
     ("wide", "human", "*", "oncall"),
     ("robot", "service", "demo", "admin"),
@@ -85,7 +88,11 @@ impl Rig {
         Self::over(Arc::new(MemoryStore::new()), &[], false).await
     }
 
-    async fn over(store: Arc<dyn Store>, keys: &[(&str, String)], user_verification: bool) -> Self {
+    pub(in crate::vault) async fn over(
+        store: Arc<dyn Store>,
+        keys: &[(&str, String)],
+        user_verification: bool,
+    ) -> Self {
         let clock = Arc::new(TestClock(AtomicU64::new(START)));
         let as_clock: Arc<dyn Clock> = Arc::<TestClock>::clone(&clock);
         let environment = Environment::parse("dev").unwrap();
@@ -137,6 +144,7 @@ impl Rig {
                 waiting: Duration::from_secs(1),
                 kms_price: 0,
             },
+            people: PeopleRules { second_person: true, wait: Duration::from_hours(72) },
             second_factor: SecondFactorRules { user_verification },
             grants: crate::vault::GrantRules::for_tests(),
         });
@@ -144,10 +152,12 @@ impl Rig {
     }
 
     pub(in crate::vault) async fn cx(&self, who: &str) -> Context {
-        self.cx_with(who, 7).await
+        // Each has a certificate of its own.
+        let number = PEOPLE.iter().position(|person| person.0 == who).map_or(99, |at| 100 + at as u8);
+        self.cx_with(who, number).await
     }
 
-    async fn cx_with(&self, who: &str, certificate: u8) -> Context {
+    pub(in crate::vault) async fn cx_with(&self, who: &str, certificate: u8) -> Context {
         let credential = Credential {
             kind: CredentialKind::Certificate,
             fingerprint: [certificate; 32],
@@ -159,6 +169,7 @@ impl Rig {
         self.vault.enter(&credential, AuditAction::GrantRequest).await.unwrap()
     }
 
+    /// By `who`, and then approved by an admin of the vault.
     pub(in crate::vault) async fn enroll(
         &self,
         who: &str,
@@ -169,7 +180,18 @@ impl Rig {
         let asked =
             Enrollment { principal: PrincipalId::parse(id).unwrap(), key, label, note: Note::default() };
         let cx = self.cx(who).await;
-        self.vault.enroll_security_key(&cx, "demo", Ok(asked)).await.map_err(|refused| refused.problem)
+        let asked = self.vault.enroll_security_key(&cx, "demo", Ok(asked)).await;
+        let (key, waits) = asked.map_err(|refused| refused.problem)?;
+        let Some(id) = waits else { return Ok(key) };
+        let approver = self.cx(if who == "root" { "super" } else { "root" }).await;
+        let waiting = self.vault.list_principal_changes(&approver, "demo").await.unwrap();
+        let waits = waiting.into_iter().find(|waits| waits.proposal.id == id).unwrap();
+        let named = ProposalNamed { id, hash: waits.proposal.hash().to_vec(), note: Note::default() };
+        match self.vault.approve_principal_change(&approver, "demo", Ok(named)).await {
+            Ok(Approved::SecurityKey(key)) => Ok(*key),
+            Ok(other) => panic!("{other:?}"),
+            Err(refused) => Err(refused.problem),
+        }
     }
 
     pub(in crate::vault) async fn revoke(&self, who: &str, id: &str, line: &str) -> Result<(), Problem> {
@@ -222,7 +244,9 @@ impl Rig {
             let json: serde_json::Value = serde_json::from_slice(&row.content[13..]).unwrap();
             json["kind"].as_str().unwrap().to_owned()
         };
-        self.rows(EntityKind::Alert).await.iter().map(kind).collect()
+        let mut kinds: Vec<_> = self.rows(EntityKind::Alert).await.iter().map(kind).collect();
+        kinds.sort_unstable();
+        kinds
     }
 }
 

@@ -26,11 +26,11 @@ async fn a_key_is_enrolled_by_another_person_with_an_alert() {
     let known = rig.enroll("boss", "ada", &line).await.unwrap();
     assert_eq!(known.enrolled_by.as_ref().map(PrincipalId::as_str), Some("boss"));
     assert_eq!(known.label, "ada blue");
-    assert_eq!(rig.alerts().await, ["security_key_enrolled"]);
+    assert_eq!(rig.alerts().await, ["principal_change_asked", "security_key_enrolled"]);
     // Once more: as it is. For another: taken, whoever asks.
     assert_eq!(rig.enroll("chief", "ada", &line).await, Ok(known));
     assert_eq!(rig.enroll("chief", "grace", &line).await, Err(Problem::Taken));
-    assert_eq!(rig.alerts().await.len(), 1);
+    assert_eq!(rig.alerts().await.len(), 2);
     assert_eq!(rig.rows(EntityKind::SecurityKey).await.len(), 1);
     // Who is admin of the vault may for whoever is in it.
     assert!(rig.enroll("root", "wide", &Authenticator::ed25519(2).line("")).await.is_ok());

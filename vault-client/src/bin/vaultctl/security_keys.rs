@@ -19,7 +19,7 @@ const MOST: u64 = 16 << 10;
 /// Enroll and take back people's security keys, and try one's own.
 #[derive(Subcommand)]
 pub(crate) enum SecurityKeysCommand {
-    /// Enroll a security key for another person.
+    /// Ask for a security key to be enrolled for another person; `principals approve` does it.
     Enroll(EnrollArgs),
     /// Take a security key back, for good: another person's, or your own.
     Revoke(RevokeArgs),
@@ -80,8 +80,15 @@ pub(crate) async fn run(global: &Global, command: SecurityKeysCommand) -> Result
     match command {
         SecurityKeysCommand::Enroll(args) => {
             let line = read(&args.file)?;
-            let key = client.enroll_security_key(&args.principal, &line, &args.note.into()).await?;
-            show(global.json, &key)?;
+            let enrolled = client.enroll_security_key(&args.principal, &line, &args.note.into()).await?;
+            show(global.json, &enrolled.key)?;
+            if let Some(id) = enrolled.waiting {
+                eprintln!(
+                    "vaultctl: nothing has changed yet: another admin has to approve it\n  \
+                     vaultctl principals approve {id}"
+                );
+                return Ok(Exit::AsksApproval);
+            }
         }
         SecurityKeysCommand::Revoke(args) => {
             client.revoke_security_key(&args.principal, &args.fingerprint, &args.note.into()).await?;

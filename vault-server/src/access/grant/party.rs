@@ -1,4 +1,4 @@
-//! Somebody who has a part in a grant.
+//! Somebody who has a part in what needs two people: a grant, a change of who may, a destruction.
 
 use sha2::{Digest as _, Sha256};
 
@@ -53,5 +53,42 @@ impl Party {
     /// Whether both are the same principal with the same credential.
     pub fn is_same_caller(&self, other: &Self) -> bool {
         self.principal == other.principal && self.credential == other.credential
+    }
+}
+
+/// Who it was, at rest: part of the rows of what it has a part in.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(in crate::access) struct PartyRow {
+    #[prost(string, tag = "1")]
+    principal: String,
+    #[prost(bytes = "vec", tag = "2")]
+    credential: Vec<u8>,
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    identities: Vec<Vec<u8>>,
+    #[prost(string, tag = "4")]
+    key: String,
+}
+
+impl PartyRow {
+    pub(in crate::access) fn of(party: &Party) -> Self {
+        Self {
+            principal: party.principal.to_string(),
+            credential: party.credential.to_vec(),
+            identities: party.identities.iter().map(|identity| identity.to_vec()).collect(),
+            key: party.key.clone(),
+        }
+    }
+
+    pub(in crate::access) fn party(self) -> Option<Party> {
+        Some(Party {
+            principal: PrincipalId::parse(&self.principal).ok()?,
+            credential: self.credential.try_into().ok()?,
+            identities: self
+                .identities
+                .into_iter()
+                .map(|identity| identity.try_into().ok())
+                .collect::<Option<_>>()?,
+            key: self.key,
+        })
     }
 }

@@ -1,18 +1,47 @@
 //! Who may call, as admins steer it. An admin of a tenant gives and takes roles there, and nothing else of who has roles at
-//! other tenants, too; nobody changes what it is itself.
+//! other tenants, too; nobody changes what it is itself. What makes more of somebody waits for another admin ([`approve`]).
+
+mod approve;
+mod propose;
+mod shown;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::access::{
-    Action, AlertKind, Caller, Principal, PrincipalKind, Role, TenantScope, generation_place,
-    next_generation, read_principal, write_principal,
+    Action, AlertKind, Caller, Principal, PrincipalKind, Proposed, Role, TenantScope, generation_place,
+    next_generation, read_principal, state_hash, write_principal,
 };
 use crate::audit::{AuditAction, Draft, LogError};
-use crate::domain::{EntityKind, EntityScope, PrincipalId, TenantId, Timestamp};
+use crate::domain::{Entity, EntityKind, EntityScope, PrincipalId, TenantId, Timestamp};
 use crate::store::Write;
 
 use super::{Context, Note, Problem, Refused, Vault, whole};
+use shown::{difference, seen_at, shown};
+
+pub use approve::{Approved, ProposalNamed};
+pub use propose::KnownProposal;
+
+/// What holds for changes of who may.
+#[derive(Debug, Clone, Copy)]
+pub struct PeopleRules {
+    /// Whether what makes more of somebody needs a second person.
+    pub second_person: bool,
+    /// For how long it waits for one.
+    pub wait: Duration,
+}
+
+/// What became of a change that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// It is made.
+    Made(T),
+    /// It waits for another person.
+    Waits(Box<KnownProposal>),
+}
 
 /// A principal, as far as who asks may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +71,8 @@ pub struct PrincipalAsked {
     pub seen: Option<u64>,
 }
 
+/// What whoever changes principals must be allowed to do.
+const CHANGE: Action = Action::PrincipalChange;
 /// How often a change is tried against others.
 const ATTEMPTS: usize = 16;
 /// Principals that are read at once.
@@ -79,17 +110,16 @@ impl Vault {
         tenant: &str,
         asked: Result<PrincipalAsked, Refused>,
         note: Result<Note, Refused>,
-    ) -> Result<KnownPrincipal, Refused> {
+    ) -> Result<Outcome<KnownPrincipal>, Refused> {
         let checked = asked.and_then(|asked| Ok((asked, note?)));
         let (tenant, mut draft, (asked, note)) = self.asked_to_change(cx, tenant, checked).await?;
         note.into_draft(&mut draft);
         draft.details.push(("principal", asked.id.to_string()));
         let change = |before: Option<&Principal>| self.changed(&cx.caller, tenant.as_ref(), &asked, before);
-        let after = self.change_principal(cx, &asked.id, draft, Problem::Taken, change).await?;
-        Ok(shown(&Arc::new(after), tenant.as_ref()))
+        self.change_principal(cx, &asked.id, draft, Problem::Taken, change).await
     }
 
-    /// Disables or enables a principal. In force here when this returns, elsewhere within a second.
+    /// Disables or enables a principal; to enable one makes more of it. In force here when this returns, elsewhere within a second.
     pub async fn set_principal_state(
         &self,
         cx: &Context,
@@ -97,7 +127,7 @@ impl Vault {
         id: Result<PrincipalId, Refused>,
         enabled: bool,
         note: Result<Note, Refused>,
-    ) -> Result<KnownPrincipal, Refused> {
+    ) -> Result<Outcome<KnownPrincipal>, Refused> {
         let checked = id.and_then(|id| Ok((id, note?)));
         let (tenant, mut draft, (id, note)) = self.asked_to_change(cx, tenant, checked).await?;
         note.into_draft(&mut draft);
@@ -106,13 +136,12 @@ impl Vault {
             let before = before.filter(|before| seen_at(before, tenant.as_ref()));
             let before = before.ok_or_else(|| Problem::NotFound.at("id"))?;
             // It is disabled as a whole, for other tenants too. Who is admin at one takes its roles there.
-            if !self.answers_for(&cx.caller, before) {
+            if !self.answers_for(&cx.caller.principal, CHANGE, before) {
                 return Err(Problem::ActionNotAllowed.whole());
             }
             Ok(Principal { enabled, ..before.clone() })
         };
-        let after = self.change_principal(cx, &id, draft, Problem::NotFound, change).await?;
-        Ok(shown(&Arc::new(after), tenant.as_ref()))
+        self.change_principal(cx, &id, draft, Problem::NotFound, change).await
     }
 
     async fn asked_to_change<T>(
@@ -121,11 +150,12 @@ impl Vault {
         tenant: &str,
         fields: Result<T, Refused>,
     ) -> Result<(Option<TenantId>, Draft, T), Refused> {
-        self.asked_of_place(cx, AuditAction::PrincipalChange, Action::PrincipalChange, tenant, fields).await
+        self.asked_of_place(cx, AuditAction::PrincipalChange, CHANGE, tenant, fields).await
     }
 
-    /// Changes one principal, or makes it, in one commit with the entry and an alert. Changes come one after another: each is
-    /// decided on all principals as they stand at its commit. `hidden`: what is told of one that the caller may not see.
+    /// Changes one principal, or makes it, in one commit with the entry and an alert; or has it wait for another person, if it
+    /// makes more of it. Changes come one after another: each is decided on all principals as they stand at its commit.
+    /// `hidden`: what is told of one that the caller may not see.
     async fn change_principal(
         &self,
         cx: &Context,
@@ -133,7 +163,7 @@ impl Vault {
         mut draft: Draft,
         hidden: Problem,
         change: impl Fn(Option<&Principal>) -> Result<Principal, Refused>,
-    ) -> Result<Principal, Refused> {
+    ) -> Result<Outcome<KnownPrincipal>, Refused> {
         let tenant = draft.tenant.clone();
         let configured = self.parts.access.configured();
         let caller = &cx.caller.principal;
@@ -164,16 +194,7 @@ impl Vault {
                 return Err(self.log_refusal(draft, Vec::new(), refused).await);
             }
             let after = change(before).and_then(|after| {
-                let free = |identity: &String| {
-                    let others = all.iter().filter(|other| other.id != *id);
-                    configured.by_identity(identity).is_none()
-                        && !others.into_iter().any(|other| other.identities.contains(identity))
-                };
-                if after.identities.iter().all(free) {
-                    Ok(after)
-                } else {
-                    Err(Problem::Taken.at("identities"))
-                }
+                if self.are_free(&after, &all) { Ok(after) } else { Err(Problem::Taken.at("identities")) }
             });
             let mut after = match after {
                 Ok(after) => after,
@@ -188,20 +209,56 @@ impl Vault {
             }
             draft.details.retain(|(name, _)| *name == "principal");
             draft.details.extend(changes);
-            let generation = next_generation(generation.as_ref()).map_err(|_| Problem::Internal.whole())?;
-            let details = draft.details.clone();
-            let alert = self.alert(cx, AlertKind::PrincipalChanged, tenant.clone(), None, details)?;
-            let writes = vec![Write::PutEntity(generation), Write::PutEntity(write_principal(&after)), alert];
-            match self.parts.log.commit(draft.clone(), Vec::new(), writes).await {
-                Ok(_) => {
-                    self.parts.provisioning.look().await?;
-                    return Ok(after);
+            let widened = self.parts.access.widened(before, &after);
+            if !widened.is_empty() {
+                draft.details.push(("widens", widened.join(" ")));
+                if self.parts.people.second_person {
+                    let change =
+                        Proposed::Principal { after: Box::new(after), before: before.map(state_hash) };
+                    match self.propose(cx, draft.clone(), change, generation.as_ref()).await? {
+                        Some(proposal) => return Ok(Outcome::Waits(Box::new(proposal))),
+                        None => continue,
+                    }
                 }
-                Err(LogError::Conflict { .. }) => {}
-                Err(error) => return Err(error.into()),
+                draft.details.push(("second_person", "not_asked_for".to_owned()));
+            }
+            let alert =
+                self.alert(cx, AlertKind::PrincipalChanged, tenant.clone(), None, draft.details.clone())?;
+            let writes = vec![Write::PutEntity(write_principal(&after)), alert];
+            if self.commit_change(draft.clone(), generation.as_ref(), writes).await? {
+                return Ok(Outcome::Made(shown(&Arc::new(after), tenant.as_ref())));
             }
         }
         Err(Problem::Overloaded.whole())
+    }
+
+    /// Whether a principal's identities are nobody else's.
+    fn are_free(&self, principal: &Principal, all: &[Principal]) -> bool {
+        let configured = self.parts.access.configured();
+        principal.identities.iter().all(|identity| {
+            let others = all.iter().filter(|other| other.id != principal.id);
+            configured.by_identity(identity).is_none()
+                && !others.into_iter().any(|other| other.identities.contains(identity))
+        })
+    }
+
+    /// Writes a change of principals as the one after `generation`, and takes it up here. `false`: somebody else was faster.
+    async fn commit_change(
+        &self,
+        draft: Draft,
+        generation: Option<&Entity>,
+        mut writes: Vec<Write>,
+    ) -> Result<bool, Refused> {
+        let next = next_generation(generation).map_err(|_| Problem::Internal.whole())?;
+        writes.push(Write::PutEntity(next));
+        match self.parts.log.commit(draft, Vec::new(), writes).await {
+            Ok(_) => {
+                self.parts.provisioning.look().await?;
+                Ok(true)
+            }
+            Err(LogError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What becomes of a principal that shall be as `asked`, by an admin of `tenant`, or of the vault.
@@ -247,8 +304,9 @@ impl Vault {
                 roles.retain(|place, _| !scope(place));
                 roles.extend(asked.roles.clone());
                 let after = Principal { roles, enabled: before.enabled, ..wanted };
-                let as_a_whole = |p: &Principal| (p.identities.clone(), p.owner.clone(), p.expires);
-                if as_a_whole(before) != as_a_whole(&after) && !self.answers_for(caller, before) {
+                if is_changed_as_a_whole(before, &after)
+                    && !self.answers_for(&caller.principal, CHANGE, before)
+                {
                     return Err(Problem::ActionNotAllowed.whole());
                 }
                 after
@@ -260,17 +318,10 @@ impl Vault {
         Ok(after)
     }
 
-    /// Whether the caller may change principals wherever this one has a role.
-    pub(super) fn answers_for(&self, caller: &Caller, principal: &Principal) -> bool {
-        let access = &self.parts.access;
-        let vault_wide = access.decide_for_vault(caller, Action::PrincipalChange).allowed;
-        vault_wide
-            || principal.roles.keys().all(|place| match place {
-                TenantScope::All => false,
-                TenantScope::One(tenant) => {
-                    access.decide(caller, tenant, whole(Action::PrincipalChange, None)).allowed
-                }
-            })
+    /// Whether somebody may change principals (or approve that) wherever this one has a role.
+    pub(super) fn answers_for(&self, who: &Principal, action: Action, principal: &Principal) -> bool {
+        let may = |place: &TenantScope| self.parts.access.explain(who, place, whole(action, None)).allowed;
+        may(&TenantScope::All) || principal.roles.keys().all(|place| *place != TenantScope::All && may(place))
     }
 
     /// All that the store has, as it stands now.
@@ -292,55 +343,8 @@ impl Vault {
     }
 }
 
-/// With the roles that an admin of `tenant` (or of the vault) sees.
-fn shown(principal: &Arc<Principal>, tenant: Option<&TenantId>) -> KnownPrincipal {
-    let mut roles = principal.roles.clone();
-    if let Some(tenant) = tenant {
-        roles.retain(|place, _| *place == TenantScope::All || *place == TenantScope::One(tenant.clone()));
-    }
-    KnownPrincipal { principal: Arc::clone(principal), roles }
-}
-
-/// Whether an admin of `tenant` (or of the vault) has it in its list.
-fn seen_at(principal: &Principal, tenant: Option<&TenantId>) -> bool {
-    tenant.is_none_or(|tenant| !principal.roles_at(&TenantScope::One(tenant.clone())).is_empty())
-}
-
-/// What changed, for the log and an alert: of roles those at the tenant that is acted for, or all for an admin of the vault.
-fn difference(
-    before: Option<&Principal>,
-    after: &Principal,
-    tenant: Option<&TenantId>,
-) -> Vec<(&'static str, String)> {
-    let roles = |principal: &Principal| -> BTreeSet<String> {
-        let mut roles = principal.roles.clone();
-        roles.retain(|place, _| tenant.is_none_or(|tenant| *place == TenantScope::One(tenant.clone())));
-        roles
-            .iter()
-            .flat_map(|(place, roles)| roles.iter().map(move |role| format!("{place}:{role}")))
-            .collect()
-    };
-    let expiry = |principal: &Principal| -> BTreeSet<String> {
-        [principal.expires.map_or_else(|| "never".to_owned(), |Timestamp(us)| us.to_string())].into()
-    };
-    let owner = |principal: &Principal| principal.owner.iter().cloned().collect::<BTreeSet<_>>();
-    let enabled = |principal: &Principal| BTreeSet::from([principal.enabled.to_string()]);
-    let identities = |principal: &Principal| principal.identities.clone();
-    let mut details = vec![("change", if before.is_some() { "changed" } else { "provisioned" }.to_owned())];
-    let mut add = |names: [&'static str; 2], of: &dyn Fn(&Principal) -> BTreeSet<String>| {
-        let (old, new) = (before.map(of).unwrap_or_default(), of(after));
-        for (name, mut there) in
-            names.into_iter().zip([new.difference(&old).peekable(), old.difference(&new).peekable()])
-        {
-            if there.peek().is_some() {
-                details.push((name, there.cloned().collect::<Vec<_>>().join(" ")));
-            }
-        }
-    };
-    add(["roles_given", "roles_taken"], &roles);
-    add(["identities_given", "identities_taken"], &identities);
-    add(["owner", "owner_before"], &owner);
-    add(["expires_us", "expires_us_before"], &expiry);
-    add(["enabled", "enabled_before"], &enabled);
-    details
+/// Whether it is another as a whole, and not only by its roles somewhere.
+fn is_changed_as_a_whole(before: &Principal, after: &Principal) -> bool {
+    let as_a_whole = |p: &Principal| (p.identities.clone(), p.owner.clone(), p.expires, p.enabled);
+    as_a_whole(before) != as_a_whole(after)
 }
