@@ -34,7 +34,10 @@ impl Night {
             let key = Authenticator::ed25519(seed);
             let enroll = ["--tenant", "demo", "security-keys", "enroll", who, "-"];
             vault.by_two(vault.ctl("admin", &enroll).stdin(key.line(who)), "admin2", "demo");
-            (who, SoftAgent::serve(&dir.join(who), vec![key]))
+            let agent = SoftAgent::serve(&dir.join(who), vec![key]);
+            let socket = agent.socket().to_str().unwrap();
+            vault.ctl(who, &["security-keys", "confirm"]).env("SSH_AUTH_SOCK", socket).ok();
+            (who, agent)
         });
         Self { vault, agents: agents.into() }
     }

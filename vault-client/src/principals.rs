@@ -95,6 +95,8 @@ pub struct Principal {
     pub configured: bool,
     /// Which state this is; 0 for one that is not there yet.
     pub revision: u64,
+    /// Its security keys that are in force. A change is not about them.
+    pub security_keys: Vec<SecurityKey>,
 }
 
 /// A principal that is not there yet.
@@ -125,7 +127,18 @@ impl NewPrincipal {
 impl From<NewPrincipal> for Principal {
     fn from(new: NewPrincipal) -> Self {
         let NewPrincipal { id, kind, identities, roles, owner, expires } = new;
-        Self { id, kind, identities, roles, owner, enabled: true, expires, configured: false, revision: 0 }
+        Self {
+            id,
+            kind,
+            identities,
+            roles,
+            owner,
+            enabled: true,
+            expires,
+            configured: false,
+            revision: 0,
+            security_keys: Vec::new(),
+        }
     }
 }
 
@@ -362,6 +375,7 @@ fn principal(wire: wire::Principal) -> Principal {
         expires: time(wire.expires_us),
         configured: wire.configured,
         revision: wire.revision,
+        security_keys: wire.security_keys.into_iter().map(security_key).collect(),
     }
 }
 

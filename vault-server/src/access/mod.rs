@@ -55,7 +55,7 @@ pub use challenge::{Challenge, ChallengeError, Wanted};
 pub use credential::{Credential, CredentialError, CredentialKind, SessionProof};
 pub use directory::{Directory, DirectoryError, Fault, ListedKey};
 pub use engine::{Access, TenantError, Unauthenticated};
-pub use enrolled::{EnrolledKey, Revoked};
+pub use enrolled::{Confirmation, EnrolledKey, Revoked};
 pub use follow::Provisioning;
 pub use grant::{
     Approval, End, Ended, Grant, GrantFault, GrantRefusal, GrantScope, GrantState, GrantUse, Party, Review,

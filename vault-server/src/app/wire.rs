@@ -135,7 +135,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         jobs: job_rules(config),
         grants: grant_rules(config),
         people: people_rules(config),
-        second_factor: SecondFactorRules { user_verification: config.second_factor.user_verification },
+        second_factor: second_factor_rules(config),
         sessions: people.as_ref().map(|people| people.sessions(config)),
     }));
     if let Some(people) = people {
@@ -179,6 +179,14 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         sample: Some(Box::new(Figures { keyring, store: Arc::clone(&store), tally })),
         close: Box::pin(close(workers, log, follower, store)),
     })
+}
+
+fn second_factor_rules(config: &Config) -> SecondFactorRules {
+    let section = &config.second_factor;
+    SecondFactorRules {
+        user_verification: section.user_verification,
+        for_destruction: section.for_destruction,
+    }
 }
 
 fn people_rules(config: &Config) -> PeopleRules {

@@ -97,7 +97,7 @@ fn action(path: &str) -> AuditAction {
         "ListPrincipalChanges" => AuditAction::PrincipalRead,
         "ApprovePrincipalChange" => AuditAction::PrincipalApprove,
         "RejectPrincipalChange" => AuditAction::PrincipalReject,
-        "EnrollSecurityKey" | "RevokeSecurityKey" => AuditAction::SecurityKeyChange,
+        "EnrollSecurityKey" | "ConfirmSecurityKey" | "RevokeSecurityKey" => AuditAction::SecurityKeyChange,
         "BeginSecondFactor" => AuditAction::SecondFactorBegin,
         "OpenSession" => AuditAction::SessionOpen,
         "CloseSession" => AuditAction::SessionClose,

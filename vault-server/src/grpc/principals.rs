@@ -255,7 +255,7 @@ fn wire_change(known: &KnownProposal) -> v1::PrincipalChange {
 }
 
 fn wire_principal(known: &KnownPrincipal) -> v1::Principal {
-    let KnownPrincipal { principal, roles } = known;
+    let KnownPrincipal { principal, roles, keys } = known;
     let kind = match principal.kind {
         PrincipalKind::Service => v1::principal::Kind::Service,
         PrincipalKind::Human => v1::principal::Kind::Human,
@@ -274,6 +274,6 @@ fn wire_principal(known: &KnownPrincipal) -> v1::Principal {
         expires_us: principal.expires.map_or(0, |time| time.0),
         configured: principal.revision.is_none(),
         revision: principal.revision.map_or(0, |revision| revision + 1),
-        security_keys: Vec::new(),
+        security_keys: keys.iter().map(wire_key).collect(),
     }
 }

@@ -1,16 +1,19 @@
 //! Security keys: enrolled for people by two other people, taken back by one of those or by their owners.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::access::{
-    Action, AlertKind, EnrolledKey, Fingerprint, ListedKey, Principal, PrincipalKind, Proposed, Revoked,
-    SecurityKey, TenantScope, generation_place,
+    Action, AlertKind, Confirmation, EnrolledKey, Fingerprint, ListedKey, Principal, PrincipalKind, Proposed,
+    Revoked, SecurityKey, TenantScope, generation_place,
 };
-use crate::audit::{AuditAction, LogError};
-use crate::domain::{EntityKind, EntityScope, PrincipalId, ProposalId, TenantId, Timestamp};
+use crate::audit::{Actor, AuditAction, Draft, LogError};
+use crate::domain::{
+    EntityKind, EntityScope, PrincipalId, ProposalId, SecondFactorAction, TenantId, Timestamp,
+};
 use crate::store::Write;
 
-use super::{Context, Note, Problem, Refused, Vault};
+use super::{Context, GivenFactor, Note, Problem, Refused, Vault};
 
 /// A security key that is to be enrolled.
 pub struct Enrollment {
@@ -127,10 +130,52 @@ impl Vault {
             label,
             enrolled: self.parts.clock.now(),
             enrolled_by: Some(by),
+            confirmed: Confirmation::Waits,
             revoked: None,
             counter,
         };
         Ok(Ok((enrolled, before)))
+    }
+
+    /// Shows that the caller has a security key that others enrolled for it: from now on it is a second factor.
+    pub async fn confirm_security_key(
+        &self,
+        cx: &Context,
+        asked: Result<(Fingerprint, Option<GivenFactor>), Refused>,
+    ) -> Result<EnrolledKey, Refused> {
+        let actor = Actor::caller_of_vault(&cx.caller);
+        let mut draft = Draft::new(cx.request, AuditAction::SecurityKeyChange, actor);
+        let (fingerprint, factor) = match asked {
+            Ok(asked) => asked,
+            Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
+        };
+        let owner = &cx.caller.principal.id;
+        draft.details.extend(details("confirm", owner, &fingerprint));
+        let known = self.key_row(&fingerprint).await?.known.filter(|known| known.is_in_force_of(owner));
+        let Some(known) = known else {
+            let refused = Problem::NotFound.at("fingerprint");
+            return Err(self.log_refusal(draft, Vec::new(), refused).await);
+        };
+        if known.confirmed != Confirmation::Waits {
+            draft.details.push(("confirmed", "false".to_owned()));
+            self.parts.log.record(draft, Vec::new()).await?;
+            return Ok(known);
+        }
+        let touch = self.touched(cx, &draft, SecondFactorAction::KeyConfirm, factor).await?;
+        if touch.key() != fingerprint.to_string() {
+            let refused = Problem::SecondFactor("second_factor_key_foreign").whole();
+            return Err(self.log_refusal(draft, Vec::new(), refused).await);
+        }
+        match self.parts.log.commit(draft.clone(), Vec::new(), touch.into_writes()).await {
+            Ok(_) => {}
+            Err(LogError::Conflict { .. }) => {
+                let refused = Problem::SecondFactor("second_factor_used").whole();
+                return Err(self.log_refusal(draft, Vec::new(), refused).await);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let confirmed = self.key_row(&fingerprint).await?.known;
+        confirmed.ok_or_else(|| Problem::NotFound.at("fingerprint").logged())
     }
 
     /// Takes a security key back; for good. Also one of the configuration's file: what was lost can't wait for a file.
@@ -192,16 +237,24 @@ impl Vault {
         Ok(KeyRow { known: holds.then_some(known), before: Some(row.revision), counter })
     }
 
-    /// A principal's keys that are in force, by fingerprint.
+    /// A principal's keys that are in force, by fingerprint; those that are not confirmed yet, too.
     pub(super) async fn security_keys_of(
         &self,
         principal: &PrincipalId,
     ) -> Result<Vec<EnrolledKey>, Refused> {
-        let mut listed = self.parts.access.listed_keys_of(principal);
-        let of = EntityScope::Tenant(EntityKind::SecurityKey, None);
+        let mut keys = self.security_keys().await?;
+        Ok(keys.remove(principal).unwrap_or_default())
+    }
+
+    /// Everybody's.
+    pub(super) async fn security_keys(&self) -> Result<BTreeMap<PrincipalId, Vec<EnrolledKey>>, Refused> {
+        let directory = self.parts.access.directory();
+        let of = |principal: &Arc<Principal>| self.parts.access.listed_keys_of(&principal.id);
+        let mut listed: Vec<_> = directory.principals().flat_map(of).collect();
+        let scope = EntityScope::Tenant(EntityKind::SecurityKey, None);
         let (mut keys, mut after) = (Vec::new(), None);
         loop {
-            let page = self.parts.store.entities(&of, after.as_ref(), PAGE).await?;
+            let page = self.parts.store.entities(&scope, after.as_ref(), PAGE).await?;
             for row in &page {
                 // Whosever it is: it is good for nothing, and keeps nobody else from using theirs.
                 let Some(known) = EnrolledKey::open(row) else {
@@ -210,8 +263,7 @@ impl Vault {
                 };
                 let at = listed.iter().position(|listed| listed.key == known.key);
                 let listed = at.map(|at| listed.swap_remove(at));
-                let good = known.revoked.is_none() && stands(&known, listed.as_ref());
-                if known.principal == *principal && good {
+                if known.revoked.is_none() && stands(&known, listed.as_ref()) {
                     keys.push(known);
                 }
             }
@@ -223,7 +275,11 @@ impl Vault {
         let now = self.parts.clock.now();
         keys.extend(listed.into_iter().map(|listed| of_file(listed, now)));
         keys.sort_by_key(|known| known.key.fingerprint());
-        Ok(keys)
+        let mut of = BTreeMap::<_, Vec<_>>::new();
+        for known in keys {
+            of.entry(known.principal.clone()).or_default().push(known);
+        }
+        Ok(of)
     }
 
     /// Whether the caller may enroll keys for this person.
@@ -268,7 +324,16 @@ fn stands(known: &EnrolledKey, listed: Option<&ListedKey>) -> bool {
 /// A key of the file that has no row yet.
 fn of_file(listed: ListedKey, now: Timestamp) -> EnrolledKey {
     let ListedKey { principal, key, label } = listed;
-    EnrolledKey { principal, key, label, enrolled: now, enrolled_by: None, revoked: None, counter: 0 }
+    EnrolledKey {
+        principal,
+        key,
+        label,
+        enrolled: now,
+        enrolled_by: None,
+        confirmed: Confirmation::NotAsked,
+        revoked: None,
+        counter: 0,
+    }
 }
 
 fn details(change: &'static str, principal: &PrincipalId, key: &Fingerprint) -> [(&'static str, String); 3] {

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::{
-    Action, AlertKind, Caller, Principal, PrincipalKind, Proposed, Role, TenantScope, generation_place,
-    next_generation, read_principal, state_hash, write_principal,
+    Action, AlertKind, Caller, EnrolledKey, Principal, PrincipalKind, Proposed, Role, TenantScope,
+    generation_place, next_generation, read_principal, state_hash, write_principal,
 };
 use crate::audit::{AuditAction, Draft, LogError};
 use crate::domain::{Entity, EntityKind, EntityScope, PrincipalId, TenantId, Timestamp};
@@ -50,6 +50,8 @@ pub struct KnownPrincipal {
     pub principal: Arc<Principal>,
     /// Of its roles those that are shown.
     pub roles: BTreeMap<TenantScope, BTreeSet<Role>>,
+    /// Its security keys that are in force, where they were asked for.
+    pub keys: Vec<EnrolledKey>,
 }
 
 /// A principal as it shall be.
@@ -89,7 +91,8 @@ impl Vault {
             Draft::new(cx.request, AuditAction::WhoAmI, crate::audit::Actor::caller_of_vault(&cx.caller));
         self.parts.log.record(draft, Vec::new()).await?;
         let principal = Arc::clone(&cx.caller.principal);
-        Ok(KnownPrincipal { roles: principal.roles.clone(), principal })
+        let keys = self.security_keys_of(&principal.id).await?;
+        Ok(KnownPrincipal { roles: principal.roles.clone(), principal, keys })
     }
 
     /// Those who have a role at a tenant, or all (`*`), by id.
@@ -99,7 +102,11 @@ impl Vault {
             self.asked_of_place(cx, ACTION, Action::PrincipalRead, tenant, Ok(())).await?;
         self.parts.log.record(draft, Vec::new()).await?;
         let directory = self.parts.access.directory();
-        let known = directory.principals().map(|principal| shown(principal, tenant.as_ref()));
+        let mut keys = self.security_keys().await?;
+        let known = directory.principals().map(|principal| {
+            let keys = keys.remove(&principal.id).unwrap_or_default();
+            KnownPrincipal { keys, ..shown(principal, tenant.as_ref()) }
+        });
         Ok(known.filter(|known| tenant.is_none() || !known.roles.is_empty()).collect())
     }
 

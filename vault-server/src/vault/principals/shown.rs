@@ -14,7 +14,7 @@ pub(super) fn shown(principal: &Arc<Principal>, tenant: Option<&TenantId>) -> Kn
     if let Some(tenant) = tenant {
         roles.retain(|place, _| *place == TenantScope::All || *place == TenantScope::One(tenant.clone()));
     }
-    KnownPrincipal { principal: Arc::clone(principal), roles }
+    KnownPrincipal { principal: Arc::clone(principal), roles, keys: Vec::new() }
 }
 
 /// Whether an admin of `tenant` (or of the vault) has it in its list.
