@@ -52,7 +52,7 @@ pub use describe::Described;
 pub use detokenize::Opened;
 pub use erase::{EraseTarget, Erased};
 pub use find::Found;
-pub use jobs::{JobAsked, JobControl, JobRules, Preview, job_draft};
+pub use jobs::{JobApproval, JobAsked, JobControl, JobRules, Preview, job_draft};
 pub use keys::KnownKey;
 pub use policy::{AccessAsked, Checked, Explained};
 pub use principals::{

@@ -1,9 +1,12 @@
 //! Somebody who has a part in what needs two people: a grant, a change of who may, a destruction.
 
+use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::access::{Caller, identity};
 use crate::domain::PrincipalId;
+
+const VERSION: u8 = 1;
 
 /// Who it was, and by what it could be known again under another name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,17 @@ impl Party {
     #[must_use]
     pub fn touched(self, key: &str) -> Self {
         Self { key: key.to_owned(), ..self }
+    }
+
+    /// For a row that is not the access layer's own.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [vec![VERSION], PartyRow::of(self).encode_to_vec()].concat()
+    }
+
+    /// From such a row. `None` if it is not what was written.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let row = PartyRow::decode(bytes.strip_prefix(&[VERSION])?).ok()?;
+        row.party().filter(|party| party.to_bytes() == bytes)
     }
 
     /// Whether both are, or could be, one person: anything that stands for a person is the same.
@@ -90,5 +104,34 @@ impl PartyRow {
                 .collect::<Option<_>>()?,
             key: self.key,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the first version wrote it: it must open for ever.
+    const VECTOR: &str = "01\
+        0a03616e6e12200707070707070707070707070707070707070707070707070707070707070707\
+        1a200808080808080808080808080808080808080808080808080808080808080808220a5348413235363a616263";
+
+    #[test]
+    fn the_committed_bytes_are_who_it_was() {
+        let ann = Party {
+            principal: PrincipalId::parse("ann").unwrap(),
+            credential: [7; 32],
+            identities: vec![[8; 32]],
+            key: "SHA256:abc".to_owned(),
+        };
+        let bytes = ann.to_bytes();
+        assert_eq!(hex::encode(&bytes), VECTOR);
+        assert_eq!(Party::from_bytes(&bytes).as_ref(), Some(&ann));
+        for len in 0..bytes.len() {
+            assert_ne!(Party::from_bytes(&bytes[..len]).as_ref(), Some(&ann), "cut to {len}");
+        }
+        let more = [bytes.clone(), vec![0]].concat();
+        assert_eq!(Party::from_bytes(&more), None);
+        assert_eq!(Party::from_bytes(&[&[2], &bytes[1..]].concat()), None, "version");
     }
 }
