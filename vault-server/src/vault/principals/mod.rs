@@ -189,31 +189,10 @@ impl Vault {
             let generation = self.parts.store.entity(&generation_place()).await?;
             let all = self.provisioned().await?;
             let before = all.iter().find(|principal| principal.id == *id);
-            // Whoever was changed or disabled a moment ago changes nobody any more.
-            let is_caller = |principal: &&Principal| principal.id == caller.id;
-            let refused = if all.iter().find(is_caller).is_some_and(|now| now != &**caller) {
-                Some(Problem::ChangedMeanwhile.whole())
-            } else {
-                (before.is_none() && all.len() >= MOST)
-                    .then(|| Problem::Field("one of 10,000: there are as many").at("id"))
-            };
-            if let Some(refused) = refused {
-                return Err(self.log_refusal(draft, Vec::new(), refused).await);
-            }
-            let after = change(before).and_then(|after| {
-                if self.are_free(&after, &all) { Ok(after) } else { Err(Problem::Taken.at("identities")) }
-            });
-            let mut after = match after {
-                Ok(after) => after,
+            let (after, changes) = match self.decided(caller, &all, before, tenant.as_ref(), &change) {
+                Ok(decided) => decided,
                 Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
             };
-            after.revision =
-                Some(before.and_then(|before| before.revision).map_or(0, |revision| revision + 1));
-            let changes = difference(before, &after, tenant.as_ref());
-            if changes.iter().any(|(_, change)| change.len() > MAX_CHANGE) {
-                let refused = Problem::Field("one that changes less at once").at("principal");
-                return Err(self.log_refusal(draft, Vec::new(), refused).await);
-            }
             draft.details.retain(|(name, _)| *name == "principal");
             draft.details.extend(changes);
             let widened = self.parts.access.widened(before, &after);
@@ -237,6 +216,34 @@ impl Vault {
             }
         }
         Err(Problem::Overloaded.whole())
+    }
+
+    /// What a principal becomes, and what is other about it then: as all of them stand.
+    fn decided(
+        &self,
+        caller: &Principal,
+        all: &[Principal],
+        before: Option<&Principal>,
+        tenant: Option<&TenantId>,
+        change: impl Fn(Option<&Principal>) -> Result<Principal, Refused>,
+    ) -> Result<(Principal, Vec<(&'static str, String)>), Refused> {
+        // Whoever was changed or disabled a moment ago changes nobody any more.
+        if all.iter().find(|principal| principal.id == caller.id).is_some_and(|now| now != caller) {
+            return Err(Problem::ChangedMeanwhile.whole());
+        }
+        if before.is_none() && all.len() >= MOST {
+            return Err(Problem::Field("one of 10,000: there are as many").at("id"));
+        }
+        let mut after = change(before)?;
+        if !self.are_free(&after, all) {
+            return Err(Problem::Taken.at("identities"));
+        }
+        after.revision = Some(before.and_then(|before| before.revision).map_or(0, |revision| revision + 1));
+        let changes = difference(before, &after, tenant);
+        if changes.iter().any(|(_, change)| change.len() > MAX_CHANGE) {
+            return Err(Problem::Field("one that changes less at once").at("principal"));
+        }
+        Ok((after, changes))
     }
 
     /// Whether a principal's identities are nobody else's.
