@@ -56,8 +56,9 @@ impl Night {
         thread::spawn(move || command.run())
     }
 
+    /// Beside the one that confirmed the key.
     fn touches(&self, who: &str) -> u32 {
-        self.agents.iter().find(|(name, _)| *name == who).unwrap().1.touches()
+        self.agents.iter().find(|(name, _)| *name == who).unwrap().1.touches() - 1
     }
 
     fn keep(&self, class: &str, value: &str) -> String {

@@ -98,11 +98,13 @@ fn a_principal_comes_is_changed_and_goes() {
     vault.ctl("ann", &["whoami"]).ok();
 
     // It is all on record, with what changed; and it is there after a restart.
-    let query =
-        ["--tenant", "*", "--json", "audit", "query", "--action", "principal_change", "--limit", "100"];
-    let log = vault.ctl("auditor", &query).ok();
-    assert!(log.stdout.contains("\"left\"") && log.stdout.contains("st-mary:oncall"), "{}", log.stdout);
-    assert!(log.stdout.matches("\"deny\"").count() >= 10, "{}", log.stdout);
+    let log = |action| {
+        let query = ["--tenant", "*", "--json", "audit", "query", "--action", action, "--limit", "100"];
+        vault.ctl("auditor", &query).ok().stdout
+    };
+    let (changed, approved) = (log("principal_change"), log("principal_approve"));
+    assert!(changed.contains("\"left\"") && approved.contains("st-mary:oncall"), "{changed}\n{approved}");
+    assert!(changed.matches("\"deny\"").count() >= 10, "{changed}");
     vault.stop();
     let vault = site.serve();
     vault.ctl("ann", &["whoami"]).ok();

@@ -94,9 +94,14 @@ fn a_key_is_enrolled_tried_and_taken_back_by_the_commands() {
     attempt().ok();
     admin(&["enroll", "oncall", file]).ends(2);
 
-    let log = ["--json", "audit", "query", "--action", "security_key_change", "--tenant", "demo"];
-    let entries = vault.ctl("auditor", &log).ok().stdout;
-    assert!(entries.contains(&fingerprint(&blue)) && entries.contains("SEC-1"), "{entries}");
+    let log = |action| {
+        let query = ["--json", "audit", "query", "--action", action, "--tenant", "demo"];
+        vault.ctl("auditor", &query).ok().stdout
+    };
+    let asked = log("principal_ask");
+    assert!(asked.contains(&fingerprint(&blue)) && asked.contains("SEC-1"), "{asked}");
+    assert!(log("principal_approve").contains(&fingerprint(&blue)));
+    let entries = log("security_key_change");
     assert!(entries.contains("taken") && entries.contains("second_person"), "{entries}");
 }
 
