@@ -60,7 +60,7 @@ pub enum Proposed {
         /// Whose it shall be.
         principal: PrincipalId,
         /// The key.
-        key: SecurityKey,
+        key: Box<SecurityKey>,
         /// What people call it.
         label: String,
     },
@@ -216,7 +216,7 @@ impl Proposal {
         if self.asker.is_same_person(by) || self.change.is_about(by) {
             return Err(ProposalRefusal::SecondPerson);
         }
-        if hash != self.hash() { Err(ProposalRefusal::Content) } else { Ok(()) }
+        if hash == self.hash() { Ok(()) } else { Err(ProposalRefusal::Content) }
     }
 
     /// Whether it is still of the state of the principal that there is. (Of a security key it always is.)
@@ -282,7 +282,7 @@ fn proposal(row: ProposalRow) -> Option<Proposal> {
         },
         (None, Some(KeyRow { principal, blob, label })) => Proposed::SecurityKey {
             principal: PrincipalId::parse(&principal).ok()?,
-            key: SecurityKey::from_blob(&blob).ok()?,
+            key: Box::new(SecurityKey::from_blob(&blob).ok()?),
             label,
         },
         _ => return None,

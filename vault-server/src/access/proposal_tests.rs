@@ -49,7 +49,10 @@ fn principal() -> Proposal {
 
 fn key() -> Proposal {
     let (key, label) = SecurityKey::parse_line(&Authenticator::ed25519(1).line("blue")).unwrap();
-    of(None, Proposed::SecurityKey { principal: PrincipalId::parse("ann").unwrap(), key, label })
+    of(
+        None,
+        Proposed::SecurityKey { principal: PrincipalId::parse("ann").unwrap(), key: Box::new(key), label },
+    )
 }
 
 #[test]

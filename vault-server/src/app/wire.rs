@@ -104,15 +104,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let keyring = keyring(config, kms, &store, &clock);
     let (follower, adopter) = follow(config, &store, recent, &keyring, &clock).await?;
     let follower = Arc::new(follower);
-    let mut details = vec![
-        ("engine", store.engine().to_owned()),
-        ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("wrapping_keys", names),
-    ];
-    if !config.access.second_person_for_roles {
-        tracing::warn!("one admin alone can give anybody any role: access.second_person_for_roles = false");
-        details.push(("second_person_for_roles", "false".to_owned()));
-    }
+    let details = begun(config, &store, names);
     log.record(own(AuditAction::Start, details)?, Vec::new()).await.context("the log's first entry")?;
     let vault = Arc::new(Vault::new(Parts {
         identity,
@@ -187,6 +179,20 @@ fn second_factor_rules(config: &Config) -> SecondFactorRules {
         user_verification: section.user_verification,
         for_destruction: section.for_destruction,
     }
+}
+
+/// What the log says of a start.
+fn begun(config: &Config, store: &Arc<dyn Store>, wrapping_keys: String) -> Vec<(&'static str, String)> {
+    let mut details = vec![
+        ("engine", store.engine().to_owned()),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("wrapping_keys", wrapping_keys),
+    ];
+    if !config.access.second_person_for_roles {
+        tracing::warn!("one admin alone can give anybody any role: access.second_person_for_roles = false");
+        details.push(("second_person_for_roles", "false".to_owned()));
+    }
+    details
 }
 
 fn people_rules(config: &Config) -> PeopleRules {

@@ -86,7 +86,7 @@ impl Vault {
                 Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
             };
             if self.parts.people.second_person {
-                let (principal, key, label) = (principal.clone(), key.clone(), label.clone());
+                let (principal, key, label) = (principal.clone(), Box::new(key.clone()), label.clone());
                 let change = Proposed::SecurityKey { principal, key, label };
                 match self.propose(cx, draft.clone(), change, generation.as_ref()).await? {
                     Some(waits) => return Ok((enrolled, Some(waits.proposal.id))),

@@ -210,7 +210,7 @@ impl Vault {
             }
             Proposed::SecurityKey { principal, key, label } => {
                 let by = proposal.asker.principal;
-                let (enrolled, before) = match self.enrolled(&principal, key, label, by).await? {
+                let (enrolled, before) = match self.enrolled(&principal, *key, label, by).await? {
                     Ok(enrolled) => enrolled,
                     Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
                 };

@@ -20,7 +20,7 @@ use crate::domain::{Entity, EntityKind, EntityScope, PrincipalId, TenantId, Time
 use crate::store::Write;
 
 use super::{Context, Note, Problem, Refused, Vault, whole};
-use shown::{difference, seen_at, shown};
+use shown::{Differences, difference, seen_at, shown};
 
 pub use approve::{Approved, ProposalNamed};
 pub use propose::KnownProposal;
@@ -226,7 +226,7 @@ impl Vault {
         before: Option<&Principal>,
         tenant: Option<&TenantId>,
         change: impl Fn(Option<&Principal>) -> Result<Principal, Refused>,
-    ) -> Result<(Principal, Vec<(&'static str, String)>), Refused> {
+    ) -> Result<(Principal, Differences), Refused> {
         // Whoever was changed or disabled a moment ago changes nobody any more.
         if all.iter().find(|principal| principal.id == caller.id).is_some_and(|now| now != caller) {
             return Err(Problem::ChangedMeanwhile.whole());

@@ -8,6 +8,9 @@ use crate::domain::{TenantId, Timestamp};
 
 use super::KnownPrincipal;
 
+/// What is other about a principal, by name.
+pub(super) type Differences = Vec<(&'static str, String)>;
+
 /// With the roles that an admin of `tenant` (or of the vault) sees.
 pub(super) fn shown(principal: &Arc<Principal>, tenant: Option<&TenantId>) -> KnownPrincipal {
     let mut roles = principal.roles.clone();
@@ -27,7 +30,7 @@ pub(super) fn difference(
     before: Option<&Principal>,
     after: &Principal,
     tenant: Option<&TenantId>,
-) -> Vec<(&'static str, String)> {
+) -> Differences {
     let roles = |principal: &Principal| -> BTreeSet<String> {
         let mut roles = principal.roles.clone();
         roles.retain(|place, _| tenant.is_none_or(|tenant| *place == TenantScope::One(tenant.clone())));
