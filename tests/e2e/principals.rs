@@ -7,6 +7,9 @@ use tempfile::TempDir;
 use vault_client::keys::Note;
 use vault_client::principals::{Kind, NewPrincipal};
 use vault_client::{Client, DataClass, DetokenizeOptions, NewValue, Plaintext, Purpose, Reason};
+use vault_tests::fleet::{Fleet, Place};
+use vault_tests::postgres::Server;
+use vault_tests::process::waits;
 use vault_tests::site::Site;
 
 /// Within this a change is in force.
@@ -16,6 +19,7 @@ const BOUND: Duration = Duration::from_secs(1);
 fn site(dir: &TempDir) -> Site {
     let site = Site::make(&dir.path().join("vault"));
     site.provision("approver", "\"demo\" = [\"admin\"]");
+    site.add_second_admin("chief");
     for id in ["ann", "bob"] {
         site.add_identity(id);
     }
@@ -71,12 +75,16 @@ fn a_principal_comes_is_changed_and_goes() {
         "--role",
         "st-mary=oncall",
     ];
-    vault.ctl("admin", &elsewhere).ok();
+    vault.by_two(vault.ctl("admin", &elsewhere), "chief", "*");
     let seen = vault.ctl("approver", &["principals", "show", "ann"]).ok();
     assert!(seen.stdout.contains("demo:console") && !seen.stdout.contains("st-mary"), "{}", seen.stdout);
     vault.ctl("approver", &["principals", "disable", "ann"]).ends(3);
     vault.ctl("approver", &["principals", "change", "ann", "--owner", "me"]).ends(3);
-    vault.ctl("approver", &["principals", "change", "ann", "--role", "oncall"]).ok();
+    vault.by_two(
+        vault.ctl("approver", &["principals", "change", "ann", "--role", "oncall"]),
+        "chief",
+        "demo",
+    );
     let all = vault.ctl("admin", &["--tenant", "*", "principals", "show", "ann"]).ok();
     assert!(all.stdout.contains("demo:oncall st-mary:oncall"), "{}", all.stdout);
     vault.ctl("approver", &["principals", "change", "ann", "--no-roles"]).ok();
@@ -84,18 +92,144 @@ fn a_principal_comes_is_changed_and_goes() {
 
     vault.ctl("admin", &["--tenant", "*", "principals", "disable", "ann", "--reason", "left"]).ok();
     vault.ctl("ann", &["whoami"]).ends(3);
-    vault.ctl("admin", &["--tenant", "*", "principals", "enable", "ann"]).ok();
+    let id = waits(vault.ctl("admin", &["--tenant", "*", "principals", "enable", "ann"]));
+    vault.ctl("ann", &["whoami"]).ends(3);
+    vault.ctl("chief", &["--tenant", "*", "principals", "approve", &id]).ok();
     vault.ctl("ann", &["whoami"]).ok();
 
     // It is all on record, with what changed; and it is there after a restart.
-    let query =
-        ["--tenant", "*", "--json", "audit", "query", "--action", "principal_change", "--limit", "100"];
-    let log = vault.ctl("auditor", &query).ok();
-    assert!(log.stdout.contains("\"left\"") && log.stdout.contains("st-mary:oncall"), "{}", log.stdout);
-    assert!(log.stdout.matches("\"deny\"").count() >= 10, "{}", log.stdout);
+    let log = |action| {
+        let query = ["--tenant", "*", "--json", "audit", "query", "--action", action, "--limit", "100"];
+        vault.ctl("auditor", &query).ok().stdout
+    };
+    let (changed, approved) = (log("principal_change"), log("principal_approve"));
+    assert!(changed.contains("\"left\"") && approved.contains("st-mary:oncall"), "{changed}\n{approved}");
+    assert!(changed.matches("\"deny\"").count() >= 10, "{changed}");
     vault.stop();
     let vault = site.serve();
     vault.ctl("ann", &["whoami"]).ok();
+}
+
+/// The way of an admin who would be two people: each step of it is refused, and the ones of two are not.
+#[test]
+fn more_of_somebody_is_made_by_two_people() {
+    let dir = TempDir::new().unwrap();
+    let site = site(&dir);
+    let vault = site.serve();
+    let add = ["principals", "add", "ann", "--kind", "human", "--identity", ANN, "--role", "approver"];
+    let id = waits(vault.ctl("approver", &add));
+    // Asked for again it is the same; it is in the list, and nothing has changed yet.
+    assert_eq!(waits(vault.ctl("approver", &add)), id);
+    vault.ctl("ann", &["whoami"]).ends(3);
+    let pending = vault.ctl("chief", &["--tenant", "demo", "principals", "pending"]).ok();
+    for part in [id.as_str(), "roles_given", "demo:approver", ANN, "approver as admin of demo"] {
+        assert!(pending.stdout.contains(part), "{part}: {}", pending.stdout);
+    }
+    let approve = |who: &str, id: &str| vault.ctl(who, &["--tenant", "demo", "principals", "approve", id]);
+    let own = approve("approver", &id).ends(3);
+    assert!(own.stderr.contains("two people"), "{}", own.stderr);
+    for nobody in ["oncall", "auditor", "service"] {
+        approve(nobody, &id).ends(3);
+    }
+    vault.ctl("ann", &["whoami"]).ends(3);
+    // After a restart it waits as before.
+    vault.stop();
+    let vault = site.serve();
+    let approve = |who: &str, id: &str| vault.ctl(who, &["--tenant", "demo", "principals", "approve", id]);
+    approve("approver", &id).ends(3);
+    approve("chief", &id).ok();
+    let who = vault.ctl("ann", &["whoami"]).ok();
+    assert!(who.stdout.contains("demo:approver"), "{}", who.stdout);
+    approve("chief", &id).ends(2);
+
+    // What is taken away is taken at once; back it comes by two.
+    let until = |time: &str| vault.ctl("approver", &["principals", "change", "ann", "--expires", time]);
+    until("2030-01-01T00:00:00Z").ok();
+    let later = waits(until("2031-01-01T00:00:00Z"));
+    vault.ctl("approver", &["principals", "disable", "ann"]).ok();
+    vault.ctl("ann", &["whoami"]).ends(3);
+    // It was changed since it was asked for.
+    let superseded = approve("chief", &later).run();
+    assert!(superseded.code != Some(0) && superseded.stderr.contains("meanwhile"), "{}", superseded.stderr);
+    let on = waits(vault.ctl("approver", &["principals", "enable", "ann"]));
+    vault.ctl("chief", &["--tenant", "demo", "principals", "reject", &on]).ok();
+    approve("chief", &on).ends(2);
+    vault.ctl("ann", &["whoami"]).ends(3);
+
+    let query = ["--tenant", "demo", "--json", "audit", "query", "--limit", "100", "--action"];
+    let log = |action: &str| vault.ctl("auditor", &[&query[..], &[action]].concat()).ok().stdout;
+    let (asked, approved) = (log("principal_ask"), log("principal_approve"));
+    assert!(asked.contains(&id) && approved.contains(&id), "{asked}\n{approved}");
+    for cause in ["second_person", "superseded"] {
+        assert!(approved.contains(cause), "{cause}: {approved}");
+    }
+    assert!(log("principal_reject").contains(&on));
+}
+
+/// A site that has one admin says so, and everybody can see it.
+#[test]
+fn without_the_rule_one_person_is_enough_and_that_is_said() {
+    let dir = TempDir::new().unwrap();
+    let site = site(&dir);
+    site.edit("vault.toml", |text| text.replace("[access]\n", "[access]\nsecond_person_for_roles = false\n"));
+    let vault = site.serve();
+    let add = ["principals", "add", "ann", "--kind", "human", "--identity", ANN, "--role", "approver"];
+    vault.ctl("approver", &add).ok();
+    vault.ctl("ann", &["whoami"]).ok();
+    let query = ["--tenant", "*", "--json", "audit", "query", "--limit", "100", "--action"];
+    let log = |action: &str| vault.ctl("auditor", &[&query[..], &[action]].concat()).ok().stdout;
+    assert!(log("principal_change").contains("not_asked_for"));
+    assert!(log("start").contains("second_person_for_roles"));
+}
+
+/// Asked for at one instance; of two others that approve it at once, one does, and it is in force on all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_approved_once_on_whichever_instance() {
+    let dir = TempDir::new().unwrap();
+    let Some(server) = Server::shared() else { return };
+    let home = dir.path().join("vault");
+    let fleet = tokio::task::block_in_place(|| {
+        let place = Place::of_url(&server.url(&server.create_database()));
+        let fleet = Fleet::make(&home, &place, 3);
+        for admin in ["chief", "third"] {
+            Site::of(&home).add_second_admin(admin);
+        }
+        fleet.start_all();
+        fleet
+    });
+    let to = |number: usize, who: &str| {
+        let profile = std::fs::read_to_string(home.join("profile.toml")).unwrap();
+        let endpoints = format!("endpoints = [\"https://{}\"]", fleet.address(number));
+        let lines = profile.lines().map(|line| if line.starts_with("endpoints") { &endpoints } else { line });
+        let file = home.join(format!("to-{number}.toml"));
+        std::fs::write(&file, lines.fold(String::new(), |text, line| text + line + "\n")).unwrap();
+        Client::from_profile(&file, Some(who)).unwrap().for_tenant("demo")
+    };
+    let (asker, one, other) = (to(0, "admin"), to(1, "chief"), to(2, "third"));
+    let note = Note::default();
+    for round in 0..5 {
+        let identity = format!("spiffe://x.org/p{round}");
+        let mut new = NewPrincipal::new(format!("p{round}"), Kind::Human, identity);
+        new.roles.insert("demo".to_owned(), vec!["approver".to_owned()]);
+        let asked = asker.put_principal(&new.into(), &note).await.unwrap().waits().unwrap();
+        let own = asker.approve_principal_change(&asked, &note).await.unwrap_err();
+        assert_eq!(own.reason(), Reason::SecondPerson);
+        let (first, second) = tokio::join!(
+            one.approve_principal_change(&asked, &note),
+            other.approve_principal_change(&asked, &note)
+        );
+        let lost: Vec<_> = [first, second].into_iter().filter_map(Result::err).collect();
+        assert_eq!(lost.iter().map(vault_client::Error::reason).collect::<Vec<_>>(), [Reason::NotFound]);
+    }
+    let until = Instant::now() + Duration::from_secs(30);
+    for client in [&asker, &one, &other] {
+        let there = async || client.list_principals().await.unwrap();
+        while there().await.iter().filter(|principal| !principal.configured).count() < 5 {
+            assert!(Instant::now() < until, "not in force");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    tokio::task::block_in_place(|| fleet.stop_all());
 }
 
 #[test]
@@ -106,14 +240,14 @@ fn two_who_change_one_principal_do_not_undo_each_other() {
         let admin = Client::from_profile(vault.profile(), Some("approver")).unwrap().for_tenant("demo");
         let mut ann = NewPrincipal::new("ann", Kind::Human, ANN);
         ann.roles.insert("demo".to_owned(), vec!["console".to_owned()]);
-        let seen = admin.put_principal(&ann.into(), &Note::default()).await.unwrap();
+        let seen = admin.put_principal(&ann.into(), &Note::default()).await.unwrap().made().unwrap();
         let change = |role: &str| {
             let mut changed = seen.clone();
             changed.roles.insert("demo".to_owned(), vec![role.to_owned()]);
             changed
         };
         let note = Note::default();
-        let (one, other) = (change("oncall"), change("approver"));
+        let (one, other) = (change("rotator"), change("rotator"));
         let (one, other) = tokio::join!(admin.put_principal(&one, &note), admin.put_principal(&other, &note));
         let lost = [one, other].into_iter().filter_map(Result::err).collect::<Vec<_>>();
         assert_eq!(
@@ -144,7 +278,9 @@ fn a_stream_ends_within_the_bound_after_its_principal_was_disabled() {
         let admin = Client::from_profile(vault.profile(), Some("approver")).unwrap().for_tenant("demo");
         let mut ann = NewPrincipal::new("ann", Kind::Service, ANN);
         ann.roles.insert("demo".to_owned(), vec!["service".to_owned()]);
-        admin.put_principal(&ann.into(), &Note::default()).await.unwrap();
+        let asked = admin.put_principal(&ann.into(), &Note::default()).await.unwrap().waits().unwrap();
+        let chief = Client::from_profile(vault.profile(), Some("chief")).unwrap().for_tenant("demo");
+        chief.approve_principal_change(&asked, &Note::default()).await.unwrap();
         let ann = Client::from_profile(vault.profile(), Some("ann")).unwrap().for_tenant("demo");
         let values =
             (0..MESSAGE).map(|n| NewValue::new(DataClass::EMAIL, Plaintext::new(format!("a{n}@b.org"))));

@@ -195,7 +195,7 @@ async fn rows_that_an_administrator_of_the_database_forges_give_nothing() {
             return site(&dir);
         }
         DevVault::start_with(&home, &["--postgres", &database.url()], &[]).stop();
-        let site = Site::at(&home);
+        let site = Site::of(&home);
         for id in ["ann", "bob"] {
             site.add_identity(id);
         }

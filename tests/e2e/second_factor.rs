@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use vault_client::Client;
 use vault_client::keys::Note;
 use vault_client::second_factor::{
-    SecondFactorAction, SecurityKeySigner as _, SignError, SshAgent, SshKeygen,
+    Confirming, SecondFactorAction, SecurityKeySigner as _, SignError, SshAgent, SshKeygen,
 };
 use vault_server::access::{SecurityKey, SshSignature};
 use vault_server::domain::{EntityKind, EntityScope};
@@ -24,6 +24,15 @@ fn fingerprint(key: &Authenticator) -> String {
     SecurityKey::from_blob(&key.blob()).unwrap().fingerprint().to_string()
 }
 
+/// Enrolls a key: one admin asks for it, another one approves.
+async fn enroll(vault: &DevVault, of: &str, line: &str) {
+    let asked = client(vault, "admin").enroll_security_key(of, line, &Note::default()).await.unwrap();
+    let (other, id) = (client(vault, "admin2"), asked.waiting.unwrap());
+    let waiting = other.list_principal_changes().await.unwrap();
+    let change = waiting.iter().find(|change| change.id == id).unwrap();
+    other.approve_principal_change(change, &Note::default()).await.unwrap();
+}
+
 /// Whether the program is on this machine.
 fn is_there(program: &str) -> bool {
     Command::new(program).arg("-V").stdin(Stdio::null()).output().is_ok()
@@ -33,6 +42,7 @@ fn is_there(program: &str) -> bool {
 fn a_key_is_enrolled_tried_and_taken_back_by_the_commands() {
     let dir = TempDir::new().unwrap();
     let site = Site::make(&dir.path().join("vault"));
+    site.add_second_admin("admin2");
     let vault = site.serve();
     let keys = || [Authenticator::ed25519(1), Authenticator::ed25519(2)];
     let [blue, red] = keys();
@@ -52,27 +62,46 @@ fn a_key_is_enrolled_tried_and_taken_back_by_the_commands() {
     admin(&["enroll", "service", file]).ends(2);
     admin(&["enroll", "nobody", file]).ends(1);
     admin(&["enroll", "oncall", "-"]).stdin("ssh-ed25519 AAAA me").ends(2);
-    let enrolled = admin(&["enroll", "oncall", file, "--ticket", "SEC-1"]).ok();
-    assert!(enrolled.stdout.contains(&fingerprint(&blue)) && enrolled.stdout.contains("blue"));
+    let by_two = |command| vault.by_two(command, "admin2", "demo");
+    let enrolled = by_two(admin(&["enroll", "oncall", file, "--ticket", "SEC-1"]));
+    assert!(enrolled.stdout.contains(&fingerprint(&blue)), "{}", enrolled.stdout);
     admin(&["enroll", "oncall", file]).ok();
     admin(&["enroll", "approver", file]).ends(2);
 
+    // It is no second factor before its owner has shown that it has it.
+    let own = ["security-keys", "list"];
+    assert!(vault.ctl("oncall", &own).ok().stdout.contains("to be confirmed"));
+    assert!(attempt().ends(3).stderr.contains("security key"));
+    let confirm = || vault.ctl("oncall", &["security-keys", "confirm"]).env("SSH_AUTH_SOCK", socket);
+    let confirmed = confirm().ok();
+    assert!(confirmed.stderr.contains("confirm that this new security key is yours"), "{}", confirmed.stderr);
+    confirm().ends(2);
+    let listed = admin(&["list", "oncall"]).ok().stdout;
+    assert!(listed.contains(&fingerprint(&blue)) && listed.contains("good"), "{listed}");
+    assert!(vault.ctl("oncall", &own).ok().stdout.contains("blue"));
+
     let tried = attempt().ok();
     assert!(tried.stderr.contains("touch your security key") && tried.stderr.contains("principal: oncall"));
-    assert_eq!(agent.touches(), 1, "by the key that is enrolled, and not by the other");
+    assert_eq!(agent.touches(), 2, "by the key that is enrolled, and not by the other");
     let without = vault.ctl("oncall", &["security-keys", "try"]).env("SSH_AUTH_SOCK", "").ends(2);
     assert!(without.stderr.contains("SSH_AUTH_SOCK"), "{}", without.stderr);
 
     // The owner takes it back; another is enrolled.
     vault.ctl("oncall", &["security-keys", "revoke", "oncall", &fingerprint(&blue)]).ok();
     attempt().ends(3);
-    admin(&["enroll", "oncall", "-"]).stdin(red.line("red")).ok();
+    by_two(admin(&["enroll", "oncall", "-"]).stdin(red.line("red")));
+    confirm().ok();
     attempt().ok();
     admin(&["enroll", "oncall", file]).ends(2);
 
-    let log = ["--json", "audit", "query", "--action", "security_key_change", "--tenant", "demo"];
-    let entries = vault.ctl("auditor", &log).ok().stdout;
-    assert!(entries.contains(&fingerprint(&blue)) && entries.contains("SEC-1"), "{entries}");
+    let log = |action| {
+        let query = ["--json", "audit", "query", "--action", action, "--tenant", "demo"];
+        vault.ctl("auditor", &query).ok().stdout
+    };
+    let asked = log("principal_ask");
+    assert!(asked.contains(&fingerprint(&blue)) && asked.contains("SEC-1"), "{asked}");
+    assert!(log("principal_approve").contains(&fingerprint(&blue)));
+    let entries = log("security_key_change");
     assert!(entries.contains("taken") && entries.contains("second_person"), "{entries}");
 }
 
@@ -80,22 +109,25 @@ fn a_key_is_enrolled_tried_and_taken_back_by_the_commands() {
 async fn what_the_agent_signs_is_what_the_vault_verifies() {
     let dir = TempDir::new().unwrap();
     let site = Site::make(&dir.path().join("vault"));
+    site.add_second_admin("admin2");
     let vault = site.serve();
     let (blue, green) = (Authenticator::ed25519(1), Authenticator::ecdsa());
-    let lines = [blue.line("blue"), green.line("green")];
-    for line in &lines {
-        client(&vault, "admin").enroll_security_key("approver", line, &Note::default()).await.unwrap();
-    }
     let approver = client(&vault, "approver");
-    for (name, key) in [("blue", blue), ("green", green)] {
-        let line = key.line(name);
+    for (count, (name, key)) in [("blue", blue), ("green", green)].into_iter().enumerate() {
+        let (line, mark) = (key.line(name), fingerprint(&key));
         let agent = SoftAgent::serve(&dir.path().join(name), vec![key]);
         let signer = SshAgent::at(agent.socket());
+        enroll(&vault, "approver", &line).await;
+        let confirming = Confirming::new(mark);
+        let asked = approver.begin_second_factor(confirming.action(), confirming.hash()).await.unwrap();
+        assert_eq!(asked.public_keys(), std::slice::from_ref(&line), "the one that waits, and no other");
+        let factor = signer.sign(&asked).await.unwrap();
+        assert!(approver.confirm_security_key(&confirming, factor).await.unwrap().confirmed);
         let asked = approver.begin_second_factor(SecondFactorAction::GrantApprove, [7; 32]).await.unwrap();
         let again = approver.begin_second_factor(SecondFactorAction::GrantApprove, [7; 32]).await.unwrap();
         assert_ne!(asked.text(), again.text());
         assert!(asked.text().contains("approve a grant of break-glass"), "{}", asked.text());
-        assert_eq!(asked.public_keys().len(), 2);
+        assert_eq!(asked.public_keys().len(), count + 1);
         let factor = signer.sign(&asked).await.unwrap();
         verified(factor.signature(), asked.text(), &line);
         by_ssh_keygen(dir.path(), name, &line, agent.socket(), &asked, factor.signature()).await;
@@ -150,6 +182,7 @@ async fn by_ssh_keygen(
 async fn keys_of_the_file_and_rows_outlive_the_process() {
     let dir = TempDir::new().unwrap();
     let site = Site::make(&dir.path().join("vault"));
+    site.add_second_admin("admin2");
     let (listed, enrolled) = (Authenticator::ed25519(1), Authenticator::ed25519(2));
     site.edit("principals.toml", |text| {
         let key = format!("security_keys = [\"{}\"]", listed.line("first"));
@@ -160,7 +193,9 @@ async fn keys_of_the_file_and_rows_outlive_the_process() {
     let vault = site.serve();
     let admin = client(&vault, "admin");
     let note = Note::default();
-    let known = admin.enroll_security_key("oncall", &enrolled.line("second"), &note).await.unwrap();
+    enroll(&vault, "oncall", &enrolled.line("second")).await;
+    let oncall = client(&vault, "oncall");
+    let known = oncall.who_am_i().await.unwrap().principal.security_keys.remove(0);
     assert_eq!((known.label.as_str(), known.enrolled_by.as_str()), ("second", "admin"));
     let taken = admin.enroll_security_key("oncall", &listed.line(""), &note).await.unwrap_err();
     assert_eq!(taken.reason(), vault_client::Reason::Taken);
@@ -172,10 +207,11 @@ async fn keys_of_the_file_and_rows_outlive_the_process() {
     let rows = async |kind| store.entities(&EntityScope::Kind(kind), None, 10).await.unwrap().len();
     assert_eq!(rows(EntityKind::SecurityKey).await, 1);
     assert_eq!(rows(EntityKind::Challenge).await, 1);
+    assert_eq!(rows(EntityKind::Proposal).await, 0);
     store.close().await.unwrap();
     let vault = site.serve();
     let oncall = client(&vault, "oncall");
-    let asked = oncall.begin_second_factor(SecondFactorAction::GrantRequest, [1; 32]).await.unwrap();
+    let asked = oncall.begin_second_factor(SecondFactorAction::KeyConfirm, [1; 32]).await.unwrap();
     assert_eq!(asked.public_keys(), [enrolled.line("second")]);
     oncall.revoke_security_key("oncall", &known.fingerprint, &note).await.unwrap();
     let none = oncall.begin_second_factor(SecondFactorAction::GrantRequest, [1; 32]).await.unwrap_err();

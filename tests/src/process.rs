@@ -178,6 +178,15 @@ impl DevVault {
         }
     }
 
+    /// A change that makes more of somebody: asked for with `command`, and approved by another admin for the same tenant.
+    ///
+    /// # Panics
+    /// If it does not go so.
+    pub fn by_two(&self, command: Ctl, approver: &str, tenant: &str) -> Ran {
+        let id = waits(command);
+        self.ctl(approver, &["--tenant", tenant, "principals", "approve", &id]).ok()
+    }
+
     /// A `vaultctl` call against it as one of its identities.
     pub fn ctl<S: AsRef<OsStr>>(&self, identity: &str, args: &[S]) -> Ctl {
         let mut command = Command::new(binary("vaultctl"));
@@ -337,6 +346,15 @@ pub struct Ran {
     pub stdout: String,
     /// What it printed beside.
     pub stderr: String,
+}
+
+/// Runs a command that asks for what makes more of somebody: the change's id.
+///
+/// # Panics
+/// If it does not wait for another person.
+pub fn waits(command: Ctl) -> String {
+    let ran = command.ends(6);
+    ran.stderr.split_whitespace().last().unwrap().to_owned()
 }
 
 impl Ran {

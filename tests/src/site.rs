@@ -29,11 +29,16 @@ impl Site {
         DevVault::start(dir).stop();
         let site = Self { dir: dir.to_owned() };
         site.empty();
+        // As a vault has it that is not for trying out.
+        site.edit("vault.toml", |text| {
+            let lines = text.lines().filter(|line| !line.starts_with("second_person_for_roles"));
+            lines.fold(String::new(), |text, line| text + line + "\n")
+        });
         site
     }
 
-    /// One that `vault-server dev` has made.
-    pub fn at(dir: &Path) -> Self {
+    /// One whose files something else made.
+    pub fn of(dir: &Path) -> Self {
         Self { dir: dir.to_owned() }
     }
 
@@ -105,6 +110,18 @@ impl Site {
             });
             format!("{head}[kms]\nkind = \"aws\"\n{}", keys.collect::<String>())
         });
+    }
+
+    /// Another admin of the vault beside `admin`, to approve what that one asks for.
+    pub fn add_second_admin(&self, id: &str) {
+        let spiffe = format!("spiffe://dev.phi-vault.internal/{id}");
+        self.edit("principals.toml", |text| {
+            format!(
+                "{text}\n[[principal]]\nid = \"{id}\"\nkind = \"human\"\nidentities = [\"{spiffe}\"]\n\
+                 [principal.roles]\n\"*\" = [\"admin\"]\n"
+            )
+        });
+        self.add_identity(id);
     }
 
     /// Lets the dev identities in: `roles` is the body of `[principal.roles]` of one of them.

@@ -8,10 +8,15 @@
 //! let mut ann = NewPrincipal::new("ann", Kind::Human, "spiffe://example.org/people/ann");
 //! ann.roles.insert("st-mary".to_owned(), vec!["oncall".to_owned()]);
 //! let note = Note { reason: "joined the on-call rota".to_owned(), ticket: "IAM-12".to_owned() };
-//! let ann = vault.put_principal(&ann.into(), &note).await?;
+//! let change = vault.put_principal(&ann.into(), &note).await?;
+//!
+//! // It makes more of somebody, so another admin has to approve it, after a look at it:
+//! for waiting in vault.list_principal_changes().await? {
+//!     vault.approve_principal_change(&waiting, &note).await?;
+//! }
 //!
 //! // Off with her, on live connections too, within a second:
-//! vault.set_principal_state(&ann.id, false, &note).await?;
+//! vault.set_principal_state("ann", false, &note).await?;
 //! # Ok(()) }
 //! ```
 //!
@@ -27,6 +32,7 @@ use vault_proto::v1::principal_service_client::PrincipalServiceClient;
 use crate::client::Client;
 use crate::error::Error;
 use crate::keys::Note;
+use crate::second_factor::{SecurityKey, security_key};
 
 /// What kind of caller a principal is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,6 +95,8 @@ pub struct Principal {
     pub configured: bool,
     /// Which state this is; 0 for one that is not there yet.
     pub revision: u64,
+    /// Its security keys that are in force. A change is not about them.
+    pub security_keys: Vec<SecurityKey>,
 }
 
 /// A principal that is not there yet.
@@ -119,8 +127,79 @@ impl NewPrincipal {
 impl From<NewPrincipal> for Principal {
     fn from(new: NewPrincipal) -> Self {
         let NewPrincipal { id, kind, identities, roles, owner, expires } = new;
-        Self { id, kind, identities, roles, owner, enabled: true, expires, configured: false, revision: 0 }
+        Self {
+            id,
+            kind,
+            identities,
+            roles,
+            owner,
+            enabled: true,
+            expires,
+            configured: false,
+            revision: 0,
+            security_keys: Vec::new(),
+        }
     }
+}
+
+/// What became of a change that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// It is made: the principal as it is now.
+    Made(Principal),
+    /// It makes more of somebody, and waits for another person's approval. Nothing has changed yet.
+    Waits(Box<PrincipalChange>),
+}
+
+impl Change {
+    /// The principal, if the change is made.
+    pub fn made(self) -> Option<Principal> {
+        match self {
+            Self::Made(principal) => Some(principal),
+            Self::Waits(_) => None,
+        }
+    }
+
+    /// The change, if it waits.
+    pub fn waits(self) -> Option<PrincipalChange> {
+        match self {
+            Self::Made(_) => None,
+            Self::Waits(change) => Some(*change),
+        }
+    }
+}
+
+/// A change that waits for another person's approval.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PrincipalChange {
+    /// Its id, in the log and in alerts.
+    pub id: String,
+    /// For which tenant it was asked for; `*`: as an admin of the vault.
+    pub tenant: String,
+    /// Whose it is, of the principals.
+    pub principal_id: String,
+    /// The principal as it shall be.
+    pub principal: Option<Principal>,
+    /// The security key that shall be its own.
+    pub security_key: Option<SecurityKey>,
+    /// What is other than now, by name: `roles_given` = `demo:approver`.
+    pub differences: BTreeMap<String, String>,
+    /// Who asked.
+    pub asked_by: String,
+    /// When.
+    pub asked: Option<SystemTime>,
+    /// Until when it can be approved.
+    pub expires: Option<SystemTime>,
+    /// Why, in words.
+    pub reason: String,
+    /// A case number.
+    pub ticket: String,
+    /// What an approval is of.
+    pub hash: Vec<u8>,
+    /// Whether the principal was changed since: then it can't be approved any more.
+    pub superseded: bool,
 }
 
 /// Who is calling.
@@ -160,9 +239,10 @@ impl Client {
         Ok(answer.principals.into_iter().map(principal).collect())
     }
 
-    /// Provisions a principal, or changes one: in force on every instance within a second. Only its roles at the client's
+    /// Provisions a principal, or changes one: in force on every instance within a second, or when another person has approved
+    /// it. Only its roles at the client's
     /// tenant may be named (any, for tenant `*`). It is not repeated by itself: when it failed, look first.
-    pub async fn put_principal(&self, principal: &Principal, note: &Note) -> Result<Principal, Error> {
+    pub async fn put_principal(&self, principal: &Principal, note: &Note) -> Result<Change, Error> {
         let roles = |(tenant, roles): (&String, &Vec<String>)| wire::TenantRoles {
             tenant: tenant.clone(),
             roles: roles.clone(),
@@ -188,17 +268,12 @@ impl Client {
                 service.put_principal(request).await
             })
             .await?;
-        some(answer.principal)
+        outcome(answer.principal, answer.waiting)
     }
 
     /// Disables or enables a principal. Disabled, its next request is refused, on live connections too, on every instance
     /// within a second.
-    pub async fn set_principal_state(
-        &self,
-        id: &str,
-        enabled: bool,
-        note: &Note,
-    ) -> Result<Principal, Error> {
+    pub async fn set_principal_state(&self, id: &str, enabled: bool, note: &Note) -> Result<Change, Error> {
         let request = wire::SetPrincipalStateRequest {
             tenant: self.tenant(),
             id: id.to_owned(),
@@ -211,7 +286,76 @@ impl Client {
                 service.set_principal_state(request).await
             })
             .await?;
-        some(answer.principal)
+        outcome(answer.principal, answer.waiting)
+    }
+
+    /// Changes that wait for another person's approval: those that were asked for at the tenant, all for a client of tenant
+    /// `*`. The oldest first.
+    pub async fn list_principal_changes(&self) -> Result<Vec<PrincipalChange>, Error> {
+        let request = wire::ListPrincipalChangesRequest { tenant: self.tenant() };
+        let answer = self
+            .call_of(PrincipalServiceClient::new, request, async |mut service, request| {
+                service.list_principal_changes(request).await
+            })
+            .await?;
+        Ok(answer.changes.into_iter().map(change).collect())
+    }
+
+    /// Approves a change that somebody else asked for, as it was seen, and so makes it. It is not repeated by itself: when it
+    /// failed, look first.
+    pub async fn approve_principal_change(&self, change: &PrincipalChange, note: &Note) -> Result<(), Error> {
+        let request = wire::ApprovePrincipalChangeRequest {
+            tenant: self.tenant(),
+            id: change.id.clone(),
+            hash: change.hash.clone().into(),
+            reason: note.reason.clone(),
+            ticket: note.ticket.clone(),
+        };
+        self.call_of_once(PrincipalServiceClient::new, request, async |mut service, request| {
+            service.approve_principal_change(request).await
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Rejects a change that waits, or takes one's own back.
+    pub async fn reject_principal_change(&self, id: &str, note: &Note) -> Result<(), Error> {
+        let request = wire::RejectPrincipalChangeRequest {
+            tenant: self.tenant(),
+            id: id.to_owned(),
+            reason: note.reason.clone(),
+            ticket: note.ticket.clone(),
+        };
+        self.call_of_once(PrincipalServiceClient::new, request, async |mut service, request| {
+            service.reject_principal_change(request).await
+        })
+        .await
+        .map(drop)
+    }
+}
+
+fn outcome(made: Option<wire::Principal>, waits: Option<wire::PrincipalChange>) -> Result<Change, Error> {
+    match waits {
+        Some(waits) => Ok(Change::Waits(Box::new(change(waits)))),
+        None => some(made).map(Change::Made),
+    }
+}
+
+fn change(wire: wire::PrincipalChange) -> PrincipalChange {
+    PrincipalChange {
+        id: wire.id,
+        tenant: wire.tenant,
+        principal_id: wire.principal_id,
+        principal: wire.principal.map(principal),
+        security_key: wire.security_key.map(security_key),
+        differences: wire.differences.into_iter().map(|one| (one.name, one.value)).collect(),
+        asked_by: wire.asked_by,
+        asked: time(wire.asked_us),
+        expires: time(wire.expires_us),
+        reason: wire.reason,
+        ticket: wire.ticket,
+        hash: wire.hash.to_vec(),
+        superseded: wire.superseded,
     }
 }
 
@@ -231,6 +375,7 @@ fn principal(wire: wire::Principal) -> Principal {
         expires: time(wire.expires_us),
         configured: wire.configured,
         revision: wire.revision,
+        security_keys: wire.security_keys.into_iter().map(security_key).collect(),
     }
 }
 

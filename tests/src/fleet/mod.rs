@@ -93,6 +93,8 @@ impl Fleet {
         let url = format!("postgres://{}@{}/{}", place.user, hosts.join(","), place.database);
         DevVault::start_with(home, &["--postgres", &url], &[]).stop();
         let config = fs::read_to_string(home.join("vault.toml")).unwrap();
+        // As a vault has it that is not for trying out.
+        let config = config.replace("second_person_for_roles = false", "second_person_for_roles = true");
         let instances = free_ports(count).into_iter().enumerate().map(|(number, port)| {
             let name = format!("vault-{number}");
             let text = config

@@ -37,7 +37,24 @@ pub use model::{
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::second_factor::{SecondFactor, SecondFactorAction, request_hash};
 use model::{job, key, some_job, some_key, some_text};
+
+/// An approval of a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobApproval(wire::ApproveJobRequest);
+
+impl JobApproval {
+    /// What the second factor is for: see [`Client::begin_second_factor`].
+    pub const fn action(&self) -> SecondFactorAction {
+        SecondFactorAction::JobApprove
+    }
+
+    /// What it is bound to: every byte of the request.
+    pub fn hash(&self) -> [u8; 32] {
+        request_hash(&self.0)
+    }
+}
 
 impl Client {
     /// All versions of the tenant's keys, newest first. `count`: with the records under each, for which the vault looks
@@ -131,12 +148,29 @@ impl Client {
 
     /// Approves a job that needs it. Not by who asked for it.
     pub async fn approve_job(&self, id: JobId, note: &Note) -> Result<Job, Error> {
-        let request = wire::ApproveJobRequest {
+        self.approve_job_by(&self.job_approval(id, note), None).await
+    }
+
+    /// An approval that a second factor can be made for: who asked and who approves may both have to have touched a security
+    /// key. The vault says so ([`Reason::SecondFactor`](crate::Reason::SecondFactor)).
+    pub fn job_approval(&self, id: JobId, note: &Note) -> JobApproval {
+        JobApproval(wire::ApproveJobRequest {
             tenant: self.tenant(),
             job_id: id.to_string(),
             reason: note.reason.clone(),
             ticket: note.ticket.clone(),
-        };
+            second_factor: None,
+        })
+    }
+
+    /// Approves a job that somebody else asked for, by a touch of a security key.
+    pub async fn approve_job_by(
+        &self,
+        approval: &JobApproval,
+        factor: Option<SecondFactor>,
+    ) -> Result<Job, Error> {
+        let mut request = approval.0.clone();
+        request.second_factor = factor.map(Into::into);
         let answer =
             self.call_keys(request, async |mut keys, request| keys.approve_job(request).await).await?;
         some_job(answer.job)

@@ -46,6 +46,10 @@ pub enum SecondFactorAction {
     GrantApprove,
     /// To deny one.
     GrantDeny,
+    /// To show that one has a security key that was enrolled for one.
+    KeyConfirm,
+    /// To approve a destruction of keys.
+    JobApprove,
 }
 
 impl SecondFactorAction {
@@ -54,6 +58,8 @@ impl SecondFactorAction {
             Self::GrantRequest => wire::SecondFactorAction::GrantRequest,
             Self::GrantApprove => wire::SecondFactorAction::GrantApprove,
             Self::GrantDeny => wire::SecondFactorAction::GrantDeny,
+            Self::KeyConfirm => wire::SecondFactorAction::KeyConfirm,
+            Self::JobApprove => wire::SecondFactorAction::JobApprove,
         }
     }
 }
@@ -72,6 +78,39 @@ pub struct SecurityKey {
     pub enrolled: Option<SystemTime>,
     /// Who enrolled it; empty: the vault's configuration did.
     pub enrolled_by: String,
+    /// Whether it is a second factor: its owner has shown that it has it, or did not have to.
+    pub confirmed: bool,
+}
+
+/// A security key that its owner is about to confirm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Confirming(wire::ConfirmSecurityKeyRequest);
+
+impl Confirming {
+    /// Of this fingerprint.
+    pub fn new(fingerprint: impl Into<String>) -> Self {
+        Self(wire::ConfirmSecurityKeyRequest { fingerprint: fingerprint.into(), second_factor: None })
+    }
+
+    /// What the second factor is for: see [`Client::begin_second_factor`].
+    pub const fn action(&self) -> SecondFactorAction {
+        SecondFactorAction::KeyConfirm
+    }
+
+    /// What it is bound to.
+    pub fn hash(&self) -> [u8; 32] {
+        request_hash(&self.0)
+    }
+}
+
+/// What became of a security key that was to be enrolled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Enrolled {
+    /// The key.
+    pub key: SecurityKey,
+    /// It is enrolled when another person has approved this change.
+    pub waiting: Option<String>,
 }
 
 /// Something for the caller's security key to sign, once, within minutes.
@@ -183,14 +222,15 @@ impl Client {
             .ok_or_else(|| Error::bad_answer("not a second factor for this request"))
     }
 
-    /// Enrolls a security key for another person. `public_key`: the line of its `.pub` file. The same key for the same
+    /// Asks for a security key to be enrolled for another person; a third one has to approve that
+    /// ([`Client::approve_principal_change`]). `public_key`: the line of its `.pub` file. The same key for the same
     /// person again changes nothing.
     pub async fn enroll_security_key(
         &self,
         principal: &str,
         public_key: &str,
         note: &Note,
-    ) -> Result<SecurityKey, Error> {
+    ) -> Result<Enrolled, Error> {
         let request = wire::EnrollSecurityKeyRequest {
             tenant: self.tenant(),
             id: principal.to_owned(),
@@ -200,6 +240,21 @@ impl Client {
         };
         let answer = self
             .call_security_keys(request, async |mut keys, request| keys.enroll_security_key(request).await)
+            .await?;
+        let key = answer.key.map(security_key).ok_or_else(|| Error::bad_answer("no security key"))?;
+        Ok(Enrolled { key, waiting: Some(answer.waiting).filter(|id| !id.is_empty()) })
+    }
+
+    /// Confirms a security key of one's own: from then on it is a second factor.
+    pub async fn confirm_security_key(
+        &self,
+        confirming: &Confirming,
+        factor: SecondFactor,
+    ) -> Result<SecurityKey, Error> {
+        let mut request = confirming.0.clone();
+        request.second_factor = Some(factor.into());
+        let answer = self
+            .call_security_keys(request, async |mut keys, request| keys.confirm_security_key(request).await)
             .await?;
         answer.key.map(security_key).ok_or_else(|| Error::bad_answer("no security key"))
     }
@@ -241,9 +296,9 @@ fn time(micros: u64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(micros)).filter(|_| micros != 0)
 }
 
-fn security_key(key: wire::SecurityKey) -> SecurityKey {
-    let wire::SecurityKey { fingerprint, kind, label, enrolled_us, enrolled_by } = key;
-    SecurityKey { fingerprint, kind, label, enrolled: time(enrolled_us), enrolled_by }
+pub(crate) fn security_key(key: wire::SecurityKey) -> SecurityKey {
+    let wire::SecurityKey { fingerprint, kind, label, enrolled_us, enrolled_by, confirmed } = key;
+    SecurityKey { fingerprint, kind, label, enrolled: time(enrolled_us), enrolled_by, confirmed }
 }
 
 #[cfg(test)]

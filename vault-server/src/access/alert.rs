@@ -86,6 +86,8 @@ kinds! {
     FirstSeenTenant "first_seen_tenant" Medium;
     /// A principal was provisioned, changed, disabled or enabled.
     PrincipalChanged "principal_changed" High;
+    /// Somebody asked for a change that makes more of somebody: it waits for another person.
+    PrincipalChangeAsked "principal_change_asked" High;
     /// A security key was enrolled.
     SecurityKeyEnrolled "security_key_enrolled" High;
     /// A security key signed with a counter that is not above its last: somebody has another one like it.

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use crate::access::decisions::Decisions;
 use crate::access::question::Asked;
+use crate::access::widening;
 use crate::access::{
     Action, Caller, Credential, Directory, Fingerprint, GrantUse, ListedKey, OpenAction, Permit, Policies,
     Principal, PrincipalKind, Question, TenantScope, Verdict,
@@ -203,6 +204,11 @@ impl Access {
     /// What would be decided if a principal asked, whether it can call or not.
     pub fn explain(&self, principal: &Principal, place: &TenantScope, question: Question<'_>) -> Verdict {
         self.state.load().decide(principal, place, question)
+    }
+
+    /// By what a change makes more of somebody; empty: by nothing. `before`: `None` for one that is not there yet.
+    pub fn widened(&self, before: Option<&Principal>, after: &Principal) -> Vec<&'static str> {
+        widening::widened(&self.state.load().policies, before, after)
     }
 
     /// As it would be with other policies, and perhaps another file of principals.

@@ -2,7 +2,9 @@
 //! the key, so that no key is two people's.
 //!
 //! ```text
-//! content  version(1)=1 | KeyContent (protobuf, canonical)
+//! content  version(1) | KeyContent (protobuf, canonical)
+//!          version 1: good from its enrolment on: the file lists it, or software of before enrolled it
+//!          version 2: good once its owner has signed with it
 //! ```
 
 use prost::Message as _;
@@ -11,6 +13,7 @@ use crate::access::{Fingerprint, SecurityKey};
 use crate::domain::{Entity, EntityKind, EntityName, EntityPlace, PrincipalId, Timestamp};
 
 const VERSION: u8 = 1;
+const TO_CONFIRM: u8 = 2;
 
 /// Who took a key back, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +22,17 @@ pub struct Revoked {
     pub by: PrincipalId,
     /// When.
     pub at: Timestamp,
+}
+
+/// Whether its owner has shown that it has the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confirmation {
+    /// It was not asked to.
+    NotAsked,
+    /// Not yet: until then it is no second factor.
+    Waits,
+    /// By a signature.
+    At(Timestamp),
 }
 
 /// A security key and what is known of it.
@@ -34,6 +48,8 @@ pub struct EnrolledKey {
     pub enrolled: Timestamp,
     /// Who enrolled it; `None`: the configuration's file lists it, and it is good for as long as it does.
     pub enrolled_by: Option<PrincipalId>,
+    /// Whether its owner has shown that it has it.
+    pub confirmed: Confirmation,
     /// Whether it was taken back. It stays so.
     pub revoked: Option<Revoked>,
     /// The counter of its newest signature.
@@ -58,6 +74,8 @@ struct KeyContent {
     revoked_us: u64,
     #[prost(uint32, tag = "8")]
     counter: u32,
+    #[prost(uint64, tag = "9")]
+    confirmed_us: u64,
 }
 
 impl EnrolledKey {
@@ -79,16 +97,21 @@ impl EnrolledKey {
             revoked_by: self.revoked.as_ref().map(|revoked| name(&revoked.by)).unwrap_or_default(),
             revoked_us: self.revoked.as_ref().map_or(0, |revoked| revoked.at.0),
             counter: self.counter,
+            confirmed_us: match self.confirmed {
+                Confirmation::NotAsked | Confirmation::Waits => 0,
+                Confirmation::At(at) => at.0,
+            },
         };
+        let version = if self.confirmed == Confirmation::NotAsked { VERSION } else { TO_CONFIRM };
         let revision = before.map_or(0, |before| before + 1);
-        let mut bytes = vec![VERSION];
+        let mut bytes = vec![version];
         bytes.extend(content.encode_to_vec());
         Some(Entity { place: Self::place(&self.key.fingerprint())?, revision, content: bytes })
     }
 
     /// Reads a row. `None` if it is not what was written there.
     pub fn open(row: &Entity) -> Option<Self> {
-        let bytes = row.content.strip_prefix(&[VERSION])?;
+        let (version, bytes) = row.content.split_first()?;
         let content = KeyContent::decode(bytes).ok()?;
         (content.encode_to_vec() == bytes).then_some(())?;
         let name = |text: &str| match text {
@@ -103,10 +126,21 @@ impl EnrolledKey {
             label: content.label,
             enrolled: Timestamp(content.enrolled_us),
             enrolled_by: name(&content.enrolled_by)?,
+            confirmed: match (*version, content.confirmed_us) {
+                (VERSION, 0) => Confirmation::NotAsked,
+                (TO_CONFIRM, 0) => Confirmation::Waits,
+                (TO_CONFIRM, at) => Confirmation::At(Timestamp(at)),
+                _ => return None,
+            },
             revoked,
             counter: content.counter,
         };
         (Self::place(&enrolled.key.fingerprint())? == row.place).then_some(enrolled)
+    }
+
+    /// Whether it is in force, and this person's.
+    pub fn is_in_force_of(&self, principal: &PrincipalId) -> bool {
+        self.principal == *principal && self.revoked.is_none()
     }
 
     /// After a signature with this counter. `None` if the key signed so often before: there are two of it. A key that

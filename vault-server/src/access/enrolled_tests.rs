@@ -9,6 +9,7 @@ fn enrolled() -> EnrolledKey {
         label: "ada blue".to_owned(),
         enrolled: Timestamp(1_790_000_000_000_000),
         enrolled_by: Some(id("admin@example.org")),
+        confirmed: Confirmation::NotAsked,
         revoked: None,
         counter: 0x1001,
     }
@@ -25,7 +26,10 @@ const VECTORS: &str = include_str!("security_key_vectors/enrolled.hex");
 #[test]
 fn rows_are_as_they_always_were() {
     let of_file = EnrolledKey { enrolled_by: None, counter: 0, label: String::new(), ..enrolled() };
-    let keys = [enrolled(), revoked(), of_file];
+    let waits = EnrolledKey { confirmed: Confirmation::Waits, ..enrolled() };
+    let confirmed = Confirmation::At(Timestamp(1_790_000_000_000_002));
+    let confirmed = EnrolledKey { confirmed, ..enrolled() };
+    let keys = [enrolled(), revoked(), of_file, waits, confirmed];
     assert_eq!(VECTORS.lines().count(), keys.len());
     for (key, line) in keys.iter().zip(VECTORS.lines()) {
         let row = key.entity(None).unwrap();
@@ -46,8 +50,12 @@ fn a_row_that_is_not_what_was_written_is_none() {
         let longer = Entity { content: [&row.content[..], &[0x50, 1]].concat(), ..row.clone() };
         assert_eq!(EnrolledKey::open(&longer), None, "a field nobody knows");
         let mut newer = row.clone();
-        newer.content[0] = 2;
+        newer.content[0] = 3;
         assert_eq!(EnrolledKey::open(&newer), None, "another version");
+        let at = Confirmation::At(Timestamp(5));
+        let mut older = EnrolledKey { confirmed: at, ..key.clone() }.entity(None).unwrap();
+        older.content[0] = 1;
+        assert_eq!(EnrolledKey::open(&older), None, "of before, and confirmed");
         let other = SecurityKey::from_blob(&Authenticator::ed25519(8).blob()).unwrap();
         let place = EnrolledKey::place(&other.fingerprint()).unwrap();
         assert_eq!(EnrolledKey::open(&Entity { place, ..row }), None, "another key's place");

@@ -140,6 +140,9 @@ const CALLS: &[(&str, Action)] = &[
     ("ListPrincipals", Action::PrincipalRead),
     ("PutPrincipal", Action::PrincipalChange),
     ("SetPrincipalState", Action::PrincipalChange),
+    ("ListPrincipalChanges", Action::PrincipalRead),
+    ("ApprovePrincipalChange", Action::PrincipalApprove),
+    ("RejectPrincipalChange", Action::PrincipalApprove),
     ("EnrollSecurityKey", Action::PrincipalChange),
     ("RevokeSecurityKey", Action::PrincipalChange),
     ("RequestGrant", Action::GrantRequest),
@@ -159,7 +162,8 @@ const CALLS: &[(&str, Action)] = &[
 ];
 
 /// Calls for which policy is not asked: whoever is known may make them, about itself and nobody else.
-const ABOUT_ONESELF: &[&str] = &["WhoAmI", "BeginSecondFactor", "OpenSession", "CloseSession"];
+const ABOUT_ONESELF: &[&str] =
+    &["WhoAmI", "BeginSecondFactor", "ConfirmSecurityKey", "OpenSession", "CloseSession"];
 
 #[test]
 fn every_call_of_the_api_has_its_action() {

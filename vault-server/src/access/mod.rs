@@ -38,6 +38,7 @@ pub mod oidc;
 mod permit;
 mod policy;
 mod principal;
+mod proposal;
 mod provisioned;
 mod question;
 mod role;
@@ -47,13 +48,14 @@ mod ssh;
 mod sshsig;
 #[cfg(test)]
 pub(crate) mod testing;
+mod widening;
 
 pub use alert::{Alert, AlertKind, Severity, UnreadableAlert, WaitingAlert};
 pub use challenge::{Challenge, ChallengeError, Wanted};
 pub use credential::{Credential, CredentialError, CredentialKind, SessionProof};
 pub use directory::{Directory, DirectoryError, Fault, ListedKey};
 pub use engine::{Access, TenantError, Unauthenticated};
-pub use enrolled::{EnrolledKey, Revoked};
+pub use enrolled::{Confirmation, EnrolledKey, Revoked};
 pub use follow::Provisioning;
 pub use grant::{
     Approval, End, Ended, Grant, GrantFault, GrantRefusal, GrantScope, GrantState, GrantUse, Party, Review,
@@ -66,6 +68,7 @@ pub use matrix::matrix;
 pub use permit::{OpenAction, Permit};
 pub use policy::{InvalidPolicy, Policies, PolicyError};
 pub use principal::{Caller, Principal, PrincipalKind, TenantScope};
+pub use proposal::{CorruptProposal, Proposal, ProposalRefusal, Proposed, state_hash};
 pub use provisioned::{CorruptPrincipal, generation_place, next_generation, read_principal, write_principal};
 pub use question::{Action, GrantSeen, Question, Reason, Verdict};
 pub use role::{Role, RoleSet};

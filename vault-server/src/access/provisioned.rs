@@ -74,6 +74,12 @@ fn place(name: &[u8]) -> EntityPlace {
 
 /// A principal as it is kept.
 pub fn write_principal(principal: &Principal) -> Entity {
+    let content = content(principal);
+    Entity { place: principal_place(&principal.id), revision: principal.revision.unwrap_or(0), content }
+}
+
+/// The one encoding of a principal.
+pub(super) fn content(principal: &Principal) -> Vec<u8> {
     let row = Row {
         id: principal.id.to_string(),
         kind: match principal.kind {
@@ -95,7 +101,7 @@ pub fn write_principal(principal: &Principal) -> Entity {
     };
     let mut content = vec![VERSION];
     content.extend_from_slice(&row.encode_to_vec());
-    Entity { place: principal_place(&principal.id), revision: principal.revision.unwrap_or(0), content }
+    content
 }
 
 /// The principal of a row; `Ok(None)` for the row that is none.
@@ -103,7 +109,7 @@ pub fn read_principal(entity: &Entity) -> Result<Option<Principal>, CorruptPrinc
     if entity.place == generation_place() {
         return Ok(None);
     }
-    let principal = parse(entity).ok_or(CorruptPrincipal)?;
+    let principal = parse(&entity.content, entity.revision).ok_or(CorruptPrincipal)?;
     // Under another's name it would be found as that.
     if principal_place(&principal.id) == entity.place { Ok(Some(principal)) } else { Err(CorruptPrincipal) }
 }
@@ -113,8 +119,9 @@ pub fn read_principal(entity: &Entity) -> Result<Option<Principal>, CorruptPrinc
 #[error("a principal's row is not what was written")]
 pub struct CorruptPrincipal;
 
-fn parse(entity: &Entity) -> Option<Principal> {
-    let (&VERSION, bytes) = entity.content.split_first()? else { return None };
+/// The principal of a row's content.
+pub(super) fn parse(content: &[u8], revision: u64) -> Option<Principal> {
+    let (&VERSION, bytes) = content.split_first()? else { return None };
     let row = Row::decode(bytes).ok()?;
     let kind = match row.kind {
         1 => PrincipalKind::Service,
@@ -143,7 +150,7 @@ fn parse(entity: &Entity) -> Option<Principal> {
         owner: row.owner,
         enabled: row.enabled,
         expires: row.expires.map(Timestamp),
-        revision: Some(entity.revision),
+        revision: Some(revision),
     })
 }
 

@@ -73,6 +73,8 @@ actions! {
     PrincipalRead "principal_read";
     /// Provision, change, disable principals; enroll and revoke their security keys.
     PrincipalChange "principal_change";
+    /// Approve or reject a change of principals that somebody else asked for.
+    PrincipalApprove "principal_approve";
     /// Ask for a grant of break-glass.
     GrantRequest "grant_request";
     /// Approve or deny one.
@@ -115,6 +117,7 @@ impl Action {
             | Self::JobControl
             | Self::PrincipalRead
             | Self::PrincipalChange
+            | Self::PrincipalApprove
             | Self::GrantRequest
             | Self::GrantApprove
             | Self::GrantEnd

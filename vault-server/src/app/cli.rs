@@ -159,7 +159,7 @@ fn make(options: Init) -> anyhow::Result<u8> {
         KmsChoice::Aws => NewKms::Aws { arns: kms_keys },
     };
     let principals = init::example_principals(&environment);
-    let vault = NewVault { dir, environment, kms, database, listen, principals };
+    let vault = NewVault { dir, environment, kms, database, listen, principals, second_person: true };
     let id = init::init(&vault)?;
     let config = vault.dir.join(CONFIG_FILE);
     println!("made vault {id} in {}", vault.dir.display());

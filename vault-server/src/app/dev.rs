@@ -37,6 +37,7 @@ pub fn prepare(dir: &Path, listen: SocketAddr, database: Option<NewDatabase>) ->
             database,
             listen,
             principals: principals(&environment),
+            second_person: false,
         };
         init::init(&vault)?;
     }
@@ -164,6 +165,7 @@ mod tests {
         let root_key = std::fs::read(dir.path().join(init::ROOT_KEY_FILE)).unwrap();
         let second = prepare(dir.path(), "127.0.0.1:9".parse().unwrap(), None).unwrap();
         assert_eq!(first.vault, second.vault);
+        assert!(!first.access.second_person_for_roles, "there is one admin");
         assert_eq!(second.listen.address.port(), 9);
         assert_eq!(std::fs::read(dir.path().join(init::ROOT_KEY_FILE)).unwrap(), root_key);
     }

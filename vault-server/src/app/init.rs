@@ -110,6 +110,8 @@ pub struct NewVault {
     pub listen: SocketAddr,
     /// The text of its principals' file.
     pub principals: String,
+    /// Whether a change that makes more of somebody needs a second person.
+    pub second_person: bool,
 }
 
 /// A principals' file with one entry, disabled: nobody may call before somebody has decided who.
@@ -175,6 +177,12 @@ fn config_text(vault: &NewVault, id: VaultId) -> String {
          [access]\n\
          principals = \"{PRINCIPALS_FILE}\"\n"
     );
+    if !vault.second_person {
+        text.push_str(
+            "# One admin alone gives anybody any role: for trying out, and not for a vault with anything in it.\n\
+             second_person_for_roles = false\n",
+        );
+    }
     text.push_str(&vault.database.as_ref().map(NewDatabase::text).unwrap_or_default());
     text.push_str("\n[kms]\n");
     let quoted = |value: &str| toml::Value::from(value).to_string();
@@ -206,7 +214,15 @@ mod tests {
         let environment = Environment::parse(environment).unwrap();
         let principals = example_principals(&environment);
         let listen = SocketAddr::from(([127, 0, 0, 1], 8443));
-        NewVault { dir: dir.join("vault"), environment, kms, database: None, listen, principals }
+        NewVault {
+            dir: dir.join("vault"),
+            environment,
+            kms,
+            database: None,
+            listen,
+            principals,
+            second_person: true,
+        }
     }
 
     #[test]
@@ -216,6 +232,7 @@ mod tests {
         let id = init(&vault).unwrap();
         let config = Config::load(&vault.dir.join(CONFIG_FILE)).unwrap();
         assert_eq!((config.identity().vault, config.identity().environment.as_str()), (id, "qa"));
+        assert!(config.access.second_person_for_roles);
         let root_key = vault.dir.join(ROOT_KEY_FILE);
         let before = std::fs::read(&root_key).unwrap();
         assert_eq!(root_key.metadata().unwrap().permissions().mode() & 0o777, 0o600);

@@ -37,7 +37,7 @@ use crate::kms::{AwsKms, Kms, LocalKms, WrappingKeys};
 use crate::store::embedded::{self, EngineKind, StoreOptions};
 use crate::store::postgres::{self, Password, PostgresOptions, Transport};
 use crate::store::{Leases, Store, StoreError};
-use crate::vault::{GrantRules, JobRules, Limits, Parts, SecondFactorRules, TenantRules, Vault};
+use crate::vault::{GrantRules, JobRules, Limits, Parts, PeopleRules, SecondFactorRules, TenantRules, Vault};
 
 /// Messages of one stream that are served at once.
 const STREAM_WINDOW: usize = 4;
@@ -106,11 +106,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let log = Arc::new(log.beside(Arc::clone(&recent)));
     let (follower, adopter) = follow(config, &store, recent, &keyring, &clock).await?;
     let follower = Arc::new(follower);
-    let details = vec![
-        ("engine", store.engine().to_owned()),
-        ("version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("wrapping_keys", names),
-    ];
+    let details = begun(config, &store, names);
     log.record(own(AuditAction::Start, details)?, Vec::new()).await.context("the log's first entry")?;
     let vault = Arc::new(Vault::new(Parts {
         identity,
@@ -132,7 +128,8 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         },
         jobs: job_rules(config),
         grants: grant_rules(config),
-        second_factor: SecondFactorRules { user_verification: config.second_factor.user_verification },
+        people: people_rules(config),
+        second_factor: second_factor_rules(config),
         sessions: people.as_ref().map(|people| people.sessions(config)),
     }));
     if let Some(people) = people {
@@ -166,7 +163,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         grpc::routes(&vault, &observer, wire_limits(config), health).context("the reflection service")?;
     tokio::spawn(report_health(reporter, Arc::clone(&keyring), context.stopping.clone()));
     tokio::spawn(forget(Arc::clone(&store), Arc::clone(&clock), context.stopping.clone()));
-    tokio::spawn(sweep_challenges(Arc::clone(&vault), context.stopping.clone()));
+    tokio::spawn(sweep(Arc::clone(&vault), context.stopping.clone()));
     tokio::spawn(watch_log(Arc::clone(&log), Arc::clone(&store), context.clone()));
     tokio::spawn(adopter.run(context.stopping.clone()));
     Ok(Wired {
@@ -176,6 +173,33 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
         sample: Some(Box::new(Figures { keyring, store: Arc::clone(&store), tally })),
         close: Box::pin(close(workers, log, follower, store)),
     })
+}
+
+fn second_factor_rules(config: &Config) -> SecondFactorRules {
+    let section = &config.second_factor;
+    SecondFactorRules {
+        user_verification: section.user_verification,
+        for_destruction: section.for_destruction,
+    }
+}
+
+/// What the log says of a start.
+fn begun(config: &Config, store: &Arc<dyn Store>, wrapping_keys: String) -> Vec<(&'static str, String)> {
+    let mut details = vec![
+        ("engine", store.engine().to_owned()),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("wrapping_keys", wrapping_keys),
+    ];
+    if !config.access.second_person_for_roles {
+        tracing::warn!("one admin alone can give anybody any role: access.second_person_for_roles = false");
+        details.push(("second_person_for_roles", "false".to_owned()));
+    }
+    details
+}
+
+fn people_rules(config: &Config) -> PeopleRules {
+    let access = &config.access;
+    PeopleRules { second_person: access.second_person_for_roles, wait: access.second_person_wait }
 }
 
 pub(super) fn keyring(
@@ -460,7 +484,7 @@ async fn forget(store: Arc<dyn Store>, clock: Arc<dyn Clock>, stopping: Cancella
     }
 }
 
-async fn sweep_challenges(vault: Arc<Vault>, stopping: CancellationToken) {
+async fn sweep(vault: Arc<Vault>, stopping: CancellationToken) {
     loop {
         tokio::select! {
             () = stopping.cancelled() => return,
@@ -468,6 +492,12 @@ async fn sweep_challenges(vault: Arc<Vault>, stopping: CancellationToken) {
         }
         if let Err(refused) = vault.sweep_challenges().await {
             tracing::warn!(cause = refused.problem.cause(), "stale challenges were not swept away");
+        }
+        if let Err(refused) = vault.sweep_principal_changes().await {
+            tracing::warn!(
+                cause = refused.problem.cause(),
+                "changes that nobody approved were not swept away"
+            );
         }
     }
 }

@@ -66,6 +66,8 @@ kinds! {
     Alert 9 "alert";
     /// That the rows of a vault from before there were seals are being sealed.
     Sealing 10 "sealing";
+    /// A change of who may that waits for another person's approval.
+    Proposal 11 "proposal";
 }
 
 /// How an entity is called: 1 to 64 bytes, any bytes. Safe to log: an id or a keyed hash, never a secret and never what
@@ -155,7 +157,7 @@ mod tests {
             assert_eq!(EntityKind::from_number(kind.number()), Some(*kind));
         }
         assert_eq!(EntityKind::from_number(0), None);
-        assert_eq!(EntityKind::from_number(11), None);
+        assert_eq!(EntityKind::from_number(12), None);
     }
 
     #[test]

@@ -81,6 +81,10 @@ random_id! {
     GrantId
 }
 random_id! {
+    /// A change of who may that waits for another person's approval.
+    ProposalId
+}
+random_id! {
     /// Something to sign with a security key, once.
     ChallengeId
 }

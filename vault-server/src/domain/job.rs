@@ -119,6 +119,9 @@ pub struct JobOrder {
     pub asked: Timestamp,
     /// Not to be begun before.
     pub not_before: Timestamp,
+    /// By what who asked is known again under another name: the access layer's own, where another person must approve. Empty:
+    /// nobody has to, or software of before wrote the row.
+    pub asker: Vec<u8>,
     /// A re-wrap: the KMS keys of the instance that was asked. No instance with others does it.
     pub kms_set: Option<KmsSet>,
 }

@@ -16,7 +16,7 @@ pub use entity::{
 };
 pub use id::{
     AlertId, ChallengeId, ClassName, GrantId, IdempotencyKey, InstanceId, JobId, KeyId, KeyVersion, KmsSet,
-    LeaseName, PrincipalId, RequestId, TenantId, VaultId,
+    LeaseName, PrincipalId, ProposalId, RequestId, TenantId, VaultId,
 };
 pub use index::{BlindIndex, SubjectRef};
 pub use job::{Job, JobBudget, JobKind, JobOrder, JobPlace, JobProgress, JobState};

@@ -37,6 +37,10 @@ actions! {
     GrantApprove 2 "approve a grant of break-glass";
     /// One is denied.
     GrantDeny 3 "deny a grant of break-glass";
+    /// The owner of a new security key shows that it has it.
+    KeyConfirm 4 "confirm that this new security key is yours";
+    /// Somebody else approves a destruction of keys.
+    JobApprove 5 "approve a destruction of keys";
 }
 
 #[cfg(test)]
@@ -52,6 +56,6 @@ mod tests {
             assert_eq!(SecondFactorAction::from_number(action.number()), Some(*action));
         }
         assert_eq!(SecondFactorAction::from_number(0), None);
-        assert_eq!(SecondFactorAction::from_number(4), None);
+        assert_eq!(SecondFactorAction::from_number(6), None);
     }
 }

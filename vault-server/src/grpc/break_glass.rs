@@ -161,7 +161,10 @@ impl BreakGlassService for BreakGlassApi {
 }
 
 /// The second factor of a request, which is without it by now.
-fn given(factor: Option<v1::SecondFactor>, rest: &impl Message) -> Result<Option<GivenFactor>, Refused> {
+pub(super) fn given(
+    factor: Option<v1::SecondFactor>,
+    rest: &impl Message,
+) -> Result<Option<GivenFactor>, Refused> {
     let Some(factor) = factor else { return Ok(None) };
     GivenFactor::parse(&factor.challenge_id, factor.signature, &rest.encode_to_vec()).map(Some)
 }

@@ -13,8 +13,9 @@ use vault_proto::v1::key_service_server::KeyService;
 use crate::access::{Action, Credential};
 use crate::audit::AuditAction;
 use crate::domain::{Job, JobKind, JobState, KeyPurpose, KeyState, KeyVersion, TenantId};
-use crate::vault::{Context, JobControl, KnownKey, Note, Preview, Refused, Vault};
+use crate::vault::{Context, JobApproval, JobControl, KnownKey, Note, Preview, Refused, Vault};
 
+use super::break_glass::given;
 use super::serve::serve;
 use super::status::status;
 use super::{parse, peer};
@@ -115,10 +116,15 @@ impl KeyService for KeyApi {
         &self,
         request: Request<v1::ApproveJobRequest>,
     ) -> Result<Response<v1::ApproveJobResponse>, Status> {
-        serve(&self.vault, AuditAction::JobApprove, request, async |vault, cx, request| {
-            let job = parse::job_id(&request.job_id);
-            let note = Note::parse(request.reason, request.ticket);
-            let job = vault.approve_job(cx, &request.tenant, job, note).await?;
+        serve(&self.vault, AuditAction::JobApprove, request, async |vault, cx, mut request| {
+            let factor = request.second_factor.take();
+            let factor = given(factor, &request);
+            let asked = factor.and_then(|factor| {
+                let (id, note) =
+                    (parse::job_id(&request.job_id)?, Note::parse(request.reason, request.ticket)?);
+                Ok(JobApproval { id, note, factor })
+            });
+            let job = vault.approve_job(cx, &request.tenant, asked).await?;
             Ok(v1::ApproveJobResponse { job: Some(wire_job(&job)) })
         })
         .await
@@ -383,6 +389,7 @@ mod tests {
                 asked_by: PrincipalId::parse("rotator").unwrap(),
                 asked: Timestamp(1),
                 not_before: Timestamp(2),
+                asker: Vec::new(),
                 kms_set: None,
             },
             state: JobState::Running,

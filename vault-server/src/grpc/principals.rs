@@ -7,12 +7,16 @@ use tonic::{Request, Response, Status};
 use vault_proto::v1;
 use vault_proto::v1::principal_service_server::PrincipalService;
 
-use crate::access::{PrincipalKind, Role, TenantScope, canonical_identity};
+use crate::access::{PrincipalKind, Proposed, Role, TenantScope, canonical_identity};
 use crate::audit::AuditAction;
-use crate::domain::{PrincipalId, TenantId, Timestamp};
-use crate::vault::{KnownPrincipal, Note, PrincipalAsked, Problem, Refused, Vault};
+use crate::domain::{PrincipalId, ProposalId, TenantId, Timestamp};
+use crate::vault::{
+    Approved, ChangeOutcome, KnownPrincipal, KnownProposal, Note, PrincipalAsked, Problem, ProposalNamed,
+    Refused, Vault,
+};
 
 use super::peer;
+use super::security_keys::wire_key;
 use super::serve::serve;
 
 /// The most identities, and tenants with roles, that a principal has.
@@ -66,8 +70,9 @@ impl PrincipalService for PrincipalApi {
         serve(&self.vault, AuditAction::PrincipalChange, request, async |vault, cx, request| {
             let v1::PutPrincipalRequest { tenant, principal, reason, ticket } = request;
             let asked = parse_principal(principal.unwrap_or_default());
-            let known = vault.put_principal(cx, &tenant, asked, Note::parse(reason, ticket)).await?;
-            Ok(v1::PutPrincipalResponse { principal: Some(wire_principal(&known)) })
+            let outcome = vault.put_principal(cx, &tenant, asked, Note::parse(reason, ticket)).await?;
+            let (principal, waiting) = wire_outcome(&outcome);
+            Ok(v1::PutPrincipalResponse { principal, waiting })
         })
         .await
     }
@@ -80,8 +85,51 @@ impl PrincipalService for PrincipalApi {
             let v1::SetPrincipalStateRequest { tenant, id, enabled, reason, ticket } = request;
             let note = Note::parse(reason, ticket);
             let id = parse_id(&id, "id");
-            let known = vault.set_principal_state(cx, &tenant, id, enabled, note).await?;
-            Ok(v1::SetPrincipalStateResponse { principal: Some(wire_principal(&known)) })
+            let outcome = vault.set_principal_state(cx, &tenant, id, enabled, note).await?;
+            let (principal, waiting) = wire_outcome(&outcome);
+            Ok(v1::SetPrincipalStateResponse { principal, waiting })
+        })
+        .await
+    }
+
+    async fn list_principal_changes(
+        &self,
+        request: Request<v1::ListPrincipalChangesRequest>,
+    ) -> Result<Response<v1::ListPrincipalChangesResponse>, Status> {
+        serve(&self.vault, AuditAction::PrincipalRead, request, async |vault, cx, request| {
+            let changes = vault.list_principal_changes(cx, &request.tenant).await?;
+            Ok(v1::ListPrincipalChangesResponse { changes: changes.iter().map(wire_change).collect() })
+        })
+        .await
+    }
+
+    async fn approve_principal_change(
+        &self,
+        request: Request<v1::ApprovePrincipalChangeRequest>,
+    ) -> Result<Response<v1::ApprovePrincipalChangeResponse>, Status> {
+        serve(&self.vault, AuditAction::PrincipalApprove, request, async |vault, cx, request| {
+            let v1::ApprovePrincipalChangeRequest { tenant, id, hash, reason, ticket } = request;
+            let named = parse_named(&id, hash.to_vec(), reason, ticket);
+            let approved = vault.approve_principal_change(cx, &tenant, named).await?;
+            let mut response = v1::ApprovePrincipalChangeResponse::default();
+            match approved {
+                Approved::Principal(known) => response.principal = Some(wire_principal(&known)),
+                Approved::SecurityKey(key) => response.security_key = Some(wire_key(&key)),
+            }
+            Ok(response)
+        })
+        .await
+    }
+
+    async fn reject_principal_change(
+        &self,
+        request: Request<v1::RejectPrincipalChangeRequest>,
+    ) -> Result<Response<v1::RejectPrincipalChangeResponse>, Status> {
+        serve(&self.vault, AuditAction::PrincipalReject, request, async |vault, cx, request| {
+            let v1::RejectPrincipalChangeRequest { tenant, id, reason, ticket } = request;
+            let named = parse_named(&id, Vec::new(), reason, ticket);
+            vault.reject_principal_change(cx, &tenant, named).await?;
+            Ok(v1::RejectPrincipalChangeResponse {})
         })
         .await
     }
@@ -89,6 +137,11 @@ impl PrincipalService for PrincipalApi {
 
 fn parse_id(id: &str, field: &str) -> Result<PrincipalId, Refused> {
     PrincipalId::parse(id).map_err(|error| Problem::Field(error.rule).at(field))
+}
+
+fn parse_named(id: &str, hash: Vec<u8>, reason: String, ticket: String) -> Result<ProposalNamed, Refused> {
+    let id = ProposalId::parse(id).map_err(|error| Problem::Field(error.rule).at("id"))?;
+    Ok(ProposalNamed { id, hash, note: Note::parse(reason, ticket)? })
 }
 
 fn parse_principal(principal: v1::Principal) -> Result<PrincipalAsked, Refused> {
@@ -160,8 +213,49 @@ fn parse_roles(listed: &[v1::TenantRoles]) -> Result<BTreeMap<TenantScope, BTree
     Ok(roles)
 }
 
+fn wire_outcome(
+    outcome: &ChangeOutcome<KnownPrincipal>,
+) -> (Option<v1::Principal>, Option<v1::PrincipalChange>) {
+    match outcome {
+        ChangeOutcome::Made(known) => (Some(wire_principal(known)), None),
+        ChangeOutcome::Waits(waits) => (None, Some(wire_change(waits))),
+    }
+}
+
+fn wire_change(known: &KnownProposal) -> v1::PrincipalChange {
+    let KnownProposal { proposal, after, differences, superseded } = known;
+    let difference = |(name, value): &(&'static str, String)| v1::principal_change::Difference {
+        name: (*name).to_owned(),
+        value: value.clone(),
+    };
+    let security_key = match &proposal.change {
+        Proposed::Principal { .. } => None,
+        Proposed::SecurityKey { key, label, .. } => Some(v1::SecurityKey {
+            fingerprint: key.fingerprint().to_string(),
+            kind: key.kind().as_str().to_owned(),
+            label: label.clone(),
+            ..v1::SecurityKey::default()
+        }),
+    };
+    v1::PrincipalChange {
+        id: proposal.id.to_string(),
+        tenant: proposal.tenant.as_ref().map_or_else(|| "*".to_owned(), ToString::to_string),
+        principal_id: proposal.change.principal().to_string(),
+        principal: after.as_ref().map(wire_principal),
+        security_key,
+        differences: differences.iter().map(difference).collect(),
+        asked_by: proposal.asker.principal.to_string(),
+        asked_us: proposal.asked.0,
+        expires_us: proposal.expires.0,
+        reason: proposal.reason.clone(),
+        ticket: proposal.ticket.clone(),
+        hash: proposal.hash().to_vec().into(),
+        superseded: *superseded,
+    }
+}
+
 fn wire_principal(known: &KnownPrincipal) -> v1::Principal {
-    let KnownPrincipal { principal, roles } = known;
+    let KnownPrincipal { principal, roles, keys } = known;
     let kind = match principal.kind {
         PrincipalKind::Service => v1::principal::Kind::Service,
         PrincipalKind::Human => v1::principal::Kind::Human,
@@ -180,6 +274,6 @@ fn wire_principal(known: &KnownPrincipal) -> v1::Principal {
         expires_us: principal.expires.map_or(0, |time| time.0),
         configured: principal.revision.is_none(),
         revision: principal.revision.map_or(0, |revision| revision + 1),
-        security_keys: Vec::new(),
+        security_keys: keys.iter().map(wire_key).collect(),
     }
 }

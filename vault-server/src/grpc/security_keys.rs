@@ -6,11 +6,12 @@ use tonic::{Request, Response, Status};
 use vault_proto::v1;
 use vault_proto::v1::security_key_service_server::SecurityKeyService;
 
-use crate::access::{EnrolledKey, Fingerprint, SecurityKey};
+use crate::access::{Confirmation, EnrolledKey, Fingerprint, SecurityKey};
 use crate::audit::AuditAction;
 use crate::domain::{PrincipalId, SecondFactorAction};
 use crate::vault::{Enrollment, Note, Problem, Refused, Revocation, Vault};
 
+use super::break_glass::given;
 use super::serve::serve;
 
 pub(super) struct SecurityKeyApi {
@@ -31,9 +32,10 @@ impl SecurityKeyService for SecurityKeyApi {
     ) -> Result<Response<v1::EnrollSecurityKeyResponse>, Status> {
         serve(&self.vault, AuditAction::SecurityKeyChange, request, async |vault, cx, request| {
             let v1::EnrollSecurityKeyRequest { tenant, id, public_key, reason, ticket } = request;
-            let known =
-                vault.enroll_security_key(cx, &tenant, enrollment(&id, &public_key, reason, ticket)).await?;
-            Ok(v1::EnrollSecurityKeyResponse { key: Some(wire_key(&known)) })
+            let asked = enrollment(&id, &public_key, reason, ticket);
+            let (known, waits) = vault.enroll_security_key(cx, &tenant, asked).await?;
+            let waiting = waits.map(|id| id.to_string()).unwrap_or_default();
+            Ok(v1::EnrollSecurityKeyResponse { key: Some(wire_key(&known)), waiting })
         })
         .await
     }
@@ -46,6 +48,20 @@ impl SecurityKeyService for SecurityKeyApi {
             let v1::RevokeSecurityKeyRequest { tenant, id, fingerprint, reason, ticket } = request;
             vault.revoke_security_key(cx, &tenant, revocation(&id, &fingerprint, reason, ticket)).await?;
             Ok(v1::RevokeSecurityKeyResponse {})
+        })
+        .await
+    }
+
+    async fn confirm_security_key(
+        &self,
+        request: Request<v1::ConfirmSecurityKeyRequest>,
+    ) -> Result<Response<v1::ConfirmSecurityKeyResponse>, Status> {
+        serve(&self.vault, AuditAction::SecurityKeyChange, request, async |vault, cx, mut request| {
+            let factor = request.second_factor.take();
+            let factor = given(factor, &request);
+            let asked = factor.and_then(|factor| Ok((fingerprint(&request.fingerprint)?, factor)));
+            let known = vault.confirm_security_key(cx, asked).await?;
+            Ok(v1::ConfirmSecurityKeyResponse { key: Some(wire_key(&known)) })
         })
         .await
     }
@@ -80,10 +96,13 @@ fn enrollment(id: &str, line: &str, reason: String, ticket: String) -> Result<En
     Ok(Enrollment { principal, key, label, note: Note::parse(reason, ticket)? })
 }
 
-fn revocation(id: &str, fingerprint: &str, reason: String, ticket: String) -> Result<Revocation, Refused> {
+fn fingerprint(text: &str) -> Result<Fingerprint, Refused> {
     let rule = Problem::Field("SHA256: and 43 characters, as `ssh-keygen -l` prints it");
-    let principal = principal(id)?;
-    let key = Fingerprint::parse(fingerprint).ok_or_else(|| rule.at("fingerprint"))?;
+    Fingerprint::parse(text).ok_or_else(|| rule.at("fingerprint"))
+}
+
+fn revocation(id: &str, key: &str, reason: String, ticket: String) -> Result<Revocation, Refused> {
+    let (principal, key) = (principal(id)?, fingerprint(key)?);
     Ok(Revocation { principal, key, note: Note::parse(reason, ticket)? })
 }
 
@@ -92,6 +111,8 @@ fn asked(action: i32, request_hash: &[u8]) -> Result<(SecondFactorAction, [u8; 3
         Ok(v1::SecondFactorAction::GrantRequest) => SecondFactorAction::GrantRequest,
         Ok(v1::SecondFactorAction::GrantApprove) => SecondFactorAction::GrantApprove,
         Ok(v1::SecondFactorAction::GrantDeny) => SecondFactorAction::GrantDeny,
+        Ok(v1::SecondFactorAction::KeyConfirm) => SecondFactorAction::KeyConfirm,
+        Ok(v1::SecondFactorAction::JobApprove) => SecondFactorAction::JobApprove,
         Ok(v1::SecondFactorAction::Unspecified) | Err(_) => {
             return Err(Problem::Field("one of the actions").at("action"));
         }
@@ -100,13 +121,14 @@ fn asked(action: i32, request_hash: &[u8]) -> Result<(SecondFactorAction, [u8; 3
     Ok((action, hash.map_err(|_| Problem::Field("32 bytes").at("request_hash"))?))
 }
 
-fn wire_key(known: &EnrolledKey) -> v1::SecurityKey {
+pub(super) fn wire_key(known: &EnrolledKey) -> v1::SecurityKey {
     v1::SecurityKey {
         fingerprint: known.key.fingerprint().to_string(),
         kind: known.key.kind().as_str().to_owned(),
         label: known.label.clone(),
         enrolled_us: known.enrolled.0,
         enrolled_by: known.enrolled_by.as_ref().map(ToString::to_string).unwrap_or_default(),
+        confirmed: known.confirmed != Confirmation::Waits,
     }
 }
 
@@ -125,7 +147,8 @@ mod tests {
         assert_eq!(asked(1, &[7; 32]).unwrap(), (SecondFactorAction::GrantRequest, [7; 32]));
         assert_eq!(asked(2, &[7; 32]).unwrap().0, SecondFactorAction::GrantApprove);
         assert_eq!(asked(3, &[7; 32]).unwrap().0, SecondFactorAction::GrantDeny);
-        for bad in [-1, 0, 4] {
+        assert_eq!(asked(4, &[7; 32]).unwrap().0, SecondFactorAction::KeyConfirm);
+        for bad in [-1, 0, 99] {
             assert_eq!(refused(asked(bad, &[7; 32])), "action");
         }
         for bad in [&[][..], &[7; 31], &[7; 33]] {

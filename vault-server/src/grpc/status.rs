@@ -118,7 +118,7 @@ fn wire(problem: &Problem) -> Wire {
         Problem::GrantState => (
             C::FailedPrecondition,
             R::GrantState,
-            "the grant is not in a state for that, is over, or is used up",
+            "the grant is not in a state for that, is over, is used up, or was asked for by another certificate or session",
         ),
         Problem::GrantScope => (C::FailedPrecondition, R::GrantScope, "the grant is not about that"),
         Problem::GrantChanged => {

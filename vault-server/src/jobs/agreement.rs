@@ -184,6 +184,7 @@ mod tests {
                 asked_by: PrincipalId::parse("rota").unwrap(),
                 asked: changed,
                 not_before: changed,
+                asker: Vec::new(),
                 kms_set: set.map(|set| KmsSet::from_bytes([set; 16])),
             },
             state: JobState::Running,

@@ -123,6 +123,7 @@ impl Rig {
                 asked_by: PrincipalId::parse("rota").unwrap(),
                 asked: self.clock.now(),
                 not_before: self.clock.now(),
+                asker: Vec::new(),
                 kms_set: None,
             },
             state: JobState::Running,

@@ -15,7 +15,7 @@
 //! lease      version(1)=1 | revision(8) | fence(8) | holder(16) | expires(8)
 //! job        version(1)=1 | revision(8) | id(16) | state(1) | flags(1) | 1:asked by | asked(8) | not before(8)
 //!            | budget: bytes(8) | KMS calls(4) | key id(16), if flags & 1 | 1:approved by, if flags & 2
-//!            | KMS set(16), if flags & 4 | begun(8) | changed(8) | progress: total(8) | done(8) | failed(8) | bytes(8) | KMS calls(8) | 4:cause
+//!            | KMS set(16), if flags & 4 | 4:asker, if flags & 8 | begun(8) | changed(8) | progress: total(8) | done(8) | failed(8) | bytes(8) | KMS calls(8) | 4:cause
 //! entity     version(1)=1 | revision(8) | 4:content
 //! identity   version(1)=1 | vault(16) | 1:environment
 //! ```
@@ -55,6 +55,7 @@ const WITH_STATEMENTS: u8 = 2;
 const HAS_KEY: u8 = 1;
 const IS_APPROVED: u8 = 2;
 const HAS_KMS_SET: u8 = 4;
+const HAS_ASKER: u8 = 8;
 
 /// The checksum of a row at its place.
 pub(crate) fn checksum(space: Space, key: &[u8], content: &[u8]) -> [u8; CHECKSUM] {
@@ -193,7 +194,7 @@ pub(crate) fn read_lease(name: &LeaseName, row: &[u8]) -> Result<Lease, CorruptR
 /// Content of a job's row; its place is the row's key.
 pub(crate) fn write_job(job: &Job, out: &mut Vec<u8>) {
     let Job { id, place: _, order, state, approved_by, begun, changed, progress, cause, revision } = job;
-    let JobOrder { key, budget, asked_by, asked, not_before, kms_set } = order;
+    let JobOrder { key, budget, asked_by, asked, not_before, asker, kms_set } = order;
     out.push(VERSION);
     out.extend_from_slice(&revision.to_be_bytes());
     out.extend_from_slice(id.as_bytes());
@@ -208,7 +209,8 @@ pub(crate) fn write_job(job: &Job, out: &mut Vec<u8>) {
     out.push(
         if key.is_some() { HAS_KEY } else { 0 }
             | if approved_by.is_some() { IS_APPROVED } else { 0 }
-            | if kms_set.is_some() { HAS_KMS_SET } else { 0 },
+            | if kms_set.is_some() { HAS_KMS_SET } else { 0 }
+            | if asker.is_empty() { 0 } else { HAS_ASKER },
     );
     push_name(out, asked_by.as_str());
     out.extend_from_slice(&asked.0.to_be_bytes());
@@ -223,6 +225,9 @@ pub(crate) fn write_job(job: &Job, out: &mut Vec<u8>) {
     }
     if let Some(set) = kms_set {
         out.extend_from_slice(set.as_bytes());
+    }
+    if !asker.is_empty() {
+        push_bytes(out, asker);
     }
     let JobProgress { total, done, failed, bytes, kms_calls } = *progress;
     for number in [begun.0, changed.0, total, done, failed, bytes, kms_calls] {
@@ -260,7 +265,7 @@ pub(crate) fn read_job_content(place: &JobPlace, content: &[u8]) -> Result<Job, 
         _ => return Err(CorruptRow),
     };
     let flags = reader.u8()?;
-    if flags & !(HAS_KEY | IS_APPROVED | HAS_KMS_SET) != 0 {
+    if flags & !(HAS_KEY | IS_APPROVED | HAS_KMS_SET | HAS_ASKER) != 0 {
         return Err(CorruptRow);
     }
     let asked_by = reader.principal()?;
@@ -269,6 +274,10 @@ pub(crate) fn read_job_content(place: &JobPlace, content: &[u8]) -> Result<Job, 
     let key = if flags & HAS_KEY == 0 { None } else { Some(KeyId::from_bytes(*reader.array()?)) };
     let approved_by = if flags & IS_APPROVED == 0 { None } else { Some(reader.principal()?) };
     let kms_set = if flags & HAS_KMS_SET == 0 { None } else { Some(KmsSet::from_bytes(*reader.array()?)) };
+    let asker = if flags & HAS_ASKER == 0 { Vec::new() } else { reader.bytes()?.to_vec() };
+    if flags & HAS_ASKER != 0 && asker.is_empty() {
+        return Err(CorruptRow);
+    }
     let (begun, changed) = (reader.time()?, reader.time()?);
     let progress = JobProgress {
         total: reader.u64()?,
@@ -279,7 +288,7 @@ pub(crate) fn read_job_content(place: &JobPlace, content: &[u8]) -> Result<Job, 
     };
     let cause = reader.text()?.to_owned();
     reader.end()?;
-    let order = JobOrder { key, budget, asked_by, asked, not_before, kms_set };
+    let order = JobOrder { key, budget, asked_by, asked, not_before, asker, kms_set };
     let place = place.clone();
     Ok(Job { id, place, order, state, approved_by, begun, changed, progress, cause, revision })
 }

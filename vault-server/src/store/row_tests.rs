@@ -75,6 +75,7 @@ fn example_job() -> Job {
             asked_by: PrincipalId::parse("ann@example.org").unwrap(),
             asked: Timestamp(1),
             not_before: Timestamp(2),
+            asker: Vec::new(),
             kms_set: None,
         },
         state: JobState::Failed,
@@ -92,6 +93,17 @@ fn rewrap_job() -> Job {
     let job = example_job();
     let place = JobPlace { kind: JobKind::Rewrap, ..job.place };
     Job { place, order: JobOrder { kms_set: Some(KmsSet::from_bytes([0x55; 16])), ..job.order }, ..job }
+}
+
+/// One that another person must approve, who must not be the same person under another name.
+fn asked_job() -> Job {
+    let job = example_job();
+    Job {
+        order: JobOrder { asker: vec![1, 0xab, 0xcd], ..job.order },
+        state: JobState::Asked,
+        approved_by: None,
+        ..job
+    }
 }
 
 /// Of the vault itself, with nothing that may be left out.
@@ -149,6 +161,7 @@ fn rows_are_the_committed_vectors() {
         ("remembered", remembered_row(&example_answer()), include_str!("vectors/remembered.hex")),
         ("job", job_row(&example_job()), include_str!("vectors/job.hex")),
         ("rewrap job", job_row(&rewrap_job()), include_str!("vectors/rewrap-job.hex")),
+        ("asked job", job_row(&asked_job()), include_str!("vectors/asked-job.hex")),
         ("bare job", job_row(&bare_job()), include_str!("vectors/bare-job.hex")),
         ("entity", entity_row(&example_entity()), include_str!("vectors/entity.hex")),
         ("bare entity", entity_row(&bare_entity()), include_str!("vectors/bare-entity.hex")),
@@ -194,7 +207,7 @@ fn any_changed_bit_is_corrupt() {
     assert_every_bit_counts(&record_row(&record), |row| read_record(record.token, row));
     assert_every_bit_counts(&key_row(&key), |row| read_key(&place(&key), row));
     assert_every_bit_counts(&remembered_row(&answer), |row| read_remembered(&answer.key, row));
-    for job in [example_job(), bare_job()] {
+    for job in [example_job(), asked_job(), bare_job()] {
         assert_every_bit_counts(&job_row(&job), |row| read_job(&job.place, row));
     }
     for entity in [example_entity(), bare_entity()] {
@@ -247,6 +260,13 @@ fn a_jobs_row_with_a_good_checksum_is_still_read_strictly() {
     assert_eq!(good(&|content| content[28] = b'A'), Err(CorruptRow), "who asked");
     assert_eq!(good(&|content| *content.last_mut().unwrap() = 0xff), Err(CorruptRow), "cause");
     assert_eq!(good(&|content| content.push(0)), Err(CorruptRow), "end");
+    let mut nobody = Vec::new();
+    let one = Job { order: JobOrder { asker: vec![7], ..job.order.clone() }, ..job.clone() };
+    write_job(&one, &mut nobody);
+    let at = nobody.windows(5).position(|bytes| bytes == [0, 0, 0, 1, 7]).unwrap();
+    nobody.splice(at..at + 5, [0; 4]);
+    let row = sealed(Space::Jobs, &keys::job(&job.place), |out| *out = nobody);
+    assert_eq!(read_job(&job.place, &row), Err(CorruptRow), "an asker that is none");
     let other = JobPlace { kind: JobKind::Shred, ..job.place.clone() };
     assert_eq!(read_job(&other, &job_row(&job)), Err(CorruptRow), "place");
 }
@@ -300,10 +320,10 @@ fn any_job() -> impl Strategy<Value = Job> {
         JobState::Failed,
         JobState::Cancelled,
     ]);
-    let ids = (any::<[u8; 16]>(), any::<Option<[u8; 16]>>(), any::<Option<[u8; 16]>>());
+    let ids = (any::<[u8; 16]>(), any::<Option<[u8; 16]>>(), any::<Option<[u8; 16]>>(), any::<Vec<u8>>());
     let fields = (ids, any::<u32>(), any::<[u64; 11]>(), any::<String>());
     (place, names, state, fields).prop_map(
-        |((tenant, kind), names, state, ((id, key, set), calls, n, cause))| Job {
+        |((tenant, kind), names, state, ((id, key, set, asker), calls, n, cause))| Job {
             id: JobId::from_bytes(id),
             place: JobPlace { tenant: tenant.map(|name| TenantId::parse(&name).unwrap()), kind },
             order: JobOrder {
@@ -312,6 +332,7 @@ fn any_job() -> impl Strategy<Value = Job> {
                 asked_by: PrincipalId::parse(&names.0).unwrap(),
                 asked: Timestamp(n[1]),
                 not_before: Timestamp(n[2]),
+                asker,
                 kms_set: set.map(KmsSet::from_bytes),
             },
             state,

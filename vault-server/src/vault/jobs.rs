@@ -1,8 +1,10 @@
 //! Long work on keys: previewed, begun, approved, paused, resumed, cancelled and watched here; done by workers.
 
+mod approve;
+
 use std::time::Duration;
 
-use crate::access::{Action, PrincipalKind};
+use crate::access::{Action, Party, PrincipalKind};
 use crate::audit::{Actor, AuditAction, Draft, LogError};
 use crate::domain::{
     Job, JobBudget, JobId, JobKind, JobOrder, JobPlace, JobProgress, JobState, KeyId, KeyPurpose, KeyRecord,
@@ -11,6 +13,8 @@ use crate::domain::{
 use crate::store::{Lookup, Write};
 
 use super::{Context, Note, Problem, Refused, Vault};
+
+pub use approve::JobApproval;
 
 /// What holds for all jobs.
 #[derive(Debug, Clone, Copy)]
@@ -152,6 +156,11 @@ impl Vault {
                     asked_by: cx.caller.principal.id.clone(),
                     asked: now,
                     not_before: now,
+                    asker: if needs_approval(asked.kind) {
+                        Party::of(&cx.caller).to_bytes()
+                    } else {
+                        Vec::new()
+                    },
                     kms_set: self.kms_set(asked.kind),
                 },
                 state: if needs_approval(asked.kind) { JobState::Asked } else { JobState::Running },
@@ -167,49 +176,6 @@ impl Vault {
             if let Some(job) = self.put_job(draft, job).await? {
                 return Ok(job);
             }
-        }
-        Err(Problem::Overloaded.whole())
-    }
-
-    /// Approves a job: another than who asked for it.
-    pub async fn approve_job(
-        &self,
-        cx: &Context,
-        tenant: &str,
-        job: Result<JobId, Refused>,
-        note: Result<Note, Refused>,
-    ) -> Result<Job, Refused> {
-        let checked = job.and_then(|job| Ok((job, note?)));
-        let (tenant, mut draft, (id, note)) =
-            self.asked(cx, AuditAction::JobApprove, Action::JobApprove, tenant, checked).await?;
-        note.into_draft(&mut draft);
-        draft.details.push(("job", id.to_string()));
-        for _ in 0..ATTEMPTS {
-            let problem = match self.find_job(Some(&tenant), id).await? {
-                None => Problem::NotFound.at("job_id"),
-                // A repeated call.
-                Some(job) if job.approved_by.as_ref() == Some(&cx.caller.principal.id) => {
-                    self.parts.log.record(draft, Vec::new()).await?;
-                    return Ok(job);
-                }
-                Some(job) if job.state != JobState::Asked => Problem::JobState.whole(),
-                Some(job) if job.order.asked_by == cx.caller.principal.id => Problem::SecondPerson.whole(),
-                // Two people, not a person and a program of theirs.
-                Some(_) if cx.caller.principal.kind != PrincipalKind::Human => Problem::SecondPerson.whole(),
-                Some(mut job) => {
-                    let now = self.parts.clock.now();
-                    job.state = JobState::Running;
-                    job.approved_by = Some(cx.caller.principal.id.clone());
-                    job.order.not_before = later(now, self.parts.jobs.waiting);
-                    let mut draft = draft.clone();
-                    draft.details.push(("kind", job.place.kind.as_str().to_owned()));
-                    match self.put_job(draft, next(job, now)).await? {
-                        Some(job) => return Ok(job),
-                        None => continue,
-                    }
-                }
-            };
-            return Err(self.log_refusal(draft, Vec::new(), problem).await);
         }
         Err(Problem::Overloaded.whole())
     }

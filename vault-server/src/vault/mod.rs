@@ -52,10 +52,13 @@ pub use describe::Described;
 pub use detokenize::Opened;
 pub use erase::{EraseTarget, Erased};
 pub use find::Found;
-pub use jobs::{JobAsked, JobControl, JobRules, Preview, job_draft};
+pub use jobs::{JobApproval, JobAsked, JobControl, JobRules, Preview, job_draft};
 pub use keys::KnownKey;
 pub use policy::{AccessAsked, Checked, Explained};
-pub use principals::{KnownPrincipal, PrincipalAsked};
+pub use principals::{
+    Approved, KnownPrincipal, KnownProposal, Outcome as ChangeOutcome, PeopleRules, PrincipalAsked,
+    ProposalNamed,
+};
 pub use problem::{Problem, Refused};
 pub use request::{NewValue, Note, ParsedToken};
 pub use second_factor::{BegunFactor, GivenFactor, SecondFactorRules, Touch};
@@ -105,6 +108,8 @@ pub struct Parts {
     pub jobs: JobRules,
     /// What holds for grants of break-glass.
     pub grants: GrantRules,
+    /// What holds for changes of who may.
+    pub people: PeopleRules,
     /// What holds for second factors.
     pub second_factor: SecondFactorRules,
     /// What people need who come by an identity provider; `None`: nobody does.

@@ -13,7 +13,8 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::access::{
-    AlertKind, Challenge, EnrolledKey, PrincipalKind, SECOND_FACTOR_NAMESPACE, SshSignature, Wanted,
+    AlertKind, Challenge, Confirmation, EnrolledKey, PrincipalKind, SECOND_FACTOR_NAMESPACE, SshSignature,
+    Wanted,
 };
 use crate::audit::{Actor, AuditAction, Decision, Draft, LogError};
 use crate::domain::{ChallengeId, EntityKind, EntityScope, SecondFactorAction, Timestamp};
@@ -27,6 +28,8 @@ use super::{Context, Problem, Refused, Vault};
 pub struct SecondFactorRules {
     /// Whether people must prove to their key who they are, by PIN or finger, and not only touch it.
     pub user_verification: bool,
+    /// Whether who approves a destruction of keys must touch one, if who asked for it has one, too.
+    pub for_destruction: bool,
 }
 
 /// What a caller gives as its second factor.
@@ -105,7 +108,10 @@ impl Vault {
         if cx.caller.principal.kind != PrincipalKind::Human {
             return Err(self.log_refusal(draft, Vec::new(), Problem::ActionNotAllowed.whole()).await);
         }
-        let keys = self.security_keys_of(&cx.caller.principal.id).await?;
+        let mut keys = self.security_keys_of(&cx.caller.principal.id).await?;
+        // One that is not confirmed yet is good for that alone.
+        let confirms = action == SecondFactorAction::KeyConfirm;
+        keys.retain(|known| (known.confirmed == Confirmation::Waits) == confirms);
         if keys.is_empty() {
             let refused = Problem::SecondFactor("second_factor_no_key").whole();
             return Err(self.log_refusal(draft, Vec::new(), refused).await);
@@ -168,6 +174,10 @@ impl Vault {
         if known.revoked.is_some() {
             return Err(no("second_factor_key_revoked"));
         }
+        let confirms = action == SecondFactorAction::KeyConfirm;
+        if (known.confirmed == Confirmation::Waits) != confirms {
+            return Err(no("second_factor_key_unconfirmed"));
+        }
         if known.key != *signature.key() {
             return Err(Problem::RecordCorrupt.whole());
         }
@@ -175,7 +185,10 @@ impl Vault {
         let rules = self.parts.second_factor;
         let presence =
             signature.verify(text.as_bytes(), rules.user_verification).map_err(|error| no(error.as_str()))?;
-        let counted: EnrolledKey = known.counted(presence.counter).ok_or_else(|| no(CLONED))?;
+        let mut counted: EnrolledKey = known.counted(presence.counter).ok_or_else(|| no(CLONED))?;
+        if confirms {
+            counted.confirmed = Confirmation::At(self.parts.clock.now());
+        }
         let counted = counted.entity(before).ok_or_else(|| Problem::Internal.whole())?;
         let writes = vec![Write::DropEntity { place, revision: row.revision }, Write::PutEntity(counted)];
         Ok(Touch { key: fingerprint.to_string(), writes })

@@ -22,9 +22,11 @@ use crate::kms::testing::TestKms;
 use crate::store::embedded::{self, EngineKind, StoreOptions};
 use crate::store::memory::MemoryStore;
 use crate::store::{LogId, Store};
-use crate::vault::{Enrollment, JobRules, Limits, Note, Parts, Revocation};
+use crate::vault::{
+    Approved, Enrollment, JobRules, Limits, Note, Parts, PeopleRules, ProposalNamed, Revocation,
+};
 
-const START: u64 = 1_790_000_000_000_000;
+pub(in crate::vault) const START: u64 = 1_790_000_000_000_000;
 const MINUTE: u64 = 60_000_000;
 /// What is asked for, as it came.
 const REQUEST: &[u8] = b"a request";
@@ -33,7 +35,7 @@ const REQUEST: &[u8] = b"a request";
 pub(in crate::vault) struct TestClock(AtomicU64);
 
 impl TestClock {
-    fn set(&self, micros: u64) {
+    pub(in crate::vault) fn set(&self, micros: u64) {
         self.0.store(micros, Ordering::SeqCst);
     }
 }
@@ -48,7 +50,7 @@ impl Clock for TestClock {
 pub(in crate::vault) struct Rig {
     pub(in crate::vault) vault: Vault,
     pub(in crate::vault) store: Arc<dyn Store>,
-    clock: Arc<TestClock>,
+    pub(in crate::vault) clock: Arc<TestClock>,
 }
 
 const PEOPLE: &[(&str, &str, &str, &str)] = &[
@@ -57,9 +59,11 @@ const PEOPLE: &[(&str, &str, &str, &str)] = &[
     ("boss", "human", "demo", "admin"),
     ("chief", "human", "demo", "admin"),
     ("root", "human", "*", "admin"),
+    ("super", "human", "*", "admin"),
     ("far", "human", "other", "oncall"),
     ("wide", "human", "*", "oncall"),
     ("robot", "service", "demo", "admin"),
+    ("app", "service", "demo", "service"),
 ];
 
 /// The principals file; `keys`: lines of security keys that it lists, and whose they are.
@@ -85,7 +89,11 @@ impl Rig {
         Self::over(Arc::new(MemoryStore::new()), &[], false).await
     }
 
-    async fn over(store: Arc<dyn Store>, keys: &[(&str, String)], user_verification: bool) -> Self {
+    pub(in crate::vault) async fn over(
+        store: Arc<dyn Store>,
+        keys: &[(&str, String)],
+        user_verification: bool,
+    ) -> Self {
         let clock = Arc::new(TestClock(AtomicU64::new(START)));
         let as_clock: Arc<dyn Clock> = Arc::<TestClock>::clone(&clock);
         let environment = Environment::parse("dev").unwrap();
@@ -137,17 +145,20 @@ impl Rig {
                 waiting: Duration::from_secs(1),
                 kms_price: 0,
             },
-            second_factor: SecondFactorRules { user_verification },
+            people: PeopleRules { second_person: true, wait: Duration::from_hours(72) },
+            second_factor: SecondFactorRules { user_verification, for_destruction: true },
             grants: crate::vault::GrantRules::for_tests(),
         });
         Self { vault, store, clock }
     }
 
     pub(in crate::vault) async fn cx(&self, who: &str) -> Context {
-        self.cx_with(who, 7).await
+        // Each has a certificate of its own.
+        let number = PEOPLE.iter().position(|person| person.0 == who).map_or(99, |at| 100 + at as u8);
+        self.cx_with(who, number).await
     }
 
-    async fn cx_with(&self, who: &str, certificate: u8) -> Context {
+    pub(in crate::vault) async fn cx_with(&self, who: &str, certificate: u8) -> Context {
         let credential = Credential {
             kind: CredentialKind::Certificate,
             fingerprint: [certificate; 32],
@@ -159,17 +170,55 @@ impl Rig {
         self.vault.enter(&credential, AuditAction::GrantRequest).await.unwrap()
     }
 
+    /// By `who`, then approved by an admin of the vault, and confirmed by its owner.
     pub(in crate::vault) async fn enroll(
         &self,
         who: &str,
-        id: &str,
+        id_of: &str,
         line: &str,
     ) -> Result<EnrolledKey, Problem> {
         let (key, label) = SecurityKey::parse_line(line).unwrap();
         let asked =
-            Enrollment { principal: PrincipalId::parse(id).unwrap(), key, label, note: Note::default() };
+            Enrollment { principal: PrincipalId::parse(id_of).unwrap(), key, label, note: Note::default() };
         let cx = self.cx(who).await;
-        self.vault.enroll_security_key(&cx, "demo", Ok(asked)).await.map_err(|refused| refused.problem)
+        let asked = self.vault.enroll_security_key(&cx, "demo", Ok(asked)).await;
+        let (key, waits) = asked.map_err(|refused| refused.problem)?;
+        let Some(id) = waits else { return Ok(key) };
+        let approver = self.cx(if who == "root" { "super" } else { "root" }).await;
+        let waiting = self.vault.list_principal_changes(&approver, "demo").await.unwrap();
+        let waits = waiting.into_iter().find(|waits| waits.proposal.id == id).unwrap();
+        let named = ProposalNamed { id, hash: waits.proposal.hash().to_vec(), note: Note::default() };
+        match self.vault.approve_principal_change(&approver, "demo", Ok(named)).await {
+            // One that nobody could make again is confirmed by who has it.
+            Ok(Approved::SecurityKey(key)) if line.starts_with("sk-ecdsa") => Ok(*key),
+            Ok(Approved::SecurityKey(_)) => Ok(self.confirm(id_of, line).await.unwrap()),
+            Ok(other) => panic!("{other:?}"),
+            Err(refused) => Err(refused.problem),
+        }
+    }
+
+    /// By its owner, with the key that has this line.
+    pub(in crate::vault) async fn confirm(&self, owner: &str, line: &str) -> Result<EnrolledKey, Problem> {
+        let is_it = |key: &Authenticator| key.line("").split(' ').nth(1) == line.split(' ').nth(1);
+        let key = (1..=32).map(Authenticator::ed25519).find(is_it).unwrap();
+        self.confirm_with(owner, &key, Manner::good(0)).await
+    }
+
+    pub(in crate::vault) async fn confirm_with(
+        &self,
+        owner: &str,
+        key: &Authenticator,
+        manner: Manner<'_>,
+    ) -> Result<EnrolledKey, Problem> {
+        let wanted = SecurityKey::from_blob(&key.blob()).unwrap();
+        let cx = self.cx(owner).await;
+        let begun = self.begin_for(&cx, SecondFactorAction::KeyConfirm).await?;
+        // A key that was somebody's before goes on counting.
+        let before = self.vault.key_row(&wanted.fingerprint()).await.unwrap().known.unwrap().counter;
+        let counter = if before == 0 { 0 } else { before + 1 };
+        let factor = given(&begun, key, Manner { counter, ..manner });
+        let asked = Ok((wanted.fingerprint(), Some(factor)));
+        self.vault.confirm_security_key(&cx, asked).await.map_err(|refused| refused.problem)
     }
 
     pub(in crate::vault) async fn revoke(&self, who: &str, id: &str, line: &str) -> Result<(), Problem> {
@@ -180,7 +229,15 @@ impl Rig {
     }
 
     pub(in crate::vault) async fn begin(&self, cx: &Context) -> Result<BegunFactor, Problem> {
-        let fields = (SecondFactorAction::GrantApprove, Sha256::digest(REQUEST).into());
+        self.begin_for(cx, SecondFactorAction::GrantApprove).await
+    }
+
+    pub(in crate::vault) async fn begin_for(
+        &self,
+        cx: &Context,
+        action: SecondFactorAction,
+    ) -> Result<BegunFactor, Problem> {
+        let fields = (action, Sha256::digest(REQUEST).into());
         self.vault.begin_second_factor(cx, Ok(fields)).await.map_err(|refused| refused.problem)
     }
 
@@ -207,6 +264,32 @@ impl Rig {
         self.vault.parts.log.commit(draft, Vec::new(), touch.into_writes()).await.map(drop)
     }
 
+    /// Does what it was touched for, with this key.
+    pub(in crate::vault) async fn used_with(
+        &self,
+        cx: &Context,
+        begun: &BegunFactor,
+        key: &Authenticator,
+        counter: u32,
+    ) -> Result<(), Problem> {
+        self.used(cx, self.given(begun, key, counter)).await
+    }
+
+    #[expect(clippy::unused_self, reason = "one of a kind with the others")]
+    pub(in crate::vault) fn given(
+        &self,
+        begun: &BegunFactor,
+        key: &Authenticator,
+        counter: u32,
+    ) -> GivenFactor {
+        given(begun, key, Manner::good(counter))
+    }
+
+    /// Puts a row that is not there.
+    pub(in crate::vault) async fn put_row(&self, row: Entity) {
+        self.vault.parts.log.write(vec![Write::PutEntity(row)]).await.unwrap();
+    }
+
     pub(in crate::vault) async fn rows(&self, kind: EntityKind) -> Vec<Entity> {
         self.store.entities(&EntityScope::Kind(kind), None, 100).await.unwrap()
     }
@@ -222,7 +305,9 @@ impl Rig {
             let json: serde_json::Value = serde_json::from_slice(&row.content[13..]).unwrap();
             json["kind"].as_str().unwrap().to_owned()
         };
-        self.rows(EntityKind::Alert).await.iter().map(kind).collect()
+        let mut kinds: Vec<_> = self.rows(EntityKind::Alert).await.iter().map(kind).collect();
+        kinds.sort_unstable();
+        kinds
     }
 }
 
@@ -249,7 +334,10 @@ fn told<T>(outcome: Result<T, Problem>) -> Result<(), Problem> {
 async fn a_touch_is_good_once_for_either_kind_of_key() {
     for key in [Authenticator::ed25519(1), Authenticator::ecdsa()] {
         let rig = Rig::new().await;
-        rig.enroll("boss", "grace", &key.line("blue")).await.unwrap();
+        let enrolled = rig.enroll("boss", "grace", &key.line("blue")).await.unwrap();
+        if enrolled.confirmed == Confirmation::Waits {
+            rig.confirm_with("grace", &key, Manner::good(0)).await.unwrap();
+        }
         let cx = rig.cx("grace").await;
         let begun = rig.begin(&cx).await.unwrap();
         assert_eq!(begun.public_keys, [key.line("blue")]);
@@ -402,6 +490,9 @@ async fn verification_is_asked_for_where_it_is_configured() {
     let rig = Rig::over(Arc::new(MemoryStore::new()), &[], true).await;
     let key = Authenticator::ecdsa();
     rig.enroll("boss", "grace", &key.line("")).await.unwrap();
+    let touched = rig.confirm_with("grace", &key, Manner::good(0)).await;
+    assert_eq!(told(touched), cause("second_factor_verification"), "to confirm it, too");
+    rig.confirm_with("grace", &key, Manner { flags: 5, ..Manner::good(0) }).await.unwrap();
     let cx = rig.cx("grace").await;
     let begun = rig.begin(&cx).await.unwrap();
     let touched = given(&begun, &key, Manner::good(1));
@@ -457,7 +548,7 @@ async fn keys_of_the_file_are_good_for_as_long_as_it_lists_them() {
     rig.enroll("boss", "grace", &key.line("")).await.unwrap();
     let back = rig.used(&cx, given(&begun, &key, Manner::good(4))).await;
     assert_eq!(back, cause("second_factor_counter"));
-    assert_eq!(rig.used(&cx, given(&begun, &key, Manner::good(5))).await, Ok(()));
+    assert_eq!(rig.used(&cx, given(&begun, &key, Manner::good(6))).await, Ok(()));
 }
 
 #[tokio::test]

@@ -1,16 +1,19 @@
-//! Security keys: enrolled for people by other people, taken back by those or by their owners.
+//! Security keys: enrolled for people by two other people, taken back by one of those or by their owners.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::access::{
-    Action, AlertKind, EnrolledKey, Fingerprint, ListedKey, Principal, PrincipalKind, Revoked, SecurityKey,
-    TenantScope,
+    Action, AlertKind, Confirmation, EnrolledKey, Fingerprint, ListedKey, Principal, PrincipalKind, Proposed,
+    Revoked, SecurityKey, TenantScope, generation_place,
 };
-use crate::audit::{AuditAction, LogError};
-use crate::domain::{EntityKind, EntityScope, PrincipalId, TenantId, Timestamp};
+use crate::audit::{Actor, AuditAction, Draft, LogError};
+use crate::domain::{
+    EntityKind, EntityScope, PrincipalId, ProposalId, SecondFactorAction, TenantId, Timestamp,
+};
 use crate::store::Write;
 
-use super::{Context, Note, Problem, Refused, Vault};
+use super::{Context, GivenFactor, Note, Problem, Refused, Vault};
 
 /// A security key that is to be enrolled.
 pub struct Enrollment {
@@ -52,56 +55,127 @@ const PAGE: usize = 512;
 const MOST_KEYS: usize = 16;
 
 impl Vault {
-    /// Enrolls a security key. The same key for the same person again is answered as it is.
+    /// Enrolls a security key, or has that wait for another person. The same key for the same person again is answered as it is.
     pub async fn enroll_security_key(
         &self,
         cx: &Context,
         tenant: &str,
         asked: Result<Enrollment, Refused>,
-    ) -> Result<EnrolledKey, Refused> {
+    ) -> Result<(EnrolledKey, Option<ProposalId>), Refused> {
         let (tenant, mut draft, asked) =
             self.asked(cx, AuditAction::SecurityKeyChange, Action::PrincipalChange, tenant, asked).await?;
         let Enrollment { principal, key, label, note } = asked;
         note.into_draft(&mut draft);
         let fingerprint = key.fingerprint();
         draft.details.extend(details("enroll", &principal, &fingerprint));
-        if let Err(refused) = self.may_enroll(cx, &tenant, &principal, &fingerprint).await? {
+        if let Err(refused) = self.may_enroll(cx, &tenant, &principal) {
             return Err(self.log_refusal(draft, Vec::new(), refused).await);
         }
         for _ in 0..ATTEMPTS {
-            let KeyRow { known, before, counter } = self.key_row(&fingerprint).await?;
-            match known {
-                Some(known) if known.principal == principal && known.revoked.is_none() => {
-                    draft.details.push(("enrolled", "false".to_owned()));
-                    self.parts.log.record(draft, Vec::new()).await?;
-                    return Ok(known);
-                }
-                // Another's; or one that was taken back, which stays so.
-                Some(_) => {
-                    let refused = Problem::Taken.at("public_key");
-                    return Err(self.log_refusal(draft, Vec::new(), refused).await);
-                }
-                None => {}
+            let generation = self.parts.store.entity(&generation_place()).await?;
+            let KeyRow { known, .. } = self.key_row(&fingerprint).await?;
+            if let Some(known) = known.filter(|known| known.is_in_force_of(&principal)) {
+                draft.details.push(("enrolled", "false".to_owned()));
+                self.parts.log.record(draft, Vec::new()).await?;
+                return Ok((known, None));
             }
-            let enrolled = EnrolledKey {
-                principal: principal.clone(),
-                key: key.clone(),
-                label: label.clone(),
-                enrolled: self.parts.clock.now(),
-                enrolled_by: Some(cx.caller.principal.id.clone()),
-                revoked: None,
-                counter,
+            let by = cx.caller.principal.id.clone();
+            let enrolled = self.enrolled(&principal, key.clone(), label.clone(), by).await?;
+            let (enrolled, before) = match enrolled {
+                Ok(enrolled) => enrolled,
+                Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
             };
+            if self.parts.people.second_person {
+                let (principal, key, label) = (principal.clone(), Box::new(key.clone()), label.clone());
+                let change = Proposed::SecurityKey { principal, key, label };
+                match self.propose(cx, draft.clone(), change, generation.as_ref()).await? {
+                    Some(waits) => return Ok((enrolled, Some(waits.proposal.id))),
+                    None => continue,
+                }
+            }
             let row = enrolled.entity(before).ok_or_else(|| Problem::Internal.whole())?;
-            let about = vec![("principal", principal.to_string()), ("security_key", fingerprint.to_string())];
+            let mut draft = draft.clone();
+            draft.details.push(("second_person", "not_asked_for".to_owned()));
+            let about = draft.details.clone();
             let alert = self.alert(cx, AlertKind::SecurityKeyEnrolled, tenant.clone(), None, about)?;
-            match self.parts.log.commit(draft.clone(), Vec::new(), vec![Write::PutEntity(row), alert]).await {
-                Ok(_) => return Ok(enrolled),
+            match self.parts.log.commit(draft, Vec::new(), vec![Write::PutEntity(row), alert]).await {
+                Ok(_) => return Ok((enrolled, None)),
                 Err(LogError::Conflict { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Err(Problem::Overloaded.whole())
+    }
+
+    /// A key as it is once it is enrolled, and the revision of the row that it takes the place of. Refused: it is another's, or
+    /// one that was taken back, which stays so; or its owner has too many.
+    pub(super) async fn enrolled(
+        &self,
+        principal: &PrincipalId,
+        key: SecurityKey,
+        label: String,
+        by: PrincipalId,
+    ) -> Result<Result<(EnrolledKey, Option<u64>), Refused>, Refused> {
+        let KeyRow { known, before, counter } = self.key_row(&key.fingerprint()).await?;
+        if known.is_some() {
+            return Ok(Err(Problem::Taken.at("public_key")));
+        }
+        if self.security_keys_of(principal).await?.len() >= MOST_KEYS {
+            let full = Problem::Field("a person with fewer than 16 security keys: revoke one first");
+            return Ok(Err(full.at("id")));
+        }
+        let enrolled = EnrolledKey {
+            principal: principal.clone(),
+            key,
+            label,
+            enrolled: self.parts.clock.now(),
+            enrolled_by: Some(by),
+            confirmed: Confirmation::Waits,
+            revoked: None,
+            counter,
+        };
+        Ok(Ok((enrolled, before)))
+    }
+
+    /// Shows that the caller has a security key that others enrolled for it: from now on it is a second factor.
+    pub async fn confirm_security_key(
+        &self,
+        cx: &Context,
+        asked: Result<(Fingerprint, Option<GivenFactor>), Refused>,
+    ) -> Result<EnrolledKey, Refused> {
+        let actor = Actor::caller_of_vault(&cx.caller);
+        let mut draft = Draft::new(cx.request, AuditAction::SecurityKeyChange, actor);
+        let (fingerprint, factor) = match asked {
+            Ok(asked) => asked,
+            Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
+        };
+        let owner = &cx.caller.principal.id;
+        draft.details.extend(details("confirm", owner, &fingerprint));
+        let known = self.key_row(&fingerprint).await?.known.filter(|known| known.is_in_force_of(owner));
+        let Some(known) = known else {
+            let refused = Problem::NotFound.at("fingerprint");
+            return Err(self.log_refusal(draft, Vec::new(), refused).await);
+        };
+        if known.confirmed != Confirmation::Waits {
+            draft.details.push(("confirmed", "false".to_owned()));
+            self.parts.log.record(draft, Vec::new()).await?;
+            return Ok(known);
+        }
+        let touch = self.touched(cx, &draft, SecondFactorAction::KeyConfirm, factor).await?;
+        if touch.key() != fingerprint.to_string() {
+            let refused = Problem::SecondFactor("second_factor_key_foreign").whole();
+            return Err(self.log_refusal(draft, Vec::new(), refused).await);
+        }
+        match self.parts.log.commit(draft.clone(), Vec::new(), touch.into_writes()).await {
+            Ok(_) => {}
+            Err(LogError::Conflict { .. }) => {
+                let refused = Problem::SecondFactor("second_factor_used").whole();
+                return Err(self.log_refusal(draft, Vec::new(), refused).await);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let confirmed = self.key_row(&fingerprint).await?.known;
+        confirmed.ok_or_else(|| Problem::NotFound.at("fingerprint").logged())
     }
 
     /// Takes a security key back; for good. Also one of the configuration's file: what was lost can't wait for a file.
@@ -163,16 +237,24 @@ impl Vault {
         Ok(KeyRow { known: holds.then_some(known), before: Some(row.revision), counter })
     }
 
-    /// A principal's keys that are in force, by fingerprint.
+    /// A principal's keys that are in force, by fingerprint; those that are not confirmed yet, too.
     pub(super) async fn security_keys_of(
         &self,
         principal: &PrincipalId,
     ) -> Result<Vec<EnrolledKey>, Refused> {
-        let mut listed = self.parts.access.listed_keys_of(principal);
-        let of = EntityScope::Tenant(EntityKind::SecurityKey, None);
+        let mut keys = self.security_keys().await?;
+        Ok(keys.remove(principal).unwrap_or_default())
+    }
+
+    /// Everybody's.
+    pub(super) async fn security_keys(&self) -> Result<BTreeMap<PrincipalId, Vec<EnrolledKey>>, Refused> {
+        let directory = self.parts.access.directory();
+        let of = |principal: &Arc<Principal>| self.parts.access.listed_keys_of(&principal.id);
+        let mut listed: Vec<_> = directory.principals().flat_map(of).collect();
+        let scope = EntityScope::Tenant(EntityKind::SecurityKey, None);
         let (mut keys, mut after) = (Vec::new(), None);
         loop {
-            let page = self.parts.store.entity_rows(&of, after.as_ref(), PAGE).await?;
+            let page = self.parts.store.entity_rows(&scope, after.as_ref(), PAGE).await?;
             after = page.last().map(|row| row.place().clone());
             let is_last = page.len() < PAGE;
             for row in page {
@@ -184,8 +266,7 @@ impl Vault {
                 };
                 let at = listed.iter().position(|listed| listed.key == known.key);
                 let listed = at.map(|at| listed.swap_remove(at));
-                let good = known.revoked.is_none() && stands(&known, listed.as_ref());
-                if known.principal == *principal && good {
+                if known.revoked.is_none() && stands(&known, listed.as_ref()) {
                     keys.push(known);
                 }
             }
@@ -196,34 +277,24 @@ impl Vault {
         let now = self.parts.clock.now();
         keys.extend(listed.into_iter().map(|listed| of_file(listed, now)));
         keys.sort_by_key(|known| known.key.fingerprint());
-        Ok(keys)
+        let mut of = BTreeMap::<_, Vec<_>>::new();
+        for known in keys {
+            of.entry(known.principal.clone()).or_default().push(known);
+        }
+        Ok(of)
     }
 
-    /// Whether the caller may enroll this key for this person.
-    async fn may_enroll(
-        &self,
-        cx: &Context,
-        tenant: &TenantId,
-        principal: &PrincipalId,
-        key: &Fingerprint,
-    ) -> Result<Result<(), Refused>, Refused> {
-        let of = match self.answered_for(cx, tenant, principal) {
-            Ok(of) => of,
-            Err(refused) => return Ok(Err(refused)),
-        };
+    /// Whether the caller may enroll keys for this person.
+    fn may_enroll(&self, cx: &Context, tenant: &TenantId, principal: &PrincipalId) -> Result<(), Refused> {
+        let of = self.answered_for(cx, tenant, principal)?;
         // A second factor that one gives oneself, or that a program gives, is none.
         if *principal == cx.caller.principal.id || cx.caller.principal.kind != PrincipalKind::Human {
-            return Ok(Err(Problem::SecondPerson.whole()));
+            return Err(Problem::SecondPerson.whole());
         }
         if of.kind != PrincipalKind::Human {
-            return Ok(Err(Problem::Field("a person: programs have no security keys").at("id")));
+            return Err(Problem::Field("a person: programs have no security keys").at("id"));
         }
-        let keys = self.security_keys_of(principal).await?;
-        if keys.len() >= MOST_KEYS && keys.iter().all(|known| known.key.fingerprint() != *key) {
-            let full = Problem::Field("a person with fewer than 16 security keys: revoke one first");
-            return Ok(Err(full.at("id")));
-        }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// A principal that the caller may change as a whole: it has a role at this tenant, and the caller may change
@@ -237,7 +308,12 @@ impl Vault {
         let place = TenantScope::One(tenant.clone());
         let of = self.parts.access.principal(principal).filter(|of| !of.roles_at(&place).is_empty());
         let of = of.ok_or_else(|| Problem::NotFound.at("id"))?;
-        if self.answers_for(&cx.caller, &of) { Ok(of) } else { Err(Problem::ActionNotAllowed.whole()) }
+        let who = &cx.caller.principal;
+        if self.answers_for(who, Action::PrincipalChange, &of) {
+            Ok(of)
+        } else {
+            Err(Problem::ActionNotAllowed.whole())
+        }
     }
 }
 
@@ -250,7 +326,16 @@ fn stands(known: &EnrolledKey, listed: Option<&ListedKey>) -> bool {
 /// A key of the file that has no row yet.
 fn of_file(listed: ListedKey, now: Timestamp) -> EnrolledKey {
     let ListedKey { principal, key, label } = listed;
-    EnrolledKey { principal, key, label, enrolled: now, enrolled_by: None, revoked: None, counter: 0 }
+    EnrolledKey {
+        principal,
+        key,
+        label,
+        enrolled: now,
+        enrolled_by: None,
+        confirmed: Confirmation::NotAsked,
+        revoked: None,
+        counter: 0,
+    }
 }
 
 fn details(change: &'static str, principal: &PrincipalId, key: &Fingerprint) -> [(&'static str, String); 3] {

@@ -172,9 +172,11 @@ pub(crate) fn hint(reason: Reason) -> Option<String> {
         Reason::LimitReached => "come again later, or have the limit raised",
         Reason::SecondFactor => {
             "it was not touched in time, or for another request: run it again; who has no security key needs an admin: \
-             vaultctl security-keys enroll"
+             vaultctl security-keys enroll; a new one counts after `vaultctl security-keys confirm`"
         }
-        Reason::GrantState => "see how it stands with it: vaultctl break-glass show GRANT",
+        Reason::GrantState => {
+            "see how it stands with it: vaultctl break-glass show GRANT; after a renewed certificate or login, ask for another one"
+        }
         Reason::GrantScope => "ask for a grant that is about that, too: vaultctl break-glass request",
         Reason::GrantChanged => "look at it anew, and approve what you see then",
         Reason::ReviewOverdue => {

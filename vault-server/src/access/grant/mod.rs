@@ -25,6 +25,7 @@ use std::time::Duration;
 use crate::domain::{PrincipalId, Timestamp};
 
 pub use party::Party;
+pub(in crate::access) use party::PartyRow;
 pub use row::GrantFault;
 pub use terms::{Approval, End, Ended, GrantRefusal, GrantScope, GrantState, Review, ReviewVerdict, Terms};
 pub use using::GrantUse;

@@ -9,7 +9,7 @@
 
 use prost::Message;
 
-use super::{Approval, End, Ended, Grant, GrantScope, GrantState, Party, Review, ReviewVerdict, Terms};
+use super::{Approval, End, Ended, Grant, GrantScope, GrantState, PartyRow, Review, ReviewVerdict, Terms};
 use crate::domain::{
     ClassName, Entity, EntityKind, EntityName, EntityPlace, GrantId, MAX_ENTITY, PrincipalId, SubjectRef,
     TenantId, Timestamp, Token,
@@ -21,18 +21,6 @@ const VERSION: u8 = 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("corrupt grant")]
 pub struct GrantFault;
-
-#[derive(Clone, PartialEq, Message)]
-struct PartyRow {
-    #[prost(string, tag = "1")]
-    principal: String,
-    #[prost(bytes = "vec", tag = "2")]
-    credential: Vec<u8>,
-    #[prost(bytes = "vec", repeated, tag = "3")]
-    identities: Vec<Vec<u8>>,
-    #[prost(string, tag = "4")]
-    key: String,
-}
 
 #[derive(Clone, PartialEq, Message)]
 struct TermsRow {
@@ -157,7 +145,7 @@ impl Grant {
     fn row(&self) -> GrantRow {
         let time = |at: Option<Timestamp>| at.map_or(0, |at| at.0);
         let approval = |approval: &Approval| ApprovalRow {
-            by: Some(party_row(&approval.by)),
+            by: Some(PartyRow::of(&approval.by)),
             at: approval.at.0,
             terms: approval.terms.to_vec(),
             notes: approval.notes.clone(),
@@ -200,7 +188,7 @@ pub(super) fn terms(terms: &Terms) -> Vec<u8> {
     TermsRow {
         id: terms.id.as_bytes().to_vec(),
         tenant: terms.tenant.to_string(),
-        requester: Some(party_row(&terms.requester)),
+        requester: Some(PartyRow::of(&terms.requester)),
         tokens,
         subjects,
         classes: terms.classes.iter().map(ToString::to_string).collect(),
@@ -215,28 +203,6 @@ pub(super) fn terms(terms: &Terms) -> Vec<u8> {
         requested: terms.requested.0,
     }
     .encode_to_vec()
-}
-
-fn party_row(party: &Party) -> PartyRow {
-    PartyRow {
-        principal: party.principal.to_string(),
-        credential: party.credential.to_vec(),
-        identities: party.identities.iter().map(|identity| identity.to_vec()).collect(),
-        key: party.key.clone(),
-    }
-}
-
-fn party(row: PartyRow) -> Option<Party> {
-    Some(Party {
-        principal: PrincipalId::parse(&row.principal).ok()?,
-        credential: row.credential.try_into().ok()?,
-        identities: row
-            .identities
-            .into_iter()
-            .map(|identity| identity.try_into().ok())
-            .collect::<Option<_>>()?,
-        key: row.key,
-    })
 }
 
 fn read_terms(bytes: &[u8]) -> Option<Terms> {
@@ -255,7 +221,7 @@ fn read_terms(bytes: &[u8]) -> Option<Terms> {
     Some(Terms {
         id: GrantId::from_bytes(row.id.try_into().ok()?),
         tenant: TenantId::parse(&row.tenant).ok()?,
-        requester: party(row.requester?)?,
+        requester: row.requester?.party()?,
         scope,
         classes: row.classes.iter().map(|name| ClassName::parse(name).ok()).collect::<Option<_>>()?,
         reason_code: row.reason_code,
@@ -274,7 +240,7 @@ fn grant(row: GrantRow) -> Option<Grant> {
     let time = |at: u64| (at > 0).then_some(Timestamp(at));
     let approval = |row: ApprovalRow| {
         Some(Approval {
-            by: party(row.by?)?,
+            by: row.by?.party()?,
             at: Timestamp(row.at),
             terms: row.terms.try_into().ok()?,
             notes: row.notes,

@@ -194,6 +194,10 @@ impl Config {
             }
         }
         self.check_jobs()?;
+        let wait = self.access.second_person_wait;
+        if !(Duration::from_mins(1)..=Duration::from_hours(30 * 24)).contains(&wait) {
+            return Err(("access.second_person_wait", "must be between \"1m\" and \"30d\"".to_owned()));
+        }
         self.break_glass.check()?;
         self.oidc.as_ref().map_or(Ok(()), Oidc::check)?;
         self.sessions.check()?;

@@ -3,9 +3,17 @@
 use serde::Deserialize;
 
 /// `[second_factor]`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SecondFactor {
     /// Whether people must prove to their key who they are, by PIN or finger, and not only touch it.
     pub user_verification: bool,
+    /// Whether who approves a destruction of keys must touch one, if who asked for it has one, too.
+    pub for_destruction: bool,
+}
+
+impl Default for SecondFactor {
+    fn default() -> Self {
+        Self { user_verification: false, for_destruction: true }
+    }
 }

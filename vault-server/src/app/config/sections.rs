@@ -275,11 +275,21 @@ pub struct Access {
     pub principals: PathBuf,
     /// Cedar policies instead of the built-in set.
     pub policy: Option<PathBuf>,
+    /// Whether a change that makes more of somebody needs a second person.
+    pub second_person_for_roles: bool,
+    /// For how long such a change waits for one.
+    #[serde(deserialize_with = "units::duration")]
+    pub second_person_wait: Duration,
 }
 
 impl Default for Access {
     fn default() -> Self {
-        Self { principals: "principals.toml".into(), policy: None }
+        Self {
+            principals: "principals.toml".into(),
+            policy: None,
+            second_person_for_roles: true,
+            second_person_wait: Duration::from_hours(72),
+        }
     }
 }
 

@@ -332,6 +332,7 @@ pub(crate) fn job(place: JobPlace, revision: u64) -> Job {
             asked_by: PrincipalId::parse("ann@example.org").unwrap(),
             asked: Timestamp(100),
             not_before: Timestamp(200),
+            asker: Vec::new(),
             kms_set: None,
         },
         state: if revision == 0 { JobState::Asked } else { JobState::Running },

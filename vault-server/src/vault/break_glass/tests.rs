@@ -26,7 +26,7 @@ use crate::store::embedded::{self, EngineKind, StoreOptions};
 use crate::store::memory::MemoryStore;
 use crate::store::postgres::{self, Password, PostgresOptions, Transport};
 use crate::store::{Leases, LogId, Store, StoreError};
-use crate::vault::{GivenFactor, JobRules, Limits, NewValue, Note, Parts, SecondFactorRules};
+use crate::vault::{GivenFactor, JobRules, Limits, NewValue, Note, Parts, PeopleRules, SecondFactorRules};
 
 const START: u64 = 1_790_000_000_000_000;
 const MINUTE: u64 = 60_000_000;
@@ -153,7 +153,8 @@ impl Rig {
                 waiting: Duration::from_secs(1),
                 kms_price: 0,
             },
-            second_factor: SecondFactorRules { user_verification: false },
+            people: PeopleRules { second_person: true, wait: Duration::from_hours(72) },
+            second_factor: SecondFactorRules { user_verification: false, for_destruction: true },
             grants,
         });
         Self { vault, store, clock, counter: AtomicU32::new(beside.map_or(1, |_| 1000)) }

@@ -2,10 +2,12 @@
 
 use clap::{Args, Subcommand};
 use vault_client::keys::{Job, JobId};
+use vault_client::{Client, Reason};
 
 use super::{NoteArgs, Patience, show, watch};
 use crate::args::Global;
 use crate::failure::{Exit, Failure};
+use crate::touch::{TouchArgs, second_factor};
 
 /// See, approve and steer jobs on keys.
 #[derive(Subcommand)]
@@ -47,6 +49,21 @@ pub(crate) struct ApproveArgs {
 
     #[command(flatten)]
     note: NoteArgs,
+
+    #[command(flatten)]
+    touch: TouchArgs,
+}
+
+/// Approves a job; with a touch of the security key, if the vault wants one.
+async fn approve(client: &Client, args: ApproveArgs) -> Result<Job, Failure> {
+    let approval = client.job_approval(args.job.job, &args.note.into());
+    match client.approve_job_by(&approval, None).await {
+        Err(refused) if refused.reason() == Reason::SecondFactor => {
+            let (_, factor) = second_factor(client, &args.touch, approval.action(), approval.hash()).await?;
+            Ok(client.approve_job_by(&approval, Some(factor)).await?)
+        }
+        done => Ok(done?),
+    }
 }
 
 pub(crate) async fn run(global: &Global, command: JobsCommand) -> Result<Exit, Failure> {
@@ -59,7 +76,7 @@ pub(crate) async fn run(global: &Global, command: JobsCommand) -> Result<Exit, F
         JobsCommand::Watch(args) => {
             return watch::follow(global.json, &client, args.job.job, args.patience.patience).await;
         }
-        JobsCommand::Approve(args) => client.approve_job(args.job.job, &args.note.into()).await?,
+        JobsCommand::Approve(args) => approve(&client, args).await?,
         JobsCommand::Pause(JobArgs { job }) => client.pause_job(job).await?,
         JobsCommand::Resume(JobArgs { job }) => client.resume_job(job).await?,
         JobsCommand::Cancel(JobArgs { job }) => client.cancel_job(job).await?,

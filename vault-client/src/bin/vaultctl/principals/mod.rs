@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use clap::{Args, Subcommand, ValueEnum};
 use vault_client::Client;
 use vault_client::keys::Note;
-use vault_client::principals::{Kind, NewPrincipal, Principal};
+use vault_client::principals::{Change, Kind, NewPrincipal, Principal};
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure};
@@ -27,6 +27,21 @@ pub(crate) enum PrincipalsCommand {
     Disable(StateArgs),
     /// Enable one again.
     Enable(StateArgs),
+    /// List changes that wait for another person's approval; all with `--tenant '*'`.
+    Pending,
+    /// Approve a change that somebody else asked for, after a look at it in `pending`: it is made at once.
+    Approve(AnswerArgs),
+    /// Reject a change that waits, or take your own back.
+    Reject(AnswerArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct AnswerArgs {
+    /// The change's id, as `pending` shows it.
+    id: String,
+
+    #[command(flatten)]
+    note: NoteArgs,
 }
 
 #[derive(Args)]
@@ -152,16 +167,30 @@ pub(crate) async fn run(global: &Global, command: PrincipalsCommand) -> Result<E
             new.expires = args.expires;
             let mut principal = Principal::from(new);
             set_roles(&mut principal, &tenant_of(&client).await?, &args.roles)?;
-            show::principals(global.json, &[client.put_principal(&principal, &args.note.into()).await?])?;
+            return told(global, client.put_principal(&principal, &args.note.into()).await?);
         }
         PrincipalsCommand::Change(args) => {
-            show::principals(global.json, &[change(&client, args).await?])?;
+            return told(global, change(&client, args).await?);
         }
         PrincipalsCommand::Disable(StateArgs { id, note }) => {
-            show::principals(global.json, &[client.set_principal_state(&id, false, &note.into()).await?])?;
+            return told(global, client.set_principal_state(&id, false, &note.into()).await?);
         }
         PrincipalsCommand::Enable(StateArgs { id, note }) => {
-            show::principals(global.json, &[client.set_principal_state(&id, true, &note.into()).await?])?;
+            return told(global, client.set_principal_state(&id, true, &note.into()).await?);
+        }
+        PrincipalsCommand::Pending => show::changes(global.json, &client.list_principal_changes().await?)?,
+        PrincipalsCommand::Approve(AnswerArgs { id, note }) => {
+            let waiting = client.list_principal_changes().await?;
+            let waiting = waiting.into_iter().find(|change| change.id == id).ok_or_else(|| {
+                Failure::wrong_use("no such change waits at this tenant")
+                    .hint("`vaultctl principals pending` has those that do, here or with --tenant '*'")
+            })?;
+            // What is approved is what is shown.
+            show::changes(global.json, std::slice::from_ref(&waiting))?;
+            client.approve_principal_change(&waiting, &note.into()).await?;
+        }
+        PrincipalsCommand::Reject(AnswerArgs { id, note }) => {
+            client.reject_principal_change(&id, &note.into()).await?;
         }
     }
     Ok(Exit::Done)
@@ -173,7 +202,27 @@ pub(crate) async fn who_am_i(global: &Global) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-async fn change(client: &Client, args: ChangeArgs) -> Result<Principal, Failure> {
+/// Shows what became of a change.
+fn told(global: &Global, change: Change) -> Result<Exit, Failure> {
+    match change {
+        Change::Waits(change) => {
+            show::changes(global.json, std::slice::from_ref(&*change))?;
+            let tenant = &change.tenant;
+            eprintln!(
+                "vaultctl: nothing has changed yet: another admin has to approve it\n  \
+                 vaultctl --tenant '{tenant}' principals approve {}",
+                change.id
+            );
+            Ok(Exit::AsksApproval)
+        }
+        change => {
+            show::principals(global.json, change.made().as_slice())?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+async fn change(client: &Client, args: ChangeArgs) -> Result<Change, Failure> {
     let mut principal = find(client, &args.id).await?;
     let tenant = tenant_of(client).await?;
     if args.roles.is_empty() && !args.no_roles {

@@ -4,7 +4,7 @@ use std::io;
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use vault_client::principals::{Oneself, Principal};
+use vault_client::principals::{Oneself, Principal, PrincipalChange};
 
 use crate::describe::time;
 use crate::output;
@@ -28,6 +28,31 @@ pub(super) fn principals(as_json: bool, principals: &[Principal]) -> io::Result<
         ]
     };
     output::table(&header, principals.iter().map(row))
+}
+
+/// Prints changes that wait.
+pub(super) fn changes(as_json: bool, changes: &[PrincipalChange]) -> io::Result<()> {
+    if as_json {
+        return changes.iter().try_for_each(|change| output::line(&change_object(change).to_string()));
+    }
+    for (index, change) in changes.iter().enumerate() {
+        if index > 0 {
+            output::line("")?;
+        }
+        let state = if change.superseded { " (can't be approved: it was changed since)" } else { "" };
+        let mut lines = vec![
+            ("change", format!("{}{state}", change.id)),
+            ("principal", change.principal_id.clone()),
+            ("asked for by", format!("{} as admin of {}", change.asked_by, change.tenant)),
+            ("reason", format!("{} {}", change.reason, change.ticket).trim().to_owned()),
+            ("until", or_never(change.expires)),
+        ];
+        lines.extend(change.differences.iter().map(|(name, value)| (name.as_str(), value.clone())));
+        for (name, value) in lines {
+            output::line(&format!("{name:<20} {value}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Prints who calls.
@@ -61,6 +86,25 @@ fn object(principal: &Principal) -> Value {
         "expires": principal.expires.map(time),
         "configured": principal.configured,
         "revision": principal.revision,
+    })
+}
+
+fn change_object(change: &PrincipalChange) -> Value {
+    let key = change.security_key.as_ref();
+    json!({
+        "id": change.id,
+        "tenant": change.tenant,
+        "principal": change.principal_id,
+        "becomes": change.principal.as_ref().map(object),
+        "security_key": key.map(|key| json!({ "fingerprint": key.fingerprint, "label": key.label })),
+        "differences": change.differences,
+        "asked_by": change.asked_by,
+        "asked": change.asked.map(time),
+        "expires": change.expires.map(time),
+        "reason": change.reason,
+        "ticket": change.ticket,
+        "hash": hex::encode(&change.hash),
+        "superseded": change.superseded,
     })
 }
 

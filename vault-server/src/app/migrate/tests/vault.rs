@@ -100,6 +100,7 @@ pub(super) fn job(tenant: Option<&str>, kind: JobKind) -> Job {
             asked_by: PrincipalId::parse("ann").unwrap(),
             asked: NOW,
             not_before: NOW,
+            asker: Vec::new(),
             kms_set: None,
         },
         state: JobState::Running,

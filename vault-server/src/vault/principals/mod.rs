@@ -1,18 +1,47 @@
 //! Who may call, as admins steer it. An admin of a tenant gives and takes roles there, and nothing else of who has roles at
-//! other tenants, too; nobody changes what it is itself.
+//! other tenants, too; nobody changes what it is itself. What makes more of somebody waits for another admin ([`approve`]).
+
+mod approve;
+mod propose;
+mod shown;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::access::{
-    Action, AlertKind, Caller, Principal, PrincipalKind, Role, TenantScope, generation_place,
-    next_generation, read_principal, write_principal,
+    Action, AlertKind, Caller, EnrolledKey, Principal, PrincipalKind, Proposed, Role, TenantScope,
+    generation_place, next_generation, read_principal, state_hash, write_principal,
 };
 use crate::audit::{AuditAction, Draft, LogError};
-use crate::domain::{EntityKind, EntityScope, PrincipalId, TenantId, Timestamp};
+use crate::domain::{Entity, EntityKind, EntityScope, PrincipalId, TenantId, Timestamp};
 use crate::store::{EntityRow, Write};
 
 use super::{Context, Note, Problem, Refused, Vault, whole};
+use shown::{Differences, difference, seen_at, shown};
+
+pub use approve::{Approved, ProposalNamed};
+pub use propose::KnownProposal;
+
+/// What holds for changes of who may.
+#[derive(Debug, Clone, Copy)]
+pub struct PeopleRules {
+    /// Whether what makes more of somebody needs a second person.
+    pub second_person: bool,
+    /// For how long it waits for one.
+    pub wait: Duration,
+}
+
+/// What became of a change that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// It is made.
+    Made(T),
+    /// It waits for another person.
+    Waits(Box<KnownProposal>),
+}
 
 /// A principal, as far as who asks may see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +50,8 @@ pub struct KnownPrincipal {
     pub principal: Arc<Principal>,
     /// Of its roles those that are shown.
     pub roles: BTreeMap<TenantScope, BTreeSet<Role>>,
+    /// Its security keys that are in force, where they were asked for.
+    pub keys: Vec<EnrolledKey>,
 }
 
 /// A principal as it shall be.
@@ -42,6 +73,8 @@ pub struct PrincipalAsked {
     pub seen: Option<u64>,
 }
 
+/// What whoever changes principals must be allowed to do.
+const CHANGE: Action = Action::PrincipalChange;
 /// How often a change is tried against others.
 const ATTEMPTS: usize = 16;
 /// Principals that are read at once.
@@ -58,7 +91,8 @@ impl Vault {
             Draft::new(cx.request, AuditAction::WhoAmI, crate::audit::Actor::caller_of_vault(&cx.caller));
         self.parts.log.record(draft, Vec::new()).await?;
         let principal = Arc::clone(&cx.caller.principal);
-        Ok(KnownPrincipal { roles: principal.roles.clone(), principal })
+        let keys = self.security_keys_of(&principal.id).await?;
+        Ok(KnownPrincipal { roles: principal.roles.clone(), principal, keys })
     }
 
     /// Those who have a role at a tenant, or all (`*`), by id.
@@ -68,7 +102,11 @@ impl Vault {
             self.asked_of_place(cx, ACTION, Action::PrincipalRead, tenant, Ok(())).await?;
         self.parts.log.record(draft, Vec::new()).await?;
         let directory = self.parts.access.directory();
-        let known = directory.principals().map(|principal| shown(principal, tenant.as_ref()));
+        let mut keys = self.security_keys().await?;
+        let known = directory.principals().map(|principal| {
+            let keys = keys.remove(&principal.id).unwrap_or_default();
+            KnownPrincipal { keys, ..shown(principal, tenant.as_ref()) }
+        });
         Ok(known.filter(|known| tenant.is_none() || !known.roles.is_empty()).collect())
     }
 
@@ -79,17 +117,16 @@ impl Vault {
         tenant: &str,
         asked: Result<PrincipalAsked, Refused>,
         note: Result<Note, Refused>,
-    ) -> Result<KnownPrincipal, Refused> {
+    ) -> Result<Outcome<KnownPrincipal>, Refused> {
         let checked = asked.and_then(|asked| Ok((asked, note?)));
         let (tenant, mut draft, (asked, note)) = self.asked_to_change(cx, tenant, checked).await?;
         note.into_draft(&mut draft);
         draft.details.push(("principal", asked.id.to_string()));
         let change = |before: Option<&Principal>| self.changed(&cx.caller, tenant.as_ref(), &asked, before);
-        let after = self.change_principal(cx, &asked.id, draft, Problem::Taken, change).await?;
-        Ok(shown(&Arc::new(after), tenant.as_ref()))
+        self.change_principal(cx, &asked.id, draft, Problem::Taken, change).await
     }
 
-    /// Disables or enables a principal. In force here when this returns, elsewhere within a second.
+    /// Disables or enables a principal; to enable one makes more of it. In force here when this returns, elsewhere within a second.
     pub async fn set_principal_state(
         &self,
         cx: &Context,
@@ -97,7 +134,7 @@ impl Vault {
         id: Result<PrincipalId, Refused>,
         enabled: bool,
         note: Result<Note, Refused>,
-    ) -> Result<KnownPrincipal, Refused> {
+    ) -> Result<Outcome<KnownPrincipal>, Refused> {
         let checked = id.and_then(|id| Ok((id, note?)));
         let (tenant, mut draft, (id, note)) = self.asked_to_change(cx, tenant, checked).await?;
         note.into_draft(&mut draft);
@@ -106,13 +143,12 @@ impl Vault {
             let before = before.filter(|before| seen_at(before, tenant.as_ref()));
             let before = before.ok_or_else(|| Problem::NotFound.at("id"))?;
             // It is disabled as a whole, for other tenants too. Who is admin at one takes its roles there.
-            if !self.answers_for(&cx.caller, before) {
+            if !self.answers_for(&cx.caller.principal, CHANGE, before) {
                 return Err(Problem::ActionNotAllowed.whole());
             }
             Ok(Principal { enabled, ..before.clone() })
         };
-        let after = self.change_principal(cx, &id, draft, Problem::NotFound, change).await?;
-        Ok(shown(&Arc::new(after), tenant.as_ref()))
+        self.change_principal(cx, &id, draft, Problem::NotFound, change).await
     }
 
     async fn asked_to_change<T>(
@@ -121,11 +157,12 @@ impl Vault {
         tenant: &str,
         fields: Result<T, Refused>,
     ) -> Result<(Option<TenantId>, Draft, T), Refused> {
-        self.asked_of_place(cx, AuditAction::PrincipalChange, Action::PrincipalChange, tenant, fields).await
+        self.asked_of_place(cx, AuditAction::PrincipalChange, CHANGE, tenant, fields).await
     }
 
-    /// Changes one principal, or makes it, in one commit with the entry and an alert. Changes come one after another: each is
-    /// decided on all principals as they stand at its commit. `hidden`: what is told of one that the caller may not see.
+    /// Changes one principal, or makes it, in one commit with the entry and an alert; or has it wait for another person, if it
+    /// makes more of it. Changes come one after another: each is decided on all principals as they stand at its commit.
+    /// `hidden`: what is told of one that the caller may not see.
     async fn change_principal(
         &self,
         cx: &Context,
@@ -133,7 +170,7 @@ impl Vault {
         mut draft: Draft,
         hidden: Problem,
         change: impl Fn(Option<&Principal>) -> Result<Principal, Refused>,
-    ) -> Result<Principal, Refused> {
+    ) -> Result<Outcome<KnownPrincipal>, Refused> {
         let tenant = draft.tenant.clone();
         let configured = self.parts.access.configured();
         let caller = &cx.caller.principal;
@@ -152,56 +189,89 @@ impl Vault {
             let generation = self.parts.store.entity(&generation_place()).await?;
             let all = self.provisioned().await?;
             let before = all.iter().find(|principal| principal.id == *id);
-            // Whoever was changed or disabled a moment ago changes nobody any more.
-            let now = all.iter().find(|principal| principal.id == caller.id);
-            let refused = if now.map_or(caller.revision.is_some(), |now| now != &**caller) {
-                Some(Problem::ChangedMeanwhile.whole())
-            } else {
-                (before.is_none() && all.len() >= MOST)
-                    .then(|| Problem::Field("one of 10,000: there are as many").at("id"))
-            };
-            if let Some(refused) = refused {
-                return Err(self.log_refusal(draft, Vec::new(), refused).await);
-            }
-            let after = change(before).and_then(|after| {
-                let free = |identity: &String| {
-                    let others = all.iter().filter(|other| other.id != *id);
-                    configured.by_identity(identity).is_none()
-                        && !others.into_iter().any(|other| other.identities.contains(identity))
-                };
-                if after.identities.iter().all(free) {
-                    Ok(after)
-                } else {
-                    Err(Problem::Taken.at("identities"))
-                }
-            });
-            let mut after = match after {
-                Ok(after) => after,
+            let (after, changes) = match self.decided(caller, &all, before, tenant.as_ref(), &change) {
+                Ok(decided) => decided,
                 Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
             };
-            after.revision =
-                Some(before.and_then(|before| before.revision).map_or(0, |revision| revision + 1));
-            let changes = difference(before, &after, tenant.as_ref());
-            if changes.iter().any(|(_, change)| change.len() > MAX_CHANGE) {
-                let refused = Problem::Field("one that changes less at once").at("principal");
-                return Err(self.log_refusal(draft, Vec::new(), refused).await);
-            }
             draft.details.retain(|(name, _)| *name == "principal");
             draft.details.extend(changes);
-            let generation = next_generation(generation.as_ref()).map_err(|_| Problem::Internal.whole())?;
-            let details = draft.details.clone();
-            let alert = self.alert(cx, AlertKind::PrincipalChanged, tenant.clone(), None, details)?;
-            let writes = vec![Write::PutEntity(generation), Write::PutEntity(write_principal(&after)), alert];
-            match self.parts.log.commit(draft.clone(), Vec::new(), writes).await {
-                Ok(_) => {
-                    self.parts.provisioning.look().await?;
-                    return Ok(after);
+            let widened = self.parts.access.widened(before, &after);
+            if !widened.is_empty() {
+                draft.details.push(("widens", widened.join(" ")));
+                if self.parts.people.second_person {
+                    let change =
+                        Proposed::Principal { after: Box::new(after), before: before.map(state_hash) };
+                    match self.propose(cx, draft.clone(), change, generation.as_ref()).await? {
+                        Some(proposal) => return Ok(Outcome::Waits(Box::new(proposal))),
+                        None => continue,
+                    }
                 }
-                Err(LogError::Conflict { .. }) => {}
-                Err(error) => return Err(error.into()),
+                draft.details.push(("second_person", "not_asked_for".to_owned()));
+            }
+            let alert =
+                self.alert(cx, AlertKind::PrincipalChanged, tenant.clone(), None, draft.details.clone())?;
+            let writes = vec![Write::PutEntity(write_principal(&after)), alert];
+            if self.commit_change(draft.clone(), generation.as_ref(), writes).await? {
+                return Ok(Outcome::Made(shown(&Arc::new(after), tenant.as_ref())));
             }
         }
         Err(Problem::Overloaded.whole())
+    }
+
+    /// What a principal becomes, and what is other about it then: as all of them stand.
+    fn decided(
+        &self,
+        caller: &Principal,
+        all: &[Principal],
+        before: Option<&Principal>,
+        tenant: Option<&TenantId>,
+        change: impl Fn(Option<&Principal>) -> Result<Principal, Refused>,
+    ) -> Result<(Principal, Differences), Refused> {
+        if is_outdated(caller, all) {
+            return Err(Problem::ChangedMeanwhile.whole());
+        }
+        if before.is_none() && all.len() >= MOST {
+            return Err(Problem::Field("one of 10,000: there are as many").at("id"));
+        }
+        let mut after = change(before)?;
+        if !self.are_free(&after, all) {
+            return Err(Problem::Taken.at("identities"));
+        }
+        after.revision = Some(before.and_then(|before| before.revision).map_or(0, |revision| revision + 1));
+        let changes = difference(before, &after, tenant);
+        if changes.iter().any(|(_, change)| change.len() > MAX_CHANGE) {
+            return Err(Problem::Field("one that changes less at once").at("principal"));
+        }
+        Ok((after, changes))
+    }
+
+    /// Whether a principal's identities are nobody else's.
+    fn are_free(&self, principal: &Principal, all: &[Principal]) -> bool {
+        let configured = self.parts.access.configured();
+        principal.identities.iter().all(|identity| {
+            let others = all.iter().filter(|other| other.id != principal.id);
+            configured.by_identity(identity).is_none()
+                && !others.into_iter().any(|other| other.identities.contains(identity))
+        })
+    }
+
+    /// Writes a change of principals as the one after `generation`, and takes it up here. `false`: somebody else was faster.
+    async fn commit_change(
+        &self,
+        draft: Draft,
+        generation: Option<&Entity>,
+        mut writes: Vec<Write>,
+    ) -> Result<bool, Refused> {
+        let next = next_generation(generation).map_err(|_| Problem::Internal.whole())?;
+        writes.push(Write::PutEntity(next));
+        match self.parts.log.commit(draft, Vec::new(), writes).await {
+            Ok(_) => {
+                self.parts.provisioning.look().await?;
+                Ok(true)
+            }
+            Err(LogError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What becomes of a principal that shall be as `asked`, by an admin of `tenant`, or of the vault.
@@ -247,8 +317,9 @@ impl Vault {
                 roles.retain(|place, _| !scope(place));
                 roles.extend(asked.roles.clone());
                 let after = Principal { roles, enabled: before.enabled, ..wanted };
-                let as_a_whole = |p: &Principal| (p.identities.clone(), p.owner.clone(), p.expires);
-                if as_a_whole(before) != as_a_whole(&after) && !self.answers_for(caller, before) {
+                if is_changed_as_a_whole(before, &after)
+                    && !self.answers_for(&caller.principal, CHANGE, before)
+                {
                     return Err(Problem::ActionNotAllowed.whole());
                 }
                 after
@@ -260,17 +331,10 @@ impl Vault {
         Ok(after)
     }
 
-    /// Whether the caller may change principals wherever this one has a role.
-    pub(super) fn answers_for(&self, caller: &Caller, principal: &Principal) -> bool {
-        let access = &self.parts.access;
-        let vault_wide = access.decide_for_vault(caller, Action::PrincipalChange).allowed;
-        vault_wide
-            || principal.roles.keys().all(|place| match place {
-                TenantScope::All => false,
-                TenantScope::One(tenant) => {
-                    access.decide(caller, tenant, whole(Action::PrincipalChange, None)).allowed
-                }
-            })
+    /// Whether somebody may change principals (or approve that) wherever this one has a role.
+    pub(super) fn answers_for(&self, who: &Principal, action: Action, principal: &Principal) -> bool {
+        let may = |place: &TenantScope| self.parts.access.explain(who, place, whole(action, None)).allowed;
+        may(&TenantScope::All) || principal.roles.keys().all(|place| *place != TenantScope::All && may(place))
     }
 
     /// All that the store has, as it stands now. Whose row the vault did not write is nobody.
@@ -292,55 +356,15 @@ impl Vault {
     }
 }
 
-/// With the roles that an admin of `tenant` (or of the vault) sees.
-fn shown(principal: &Arc<Principal>, tenant: Option<&TenantId>) -> KnownPrincipal {
-    let mut roles = principal.roles.clone();
-    if let Some(tenant) = tenant {
-        roles.retain(|place, _| *place == TenantScope::All || *place == TenantScope::One(tenant.clone()));
-    }
-    KnownPrincipal { principal: Arc::clone(principal), roles }
+/// Whether it is another as a whole, and not only by its roles somewhere.
+fn is_changed_as_a_whole(before: &Principal, after: &Principal) -> bool {
+    let as_a_whole = |p: &Principal| (p.identities.clone(), p.owner.clone(), p.expires, p.enabled);
+    as_a_whole(before) != as_a_whole(after)
 }
 
-/// Whether an admin of `tenant` (or of the vault) has it in its list.
-fn seen_at(principal: &Principal, tenant: Option<&TenantId>) -> bool {
-    tenant.is_none_or(|tenant| !principal.roles_at(&TenantScope::One(tenant.clone())).is_empty())
-}
-
-/// What changed, for the log and an alert: of roles those at the tenant that is acted for, or all for an admin of the vault.
-fn difference(
-    before: Option<&Principal>,
-    after: &Principal,
-    tenant: Option<&TenantId>,
-) -> Vec<(&'static str, String)> {
-    let roles = |principal: &Principal| -> BTreeSet<String> {
-        let mut roles = principal.roles.clone();
-        roles.retain(|place, _| tenant.is_none_or(|tenant| *place == TenantScope::One(tenant.clone())));
-        roles
-            .iter()
-            .flat_map(|(place, roles)| roles.iter().map(move |role| format!("{place}:{role}")))
-            .collect()
-    };
-    let expiry = |principal: &Principal| -> BTreeSet<String> {
-        [principal.expires.map_or_else(|| "never".to_owned(), |Timestamp(us)| us.to_string())].into()
-    };
-    let owner = |principal: &Principal| principal.owner.iter().cloned().collect::<BTreeSet<_>>();
-    let enabled = |principal: &Principal| BTreeSet::from([principal.enabled.to_string()]);
-    let identities = |principal: &Principal| principal.identities.clone();
-    let mut details = vec![("change", if before.is_some() { "changed" } else { "provisioned" }.to_owned())];
-    let mut add = |names: [&'static str; 2], of: &dyn Fn(&Principal) -> BTreeSet<String>| {
-        let (old, new) = (before.map(of).unwrap_or_default(), of(after));
-        for (name, mut there) in
-            names.into_iter().zip([new.difference(&old).peekable(), old.difference(&new).peekable()])
-        {
-            if there.peek().is_some() {
-                details.push((name, there.cloned().collect::<Vec<_>>().join(" ")));
-            }
-        }
-    };
-    add(["roles_given", "roles_taken"], &roles);
-    add(["identities_given", "identities_taken"], &identities);
-    add(["owner", "owner_before"], &owner);
-    add(["expires_us", "expires_us_before"], &expiry);
-    add(["enabled", "enabled_before"], &enabled);
-    details
+/// Whether a caller is not any more what it was when it was let in: whoever was changed or disabled a moment ago, or whose row
+/// the vault did not write, changes nobody.
+fn is_outdated(caller: &Principal, all: &[Principal]) -> bool {
+    let now = all.iter().find(|principal| principal.id == caller.id);
+    now.map_or(caller.revision.is_some(), |now| now != caller)
 }

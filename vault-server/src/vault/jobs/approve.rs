@@ -1,0 +1,112 @@
+//! Approves what destroys keys: another person than who asked for it.
+
+use crate::access::{Action, Caller, Confirmation, Party, PrincipalKind};
+use crate::audit::{AuditAction, Draft, LogError};
+use crate::domain::{Job, JobId, JobState, PrincipalId, SecondFactorAction};
+use crate::store::Write;
+
+use super::{ATTEMPTS, later, next};
+use crate::vault::{Context, GivenFactor, Note, Problem, Refused, Vault};
+
+/// An approval, as it came.
+pub struct JobApproval {
+    /// Of which job.
+    pub id: JobId,
+    /// What the caller says about it.
+    pub note: Note,
+    /// The second factor, if one came.
+    pub factor: Option<GivenFactor>,
+}
+
+impl Vault {
+    /// Approves a job: another person than who asked for it, by a touch of its security key if both have one.
+    pub async fn approve_job(
+        &self,
+        cx: &Context,
+        tenant: &str,
+        asked: Result<JobApproval, Refused>,
+    ) -> Result<Job, Refused> {
+        let (tenant, mut draft, JobApproval { id, note, factor }) =
+            self.asked(cx, AuditAction::JobApprove, Action::JobApprove, tenant, asked).await?;
+        note.into_draft(&mut draft);
+        draft.details.push(("job", id.to_string()));
+        let mut touch: Option<Vec<Write>> = None;
+        for _ in 0..ATTEMPTS {
+            let problem = match self.find_job(Some(&tenant), id).await? {
+                None => Problem::NotFound.at("job_id"),
+                // A repeated call.
+                Some(job) if job.approved_by.as_ref() == Some(&cx.caller.principal.id) => {
+                    self.parts.log.record(draft, Vec::new()).await?;
+                    return Ok(job);
+                }
+                Some(job) if job.state != JobState::Asked => Problem::JobState.whole(),
+                Some(job) if is_who_asked(&job, &cx.caller) => Problem::SecondPerson.whole(),
+                // Two people, not a person and a program of theirs.
+                Some(_) if cx.caller.principal.kind != PrincipalKind::Human => Problem::SecondPerson.whole(),
+                Some(mut job) => {
+                    if touch.is_none() && self.both_have_keys(cx, &job.order.asked_by).await? {
+                        let action = SecondFactorAction::JobApprove;
+                        let touched = self.touched(cx, &draft, action, factor.clone()).await?;
+                        draft.details.push(("security_key", touched.key().to_owned()));
+                        touch = Some(touched.into_writes());
+                    }
+                    let now = self.parts.clock.now();
+                    job.state = JobState::Running;
+                    job.approved_by = Some(cx.caller.principal.id.clone());
+                    job.order.not_before = later(now, self.parts.jobs.waiting);
+                    let mut draft = draft.clone();
+                    draft.details.push(("kind", job.place.kind.as_str().to_owned()));
+                    let touch = touch.clone().unwrap_or_default();
+                    match self.put_approved(draft, next(job, now), touch).await? {
+                        Some(job) => return Ok(job),
+                        None => continue,
+                    }
+                }
+            };
+            return Err(self.log_refusal(draft, Vec::new(), problem).await);
+        }
+        Err(Problem::Overloaded.whole())
+    }
+
+    /// Whether the caller and who asked both have security keys that they could touch, and should.
+    async fn both_have_keys(&self, cx: &Context, asker: &PrincipalId) -> Result<bool, Refused> {
+        if !self.parts.second_factor.for_destruction {
+            return Ok(false);
+        }
+        let keys = self.security_keys().await?;
+        let has_one = |id: &PrincipalId| {
+            let own = keys.get(id).map(Vec::as_slice).unwrap_or_default();
+            own.iter().any(|known| known.confirmed != Confirmation::Waits)
+        };
+        Ok(has_one(&cx.caller.principal.id) && has_one(asker))
+    }
+
+    /// `None`: it was changed meanwhile; look again.
+    async fn put_approved(&self, draft: Draft, job: Job, touch: Vec<Write>) -> Result<Option<Job>, Refused> {
+        let mut writes = vec![Write::PutJob(job.clone())];
+        writes.extend(touch);
+        match self.parts.log.commit(draft.clone(), Vec::new(), writes).await {
+            Ok(_) => Ok(Some(job)),
+            // The second factor was used already.
+            Err(LogError::Conflict { write }) if write > 0 => {
+                let refused = Problem::SecondFactor("second_factor_used").whole();
+                Err(self.log_refusal(draft, Vec::new(), refused).await)
+            }
+            Err(LogError::Conflict { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Whether somebody is who asked for a job, under whatever name. Of a row of before no more is known than the principal; one
+/// whose asker can't be read is nobody's to approve.
+fn is_who_asked(job: &Job, who: &Caller) -> bool {
+    let asker = &job.order.asker;
+    job.order.asked_by == who.principal.id
+        || !asker.is_empty()
+            && Party::from_bytes(asker).is_none_or(|asker| asker.is_same_person(&Party::of(who)))
+}
+
+#[cfg(test)]
+#[path = "approve_tests.rs"]
+mod tests;
