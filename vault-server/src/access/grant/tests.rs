@@ -277,6 +277,19 @@ fn no_clock_makes_it_last_longer() {
 }
 
 #[test]
+fn of_two_approvals_the_second_is_not_before_the_first_whatever_the_clock() {
+    let two = Grant::asked(Terms { approvals_needed: 2, ..terms() });
+    let hash = two.terms().hash();
+    let once = two.approve(who("approver", 2), &hash, String::new(), at(10 * MINUTE)).unwrap();
+    let twice = once.approve(who("stranger", 9), &hash, String::new(), at(MINUTE)).unwrap();
+    assert_eq!(twice.approved(), Some(at(10 * MINUTE)));
+    assert_eq!(twice.expires(), Some(at(25 * MINUTE)));
+    let by: Vec<_> =
+        twice.approvals().iter().map(|approval| (approval.by.principal.as_str(), approval.at)).collect();
+    assert_eq!(by, [("approver", at(10 * MINUTE)), ("stranger", at(10 * MINUTE))]);
+}
+
+#[test]
 fn a_request_that_nobody_approves_lapses() {
     let grant = Grant::asked(terms());
     assert_eq!(grant.due(at(59 * MINUTE), SOON), None);
@@ -303,6 +316,7 @@ fn one_that_needs_nobody_is_in_force_at_once_and_says_so() {
     let terms = Terms { approvals_needed: 0, ..terms() };
     let grant = Grant::asked(terms);
     assert!(grant.is_unapproved() && grant.state() == GrantState::Active);
+    assert!(!approved().is_unapproved());
     assert_eq!(grant.use_by(&requester(), at(1), SOON).unwrap().seen().approvals, 0);
 }
 

@@ -62,6 +62,7 @@ impl Rig {
         let mut count = 0;
         while self.spend(limits, &[ssn(0)]).await.is_empty() {
             count += 1;
+            assert!(count < 10_000, "nothing bounds it");
         }
         count
     }
