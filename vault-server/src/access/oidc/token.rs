@@ -26,8 +26,8 @@ const MAX_TOKEN: usize = 16 * 1024;
 const MAX_NAME: usize = 255;
 /// How far clocks may be apart.
 const LEEWAY: u64 = 60;
-/// Past this a time is no time (JSON numbers are exact up to 2^53).
-const MAX_TIME: u64 = 1 << 53;
+/// Past this a time is no time: in microseconds it has more than 64 bits. (JSON numbers are exact up to 2^53, which is more.)
+const MAX_TIME: u64 = u64::MAX / 1_000_000;
 /// What a header may not have: keys and addresses of the token's own, extensions that must be understood, wrappings.
 const REFUSED: [&str; 9] = ["b64", "crit", "cty", "enc", "jku", "jwk", "x5c", "x5u", "zip"];
 
