@@ -178,6 +178,9 @@ mod tests {
         let entity = Entity { place: principal_place(&principal().id), revision: 3, content };
         assert_eq!(read_principal(&entity), Ok(Some(principal())));
         assert_eq!(write_principal(&principal()), entity);
+        let service =
+            Principal { kind: PrincipalKind::Service, expires: None, enabled: false, ..principal() };
+        assert_eq!(read_principal(&write_principal(&service)), Ok(Some(service)));
     }
 
     #[test]
@@ -205,6 +208,17 @@ mod tests {
         assert_eq!(rewritten(&|row| row.kind = 0), Err(CorruptPrincipal), "kind");
         assert_eq!(rewritten(&|row| row.roles[0].roles[0] = "root".into()), Err(CorruptPrincipal), "role");
         assert_eq!(rewritten(&|row| row.roles[0].tenant = "A".into()), Err(CorruptPrincipal), "tenant");
+        type Change = fn(&mut Row);
+        let changes: [(&str, Change); 5] = [
+            ("no identity", |row| row.identities.clear()),
+            ("no roles", |row| row.roles.clear()),
+            ("none at a tenant", |row| row.roles[0].roles.clear()),
+            ("a tenant twice", |row| row.roles.push(row.roles[0].clone())),
+            ("id", |row| row.id = "Ann B".to_owned()),
+        ];
+        for (what, change) in changes {
+            assert_eq!(rewritten(&change), Err(CorruptPrincipal), "{what}");
+        }
         let alias = "spiffe://DEV.local/ann";
         assert_eq!(rewritten(&|row| row.identities[0] = alias.into()), Err(CorruptPrincipal), "identity");
     }

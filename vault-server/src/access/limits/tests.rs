@@ -276,6 +276,10 @@ async fn unusual_hours_are_those_of_persons_by_their_clock() {
         assert_eq!(at(night.clone(), &person, minute).await.is_some(), is_unusual, "{minute}");
     }
     assert_eq!(at(hours((420, 1140), 60), &person, 360).await, None);
+    // From an hour to the same: all of them.
+    for minute in [0, 419, 420, 1439] {
+        assert_eq!(at(hours((420, 420), 0), &person, minute).await, None, "{minute}");
+    }
     // Once a day, by the clock there.
     let (early, late, next) = (
         at(day.clone(), &person, 1).await,
