@@ -208,17 +208,12 @@ mod tests {
         assert_eq!(rewritten(&|row| row.kind = 0), Err(CorruptPrincipal), "kind");
         assert_eq!(rewritten(&|row| row.roles[0].roles[0] = "root".into()), Err(CorruptPrincipal), "role");
         assert_eq!(rewritten(&|row| row.roles[0].tenant = "A".into()), Err(CorruptPrincipal), "tenant");
-        type Change = fn(&mut Row);
-        let changes: [(&str, Change); 5] = [
-            ("no identity", |row| row.identities.clear()),
-            ("no roles", |row| row.roles.clear()),
-            ("none at a tenant", |row| row.roles[0].roles.clear()),
-            ("a tenant twice", |row| row.roles.push(row.roles[0].clone())),
-            ("id", |row| row.id = "Ann B".to_owned()),
-        ];
-        for (what, change) in changes {
-            assert_eq!(rewritten(&change), Err(CorruptPrincipal), "{what}");
-        }
+        let none = Err(CorruptPrincipal);
+        assert_eq!(rewritten(&|row| row.id = "Ann B".into()), none, "id");
+        assert_eq!(rewritten(&|row| row.identities.clear()), none, "no identity");
+        assert_eq!(rewritten(&|row| row.roles.clear()), none, "no roles");
+        assert_eq!(rewritten(&|row| row.roles[0].roles.clear()), none, "none at a tenant");
+        assert_eq!(rewritten(&|row| row.roles.push(row.roles[0].clone())), none, "a tenant twice");
         let alias = "spiffe://DEV.local/ann";
         assert_eq!(rewritten(&|row| row.identities[0] = alias.into()), Err(CorruptPrincipal), "identity");
     }
