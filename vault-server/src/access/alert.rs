@@ -277,6 +277,7 @@ mod tests {
         assert_eq!((tried.revision, tried.place.clone()), (1, entity.place));
         let tried = WaitingAlert::read(&tried).unwrap();
         assert_eq!((tried.attempts(), tried.not_before), (1, Timestamp(1_760_000_000_000_009)));
+        assert_eq!((waiting.attempts(), waiting.revision(), tried.revision()), (0, 0, 1));
         assert_eq!((tried.id, tried.kind.as_str(), tried.at), (alert().id, "honeytoken_touched", alert().at));
         assert_eq!(tried.body, waiting.body);
     }
@@ -289,6 +290,18 @@ mod tests {
             assert_eq!(with(entity.content[..len].to_vec()), UnreadableAlert::Corrupt, "{len}");
         }
         assert_eq!(with([&[2], &entity.content[1..]].concat()), UnreadableAlert::Version);
+        // A kind of a newer version is delivered by its name; what can't be a name is none.
+        let of_kind = |kind: &str| {
+            let (head, body) = entity.content.split_at(13);
+            let body = std::str::from_utf8(body).unwrap().replace("honeytoken_touched", kind);
+            let content = [head, body.as_bytes()].concat();
+            WaitingAlert::read(&Entity { content, ..entity.clone() }).map(|read| read.kind)
+        };
+        assert_eq!(of_kind("newer_2"), Ok("newer_2".to_owned()));
+        assert_eq!(of_kind(&"k".repeat(64)), Ok("k".repeat(64)));
+        for bad in ["k".repeat(65), "Kind".to_owned(), "a b".to_owned(), "a-b".to_owned()] {
+            assert_eq!(of_kind(&bad), Err(UnreadableAlert::Corrupt), "{bad}");
+        }
         let place = EntityPlace { name: EntityName::new(&[0x12; 16]).unwrap(), ..entity.place.clone() };
         assert_eq!(WaitingAlert::read(&Entity { place, ..entity }), Err(UnreadableAlert::Corrupt));
     }

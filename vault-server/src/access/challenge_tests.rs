@@ -89,6 +89,21 @@ fn it_is_good_for_one_thing_for_a_while() {
 }
 
 #[test]
+fn the_causes_in_the_log_are_what_they_always_were() {
+    use ChallengeError as E;
+    for (why, cause) in [
+        (E::Principal, "second_factor_principal"),
+        (E::Credential, "second_factor_credential"),
+        (E::Action, "second_factor_action"),
+        (E::Request, "second_factor_request"),
+        (E::Expired, "second_factor_expired"),
+        (E::Future, "second_factor_future"),
+    ] {
+        assert_eq!(why.as_str(), cause);
+    }
+}
+
+#[test]
 fn no_two_are_alike() {
     let wanted = Wanted {
         principal: &ada(),

@@ -203,7 +203,8 @@ fn timestamp(time: ASN1Time) -> Result<Timestamp, CredentialError> {
 #[cfg(test)]
 mod tests {
     use rcgen::{
-        BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, SanType, date_time_ymd,
+        BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, IsCa, KeyPair,
+        SanType, date_time_ymd,
     };
 
     use super::*;
@@ -252,6 +253,48 @@ mod tests {
             params.distinguished_name.push(DnType::CommonName, "billing,O=Example");
         });
         assert_eq!(identity(&der).as_deref(), Ok(r"subject:CN=billing\,O=Example"));
+    }
+
+    #[test]
+    fn a_malformed_name_beside_a_good_one_is_refused() {
+        let good = b"spiffe://dev.local/a";
+        // SEQUENCE { [6] the URI, [2] a name of a host with a byte that is not ASCII }
+        let names = [&[0x86, 20][..], good, &[0x82, 2, b'a', 0xff]].concat();
+        let names = [&[0x30, names.len() as u8][..], &names].concat();
+        let der = certificate(&[], |params| {
+            params.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 17], names)];
+        });
+        assert_eq!(identity(&der), Err(CredentialError::AlternativeNames));
+    }
+
+    #[test]
+    fn a_connection_without_a_certificate_shows_nothing() {
+        let source = Some([10, 0, 0, 1].into());
+        let nothing = Credential::nothing(source);
+        assert_eq!((nothing.kind.clone(), nothing.shown()), (CredentialKind::Nothing, None));
+        assert_eq!((nothing.source, nothing.identities.len()), (source, 0));
+        assert_eq!(nothing.factors(), [""; 0]);
+        let nobody = Credential::of_nobody(b"a certificate", source);
+        assert_eq!(nobody.shown(), Some(Sha256::digest(b"a certificate").into()));
+        assert_eq!((nobody.kind, nobody.identities.len()), (CredentialKind::Certificate, 0));
+    }
+
+    #[test]
+    fn a_token_speaks_for_its_owner_and_not_for_the_certificates() {
+        let der = certificate(&["spiffe://dev.local/proxy"], |_| ());
+        let proxy = Credential::from_certificate(&der, Some([10, 0, 0, 1].into())).unwrap();
+        let proof = SessionProof { name: [3; 32], certificate: proxy.shown(), factors: vec!["oidc", "hwk"] };
+        let kind = CredentialKind::Session(Arc::new(proof));
+        let session = proxy.with_token([9; 32], "oidc:https://idp.example.org#ann".to_owned(), kind.clone());
+        assert_eq!(session.identities, ["oidc:https://idp.example.org#ann"]);
+        assert_eq!((session.shown(), session.kind.clone()), (Some([9; 32]), kind));
+        assert_eq!((session.factors(), session.source), (vec!["oidc", "hwk"], proxy.source));
+        // How long it is good is the session's business, not the certificate's.
+        assert_eq!((session.not_before, session.not_after), (Timestamp(0), Timestamp(u64::MAX)));
+        let refused = proxy.refused("token_form");
+        assert_eq!(refused, Credential { kind: CredentialKind::Refused("token_form"), ..proxy });
+        assert_eq!(refused.factors(), ["mtls"]);
+        assert_eq!(Credential::nothing(None).refused("token_form").factors(), [""; 0]);
     }
 
     #[test]

@@ -375,6 +375,29 @@ mod tests {
     }
 
     #[test]
+    fn who_was_provisioned_under_anothers_id_or_identity_is_left_out_and_named() {
+        let of = |id: &str, identity: &str| {
+            let text = one(&format!("id = '{id}'\nkind = 'service'\nidentities = ['spiffe://d/{identity}']"));
+            let directory = Directory::parse(&text).unwrap();
+            Arc::clone(directory.principals().next().unwrap())
+        };
+        let file =
+            Directory::parse(&one("id = 'a'\nkind = 'service'\nidentities = ['spiffe://d/a']")).unwrap();
+        let provisioned =
+            [of("a", "x"), of("b", "a"), of("c", "c"), of("c", "d"), of("e", "c"), of("f", "f")];
+        let (all, clashing) = file.with(&provisioned);
+        assert_eq!(clashing, ["a", "b", "c", "e"].map(|id| PrincipalId::parse(id).unwrap()));
+        assert_eq!(all.principals().map(|p| p.id.as_str()).collect::<Vec<_>>(), ["a", "c", "f"]);
+        let whose =
+            |identity: &str| all.by_identity(&format!("spiffe://d/{identity}")).map(|p| p.id.as_str());
+        assert_eq!(["a", "c", "f"].map(whose), [Some("a"), Some("c"), Some("f")]);
+        assert_eq!(["x", "d"].map(whose), [None, None]);
+        let c = PrincipalId::parse("c").unwrap();
+        assert_eq!(all.principal(&c), Some(&provisioned[2]));
+        assert_eq!(file.principal(&c), None);
+    }
+
+    #[test]
     fn a_security_key_is_one_persons() {
         let line = include_str!("security_key_vectors/ed25519.pub").trim_end();
         let person = |id: &str, kind: &str, keys: &[&str]| {
@@ -390,6 +413,7 @@ mod tests {
         let listed: Vec<_> = directory.security_keys_of(&a).collect();
         assert_eq!((listed.len(), listed[0].label.as_str()), (1, "ada blue"));
         assert_eq!(directory.security_key(&listed[0].key.fingerprint()), Some(listed[0]));
+        assert_eq!(directory.security_keys_of(&PrincipalId::parse("b").unwrap()).count(), 0);
         let shared = |number, at: &str| {
             (number, format!("security_keys[{at}]"), Fault::SharedSecurityKey("a".to_owned()))
         };

@@ -139,7 +139,7 @@ impl Access {
         if now > credential.not_after {
             return Err(Unauthenticated::CertificateExpired);
         }
-        if self.looks.are_stale() {
+        if self.looks.are_stale(self.looks.elapsed()) {
             return Err(Unauthenticated::Stale);
         }
         let state = self.state.load();
@@ -330,9 +330,9 @@ impl Looks {
         self.last.fetch_max(moment + 1, Ordering::AcqRel);
     }
 
-    fn are_stale(&self) -> bool {
+    fn are_stale(&self, now: u64) -> bool {
         let last = self.last.load(Ordering::Acquire);
-        last > 0 && self.elapsed() + 1 > last + STALE.as_millis() as u64
+        last > 0 && now + 1 > last + STALE.as_millis() as u64
     }
 
     fn elapsed(&self) -> u64 {

@@ -1,13 +1,13 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::access::testing::{
-    test_access, test_caller, test_caller_everywhere, test_credential, test_directory, test_policies,
-    test_tenant,
+    test_access, test_caller, test_caller_everywhere, test_credential, test_directory, test_person,
+    test_policies, test_tenant,
 };
-use crate::access::{Reason, Role};
+use crate::access::{Grant, GrantScope, Party, Reason, Role, Terms};
 use crate::crypto::{Detokenize, Mask};
-use crate::domain::{Body, Environment, KeyId, KeyVersion, Sealed, Token};
+use crate::domain::{Body, Environment, GrantId, KeyId, KeyVersion, Sealed, Token};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
 const ALL: &str = "@id(\"all\") permit (principal, action, resource);";
@@ -233,6 +233,9 @@ fn a_credential_that_names_nobody_or_two_is_refused() {
     assert_eq!(why(&credential), Unauthenticated::Unknown);
     credential.identities.clear();
     assert_eq!(why(&credential), Unauthenticated::Unknown);
+    credential.identities =
+        ["spiffe://test.local/service", "spiffe://TEST.local/service"].map(str::to_owned).into();
+    assert_eq!(access.authenticate(&credential, NOW).unwrap().principal.id.as_str(), "service");
     credential.identities = ["service", "admin"].map(|id| format!("spiffe://test.local/{id}")).into();
     assert_eq!(why(&credential), Unauthenticated::Ambiguous);
 }
@@ -273,6 +276,201 @@ fn masks_show_the_year_to_services_only() {
         let expected = if role == Role::Service { MaskView::Year } else { MaskView::Standard };
         assert_eq!(access.mask_view(&test_caller(role), &test_tenant()), expected, "{role}");
     }
+}
+
+/// A person who was provisioned in the vault.
+fn provisioned(id: &str) -> Principal {
+    let text = format!(
+        "[[principal]]\nid = '{id}'\nkind = 'human'\nidentities = ['spiffe://test.local/{id}']\n\
+         [principal.roles]\n'demo' = ['admin']\n"
+    );
+    let directory = Directory::parse(&text).unwrap();
+    let principal = Principal::clone(directory.principals().next().unwrap());
+    Principal { revision: Some(0), ..principal }
+}
+
+#[test]
+fn who_is_provisioned_may_call_beside_those_of_the_file_until_no_more() {
+    let access = test_access();
+    let known = |id: &str| access.authenticate(&test_credential(id), NOW).map(drop);
+    let ann = PrincipalId::parse("ann").unwrap();
+    assert_eq!((known("ann"), access.principal(&ann)), (Err(Unauthenticated::Unknown), None));
+    access.provision(vec![provisioned("ann")]);
+    assert_eq!((known("ann"), known("service")), (Ok(()), Ok(())));
+    assert_eq!(access.principal(&ann).as_deref(), Some(&provisioned("ann")));
+    assert!(access.directory().principal(&ann).is_some() && access.configured().principal(&ann).is_none());
+    assert_eq!(access.generation(), 2);
+    // A reload is of the file and the policies alone.
+    assert_eq!(access.reload(test_directory(), test_policies("dev")), 3);
+    assert_eq!(known("ann"), Ok(()));
+    access.provision(vec![provisioned("bob")]);
+    assert_eq!((known("ann"), known("bob")), (Err(Unauthenticated::Unknown), Ok(())));
+    assert_eq!(access.generation(), 4);
+}
+
+#[test]
+fn who_is_provisioned_under_a_name_of_the_file_is_left_out() {
+    let access = test_access();
+    let service = PrincipalId::parse("service").unwrap();
+    access.provision(vec![provisioned("service"), provisioned("ann")]);
+    let kind = access.principal(&service).unwrap().kind;
+    assert_eq!(kind, PrincipalKind::Service, "the file's");
+    assert!(access.authenticate(&test_credential("ann"), NOW).is_ok());
+}
+
+#[test]
+fn nobody_is_let_in_when_changes_of_principals_were_not_heard_of_for_five_seconds() {
+    let looks = Looks::default();
+    assert!(!looks.are_stale(1_000_000), "all are configured: nobody looks");
+    looks.note(100);
+    assert!(!looks.are_stale(5_100));
+    assert!(looks.are_stale(5_101));
+    // A look that took long, and ended after a later one, tells nothing new.
+    looks.note(50);
+    assert!(!looks.are_stale(5_100));
+    looks.note(200);
+    assert!(!looks.are_stale(5_200));
+
+    let mut access = test_access();
+    access.looks.begin = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
+    let known = |access: &Access| access.authenticate(&test_credential("service"), NOW).map(drop);
+    assert_eq!(known(&access), Ok(()));
+    access.looked(0);
+    assert_eq!(known(&access), Err(Unauthenticated::Stale));
+    access.looked(access.moment());
+    assert_eq!(known(&access), Ok(()));
+}
+
+#[test]
+fn the_causes_in_the_log_are_what_they_always_were() {
+    use Unauthenticated as U;
+    for (why, cause) in [
+        (U::Unknown, "principal_unknown"),
+        (U::Ambiguous, "principal_ambiguous"),
+        (U::Disabled, "principal_disabled"),
+        (U::Expired, "principal_expired"),
+        (U::CertificateNotYetValid, "certificate_not_yet_valid"),
+        (U::CertificateExpired, "certificate_expired"),
+        (U::Stale, "principals_stale"),
+    ] {
+        assert_eq!(why.as_str(), cause);
+    }
+}
+
+#[test]
+fn listed_security_keys_are_found_by_key_and_by_person() {
+    let line = include_str!("security_key_vectors/ed25519.pub").trim_end();
+    let text = format!(
+        "[[principal]]\nid = 'ann'\nkind = 'human'\nidentities = ['spiffe://test.local/ann']\n\
+         security_keys = ['{line}']\n[principal.roles]\n'demo' = ['admin']\n"
+    );
+    let access = Access::new(Directory::parse(&text).unwrap(), test_policies("dev"));
+    let [ann, bob] = ["ann", "bob"].map(|id| PrincipalId::parse(id).unwrap());
+    let listed = access.listed_keys_of(&ann);
+    assert_eq!((listed.len(), listed[0].label.as_str()), (1, "ada blue"));
+    assert_eq!(access.listed_key(&listed[0].key.fingerprint()), Some(listed[0].clone()));
+    assert_eq!(access.listed_keys_of(&bob), []);
+}
+
+#[test]
+fn there_is_an_admin_if_a_person_who_can_call_may_change_principals() {
+    let has_admin = |kind: &str, role: &str, place: &str, more: &str| {
+        let text = format!(
+            "[[principal]]\nid = 'ann'\nkind = '{kind}'\nidentities = ['spiffe://test.local/ann']\n{more}\n\
+             [principal.roles]\n'{place}' = ['{role}']\n"
+        );
+        Access::new(Directory::parse(&text).unwrap(), test_policies("dev")).has_admin(NOW)
+    };
+    assert!(has_admin("human", "admin", "*", ""));
+    assert!(has_admin("human", "admin", "demo", ""));
+    assert!(!has_admin("service", "admin", "*", ""), "a program");
+    assert!(!has_admin("human", "auditor", "*", ""), "another role");
+    assert!(!has_admin("human", "admin", "*", "enabled = false"));
+    assert!(!has_admin("human", "admin", "*", "expires = '2027-01-15T08:00:00Z'"), "now");
+    assert!(has_admin("human", "admin", "*", "expires = '2027-01-15T08:00:01Z'"));
+    // One among many will do, and one who is provisioned.
+    assert!(test_access().has_admin(NOW));
+    let access = Access::new(directory(""), test_policies("dev"));
+    assert!(!access.has_admin(NOW));
+    access.provision(vec![provisioned("ann")]);
+    assert!(access.has_admin(NOW));
+}
+
+#[test]
+fn what_would_be_with_other_policies_is_tried_beside_what_is() {
+    let access = Access::new(test_directory(), site(ALL));
+    access.provision(vec![provisioned("ann")]);
+    assert_eq!(access.policies(), ALL);
+    let allowed = |access: &Access| {
+        access.decide(&test_caller(Role::Service), &test_tenant(), ask(Action::Erase)).allowed
+    };
+    let without = access.with(None, site(""));
+    assert_eq!((allowed(&without), allowed(&access)), (false, true));
+    assert_eq!((without.policies(), access.policies().as_str()), (String::new(), ALL));
+    let ids = |access: &Access| access.directory().principals().count();
+    assert_eq!(ids(&without), ids(&access));
+    let few = access.with(Some(directory("")), site(""));
+    assert_eq!((ids(&few), few.generation()), (2, 1), "the one of the file, and the one who is provisioned");
+}
+
+#[test]
+fn a_grant_opens_what_it_is_about_and_nothing_else() {
+    let caller = test_person(Role::OnCall);
+    let terms = Terms {
+        id: GrantId::from_bytes([1; 16]),
+        tenant: test_tenant(),
+        requester: Party::of(&caller),
+        scope: GrantScope::Tokens(vec![token(1), token(2), token(3)]),
+        classes: vec![class("ssn")],
+        reason_code: "patient_safety".to_owned(),
+        reason: String::new(),
+        ticket: String::new(),
+        duration: 900,
+        values: 5,
+        approvals_needed: 0,
+        wait: 60,
+        review_within: 60,
+        requested: NOW,
+    };
+    let using = Grant::asked(terms).use_by(&caller, NOW, Duration::ZERO).unwrap();
+    // Policy sees the purpose and the grant.
+    let text = "@id(\"glass\") permit (principal, action == Action::\"detokenize\", resource) when { \
+                context has purpose && context.purpose == Purpose::\"BTG\" && \
+                context has grant && context.grant.approvals == 0 };";
+    let access = Access::new(test_directory(), site(text));
+    let records = || {
+        vec![
+            record(1, "demo", "ssn"),
+            record(2, "demo", "dob"),
+            record(4, "demo", "ssn"),
+            record(3, "demo", "ssn"),
+        ]
+    };
+    let (permit, verdicts) = access.permit_under(&caller, request(), &test_tenant(), &using, records());
+    let reasons: Vec<_> = verdicts.iter().map(|verdict| verdict.reason).collect();
+    assert_eq!(reasons, [Reason::Allowed, Reason::ForeignTenant, Reason::ForeignTenant, Reason::Allowed]);
+    let tokens: Vec<_> = permit.records().iter().map(|record| record.token).collect();
+    assert_eq!(tokens, [token(1), token(3)]);
+    assert_eq!(permit.policies().iter().collect::<Vec<_>>(), ["glass"]);
+    // The purpose alone is no grant.
+    let purpose = Some(Purpose::BreakTheGlass);
+    let (permit, _) = access.permit::<Detokenize>(&caller, request(), &test_tenant(), purpose, records());
+    assert!(permit.records().is_empty());
+}
+
+#[test]
+fn a_tenant_that_is_the_only_one_is_meant_and_of_two_none() {
+    let access = |roles: &str| {
+        let text = format!(
+            "[[principal]]\nid = 'service'\nkind = 'service'\nidentities = ['spiffe://test.local/service']\n\
+             [principal.roles]\n{roles}"
+        );
+        Access::new(Directory::parse(&text).unwrap(), test_policies("dev"))
+    };
+    let two = access("'demo' = ['service']\n'other' = ['service']\n");
+    let caller = two.authenticate(&test_credential("service"), NOW).unwrap();
+    assert_eq!(two.tenant(&caller, ""), Err(TenantError::Ambiguous));
+    assert_eq!(two.tenant(&caller, "other"), Ok(TenantId::parse("other").unwrap()));
 }
 
 #[test]

@@ -98,3 +98,104 @@ impl Provisioning {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::testing::{test_access, test_credential};
+    use crate::access::{Directory, Principal, next_generation, write_principal};
+    use crate::domain::{PrincipalId, Timestamp};
+    use crate::store::memory::MemoryStore;
+    use crate::store::{Change, Write};
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000_000);
+
+    fn principal(id: &str) -> Principal {
+        let text = format!(
+            "[[principal]]\nid = '{id}'\nkind = 'human'\nidentities = ['spiffe://test.local/{id}']\n\
+             [principal.roles]\n'demo' = ['auditor']\n"
+        );
+        Principal::clone(Directory::parse(&text).unwrap().principals().next().unwrap())
+    }
+
+    /// Commits principals as they are now, with the change of the generation or without.
+    async fn put(store: &MemoryStore, principals: &[Principal], is_told: bool) {
+        let before = store.entity(&generation_place()).await.unwrap();
+        let told = is_told.then(|| next_generation(before.as_ref()).unwrap());
+        let rows = principals.iter().map(write_principal);
+        let writes = rows.chain(told).map(Write::PutEntity).collect();
+        store.commit(Change { writes, entries: Vec::new() }).await.unwrap();
+    }
+
+    struct Rig {
+        store: MemoryStore,
+        access: Arc<Access>,
+        provisioning: Arc<Provisioning>,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let (store, access) = (MemoryStore::new(), Arc::new(test_access()));
+            let provisioning = Provisioning::new(Arc::new(store.clone()), Arc::clone(&access));
+            Self { store, access, provisioning: Arc::new(provisioning) }
+        }
+
+        fn may_call(&self, id: &str) -> bool {
+            self.access.authenticate(&test_credential(id), NOW).is_ok()
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_provisioned_may_call_from_the_next_look_on() {
+        let rig = Rig::new();
+        rig.provisioning.look().await.unwrap();
+        put(&rig.store, &[principal("ann"), principal("bob")], true).await;
+        assert!(!rig.may_call("ann"));
+        rig.provisioning.look().await.unwrap();
+        assert!(rig.may_call("ann") && rig.may_call("bob") && rig.may_call("service"));
+        let disabled = Principal { enabled: false, revision: Some(1), ..principal("ann") };
+        put(&rig.store, &[disabled], true).await;
+        rig.provisioning.look().await.unwrap();
+        assert!(!rig.may_call("ann") && rig.may_call("bob"));
+    }
+
+    #[tokio::test]
+    async fn rows_are_read_again_only_if_the_generation_changed() {
+        let rig = Rig::new();
+        put(&rig.store, &[principal("ann")], true).await;
+        rig.provisioning.look().await.unwrap();
+        let generation = rig.access.generation();
+        put(&rig.store, &[principal("bob")], false).await;
+        rig.provisioning.look().await.unwrap();
+        assert_eq!(rig.access.generation(), generation, "what was decided is kept");
+        assert!(!rig.may_call("bob"));
+    }
+
+    #[tokio::test]
+    async fn a_row_that_is_not_what_was_written_is_nobody_and_the_others_may_call() {
+        let rig = Rig::new();
+        let mut torn = write_principal(&principal("ann"));
+        torn.content.truncate(9);
+        let torn = vec![Write::PutEntity(torn)];
+        rig.store.commit(Change { writes: torn, entries: Vec::new() }).await.unwrap();
+        put(&rig.store, &[principal("bob")], true).await;
+        rig.provisioning.look().await.unwrap();
+        assert!(!rig.may_call("ann") && rig.may_call("bob"));
+        assert!(rig.access.principal(&PrincipalId::parse("ann").unwrap()).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_are_looked_for_until_it_is_told_to_stop() {
+        let rig = Rig::new();
+        let stopping = CancellationToken::new();
+        let running = tokio::spawn(Arc::clone(&rig.provisioning).run(stopping.clone()));
+        put(&rig.store, &[principal("ann")], true).await;
+        sleep(2 * LOOK_EVERY).await;
+        assert!(rig.may_call("ann"));
+        stopping.cancel();
+        timeout(LOOK_EVERY, running).await.unwrap().unwrap();
+        put(&rig.store, &[principal("bob")], true).await;
+        sleep(2 * LOOK_EVERY).await;
+        assert!(!rig.may_call("bob"));
+    }
+}

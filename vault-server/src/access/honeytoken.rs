@@ -327,4 +327,43 @@ mod tests {
         honeytokens.learn(&[touched]);
         assert_eq!(found(), []);
     }
+
+    #[tokio::test]
+    async fn what_was_just_written_is_known_unless_something_newer_is() {
+        let store = MemoryStore::new();
+        let honeytokens = Honeytokens::new(Arc::new(store.clone()));
+        let known = || honeytokens.among([planted().token].into_iter());
+        honeytokens.learn(&[planted()]);
+        assert_eq!(known(), [], "one that nobody looked up may have gone meanwhile");
+        put(&store, vec![Honeytokens::next_generation(None), planted().entity()]).await;
+        honeytokens.look().await.unwrap();
+        honeytokens.learn(&[Honeytoken { label: "of the same revision".to_owned(), ..planted() }]);
+        assert_eq!(known(), [planted()]);
+        let touched = planted().touched(Timestamp(9), PrincipalId::parse("ann").unwrap());
+        honeytokens.learn(std::slice::from_ref(&touched));
+        assert_eq!(known(), std::slice::from_ref(&touched));
+        honeytokens.learn(&[planted()]);
+        assert_eq!(known(), [touched]);
+    }
+
+    #[test]
+    fn each_change_has_a_generation_of_its_own() {
+        let first = Honeytokens::next_generation(None);
+        let second = Honeytokens::next_generation(Some(&first));
+        let third = Honeytokens::next_generation(Some(&second));
+        assert_eq!([&first, &second, &third].map(|row| row.revision), [0, 1, 2]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_are_looked_for_until_it_is_told_to_stop() {
+        let store = MemoryStore::new();
+        let honeytokens = Arc::new(Honeytokens::new(Arc::new(store.clone())));
+        let stopping = CancellationToken::new();
+        let running = tokio::spawn(Arc::clone(&honeytokens).run(stopping.clone()));
+        put(&store, vec![Honeytokens::next_generation(None), planted().entity()]).await;
+        sleep(2 * LOOK_EVERY).await;
+        assert_eq!(honeytokens.among([planted().token].into_iter()), [planted()]);
+        stopping.cancel();
+        timeout(LOOK_EVERY, running).await.unwrap().unwrap();
+    }
 }

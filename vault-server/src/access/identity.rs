@@ -156,7 +156,7 @@ mod tests {
         for good in [
             "oidc:https://idp.example.org#00u1",
             "oidc:https://idp.example.org/#00u1",
-            "oidc:https://login.example.org:8443/tenant-1/v2.0#auth0|5f7c#x",
+            "oidc:https://login-2.example.org:8443/tenant-1/v2.0#auth0|5f7c#x",
             "oidc:https://idp.example.org/realms/Hospital#f:1:joan",
         ] {
             assert_eq!(canonical(good).as_deref(), Ok(good));
@@ -209,6 +209,8 @@ mod tests {
         ] {
             assert_eq!(canonical(bad), Err(why), "{bad:?}");
         }
-        assert_eq!(canonical(&format!("spiffe://a/{}", "b".repeat(2048))), Err(InvalidIdentity::TooLong));
+        let long = |len: usize| format!("spiffe://a/{}", "b".repeat(len - "spiffe://a/".len()));
+        assert!(canonical(&long(2048)).is_ok());
+        assert_eq!(canonical(&long(2049)), Err(InvalidIdentity::TooLong));
     }
 }

@@ -157,6 +157,8 @@ mod tests {
             (r"CN=\c3\a9", "CN=é"),
             (r"CN=a\0ab", r"CN=a\0ab"),
             (r"CN=\#a", r"CN=\#a"),
+            // Within a value neither a space nor a number sign is escaped.
+            (r"CN=a\ b\#c", "CN=a b#c"),
             ("CN=a=b", "CN=a=b"),
         ] {
             assert_eq!(canonical(text).as_deref(), Some(written), "{text}");

@@ -111,6 +111,15 @@ fn whether_at_all_takes_policies_for_single_classes_into_account() {
 }
 
 #[test]
+fn what_is_allowed_for_any_class_is_by_the_policies_that_say_so() {
+    let npi = "@id(\"npi\") permit (principal, action == Action::\"mask\", resource == DataClass::\"npi\");";
+    let policies = policies(&format!("{npi} {ALL}")).unwrap();
+    assert_eq!(policies.ids(), ["all", "npi"]);
+    assert_eq!(policies.evaluate(&asked(Action::Mask, None)).policies[..], ["all"]);
+    assert_eq!(policies.evaluate(&asked(Action::Mask, Some("npi"))).policies[..], ["all", "npi"]);
+}
+
+#[test]
 fn a_mistyped_word_is_an_error_that_names_the_policy() {
     for (text, word) in [
         ("@id(\"p\") permit (principal in Role::\"root\", action, resource);", "root"),
@@ -127,6 +136,8 @@ fn a_mistyped_word_is_an_error_that_names_the_policy() {
             "purpose",
         ),
     ] {
+        let shown = policies(text).map(|_| ()).unwrap_err().to_string();
+        assert!(shown.starts_with("policies: \"p\": ") && shown.contains(word), "{shown}");
         let faults = faults(text);
         assert!(faults.iter().all(|fault| fault.id == "p"), "{faults:?}");
         assert!(faults.iter().any(|fault| fault.reason.contains(word)), "{faults:?}");

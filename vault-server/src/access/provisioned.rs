@@ -185,6 +185,9 @@ mod tests {
         let entity = Entity { place: principal_place(&principal().id), revision: 3, content };
         assert_eq!(read_principal(&entity), Ok(Some(principal())));
         assert_eq!(write_principal(&principal()), entity);
+        let service =
+            Principal { kind: PrincipalKind::Service, expires: None, enabled: false, ..principal() };
+        assert_eq!(read_principal(&write_principal(&service)), Ok(Some(service)));
     }
 
     #[test]
@@ -212,6 +215,12 @@ mod tests {
         assert_eq!(rewritten(&|row| row.kind = 0), Err(CorruptPrincipal), "kind");
         assert_eq!(rewritten(&|row| row.roles[0].roles[0] = "root".into()), Err(CorruptPrincipal), "role");
         assert_eq!(rewritten(&|row| row.roles[0].tenant = "A".into()), Err(CorruptPrincipal), "tenant");
+        let none = Err(CorruptPrincipal);
+        assert_eq!(rewritten(&|row| row.id = "Ann B".into()), none, "id");
+        assert_eq!(rewritten(&|row| row.identities.clear()), none, "no identity");
+        assert_eq!(rewritten(&|row| row.roles.clear()), none, "no roles");
+        assert_eq!(rewritten(&|row| row.roles[0].roles.clear()), none, "none at a tenant");
+        assert_eq!(rewritten(&|row| row.roles.push(row.roles[0].clone())), none, "a tenant twice");
         let alias = "spiffe://DEV.local/ann";
         assert_eq!(rewritten(&|row| row.identities[0] = alias.into()), Err(CorruptPrincipal), "identity");
     }

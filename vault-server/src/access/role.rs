@@ -113,8 +113,13 @@ mod tests {
         for &role in Role::ALL {
             let set = RoleSet::from_iter([role]);
             assert_eq!(set.iter().collect::<Vec<_>>(), [role]);
+            assert_eq!(RoleSet::from_iter([role, role]), set, "twice is once");
+            let mut twice = set;
+            twice.extend([&role]);
+            assert_eq!(twice, set);
         }
         assert!(RoleSet::EMPTY.is_empty());
+        assert_eq!(format!("{:?}", RoleSet::from_iter([Role::Admin, Role::Service])), "{Service, Admin}");
         assert_eq!(Role::ALL.iter().copied().collect::<RoleSet>().iter().count(), Role::ALL.len());
     }
 }

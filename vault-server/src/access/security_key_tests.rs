@@ -70,6 +70,42 @@ fn a_line_that_is_not_exactly_one_is_refused() {
 }
 
 #[test]
+fn lines_labels_and_applications_may_be_so_long() {
+    use InvalidSecurityKey as E;
+    let line = ED25519.trim_end();
+    let padded = |len: usize| line.to_owned() + &" ".repeat(len - line.len());
+    assert!(SecurityKey::parse_line(&padded(2048)).is_ok());
+    assert_eq!(refused(&padded(2049)), E::Line);
+    let bare = line.trim_end_matches("ada blue");
+    let label = |len: usize| format!("{bare}{}", "\u{e9}".repeat(len));
+    assert_eq!(SecurityKey::parse_line(&label(128)).unwrap().1.chars().count(), 128);
+    assert_eq!(refused(&label(129)), E::Label);
+    let of = |len: usize| {
+        let application = format!("ssh:{}", "x".repeat(len - 4));
+        SecurityKey::from_blob(&Authenticator::ed25519(1).of_application(&application).blob()).map(drop)
+    };
+    assert_eq!((of(128), of(129)), (Ok(()), Err(E::Application)));
+}
+
+#[test]
+fn two_keys_are_two_and_are_shown_by_their_fingerprints() {
+    let [one, other] = [ED25519, ECDSA].map(|line| SecurityKey::parse_line(line).unwrap().0);
+    assert!(one != other && one == one.clone());
+    let shown = "SHA256:u3XYI8FD0iAKicuev894GMPS487mPAsIuB8xtsnAOWA";
+    assert_eq!(format!("{:?}", one.fingerprint()), shown);
+    assert_eq!(format!("{one:?}"), format!("SecurityKey({shown})"));
+}
+
+#[test]
+fn what_is_no_security_key_is_refused_with_its_rule() {
+    use InvalidSecurityKey as E;
+    let all = [E::Line, E::Kind, E::InFile, E::Certificate, E::Blob, E::Point, E::Application, E::Label];
+    let rules: std::collections::BTreeSet<_> = all.map(|why| why.to_string()).into();
+    assert_eq!(rules.len(), all.len(), "one each");
+    assert_eq!(E::Certificate.to_string(), "a key, not a certificate");
+}
+
+#[test]
 fn a_blob_that_is_cut_off_or_goes_on_is_refused() {
     for key in [Authenticator::ed25519(1), Authenticator::ecdsa()] {
         let blob = key.blob();

@@ -93,6 +93,26 @@ fn a_bound_session_needs_its_certificate() {
 }
 
 #[test]
+fn a_use_is_noted_each_minute_or_four_times_while_idle() {
+    let every = |idle| SessionRules { idle, ..RULES }.noted_every();
+    assert_eq!(every(Duration::from_mins(15)), Duration::from_mins(1));
+    assert_eq!(every(Duration::from_mins(4)), Duration::from_mins(1));
+    assert_eq!(every(Duration::from_mins(2)), Duration::from_secs(30));
+    let is_stale = |at: u64| session().is_stale(Timestamp(at), &RULES);
+    assert!(!is_stale(2_060 * SECOND - 1) && is_stale(2_060 * SECOND));
+    assert!(!is_stale(0), "a clock that was set back");
+}
+
+#[test]
+fn a_text_that_begins_as_a_session_token_is_meant_as_one() {
+    assert!(SessionToken::is_meant(SessionToken::random().unwrap().expose()));
+    assert!(SessionToken::is_meant("pvs_x"));
+    for other in ["", "pvs", "Pvs_x", "eyJhbGciOiJFUzI1NiJ9.e30.AA", " pvs_x"] {
+        assert!(!SessionToken::is_meant(other), "{other}");
+    }
+}
+
+#[test]
 fn a_session_token_has_one_spelling() {
     let token = SessionToken::random().unwrap();
     let text = token.expose().to_owned();

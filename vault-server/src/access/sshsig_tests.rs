@@ -134,3 +134,27 @@ fn a_key_in_a_file_is_no_second_factor() {
     let blob = [b"SSHSIG".to_vec(), vec![0, 0, 0, 1], rest].concat();
     assert_eq!(judge(&pem(&blob), TEXT), Err(SignatureError::Kind));
 }
+
+#[test]
+fn a_signature_has_at_most_eight_kibibytes() {
+    let good = Authenticator::ed25519(1).pem(TEXT, Manner::good(1));
+    let padded = |len: usize| good.clone() + &"\n".repeat(len - good.len());
+    assert!(judge(&padded(8192), TEXT).is_ok());
+    assert_eq!(judge(&padded(8193), TEXT), Err(SignatureError::Malformed));
+}
+
+#[test]
+fn the_causes_in_the_log_are_what_they_always_were() {
+    use SignatureError as E;
+    for (why, cause) in [
+        (E::Malformed, "second_factor_malformed"),
+        (E::Kind, "second_factor_kind"),
+        (E::Namespace, "second_factor_namespace"),
+        (E::Hash, "second_factor_hash"),
+        (E::Presence, "second_factor_presence"),
+        (E::Verification, "second_factor_verification"),
+        (E::Invalid, "second_factor_signature"),
+    ] {
+        assert_eq!(why.as_str(), cause);
+    }
+}

@@ -63,7 +63,7 @@ impl Grant {
             review: None,
             changed: requested,
         };
-        if grant.terms.approvals_needed == 0 { grant.in_force(requested) } else { grant }
+        if grant.terms.approvals_needed == 0 { grant.in_force() } else { grant }
     }
 
     /// With one more approval; the last one that is needed puts it in force.
@@ -79,7 +79,7 @@ impl Grant {
         let mut grant = Self { changed: at, ..self.clone() };
         grant.approvals.push(Approval { by, at, terms: self.terms.hash(), notes });
         let enough = grant.approvals.len() as u64 >= u64::from(grant.terms.approvals_needed);
-        Ok(if enough { grant.in_force(at) } else { grant })
+        Ok(if enough { grant.in_force() } else { grant })
     }
 
     /// Whether somebody may approve these terms.
@@ -168,9 +168,10 @@ impl Grant {
             || self.approvals.iter().any(|approval| approval.by.is_same_person(who))
     }
 
-    fn in_force(self, at: Timestamp) -> Self {
+    fn in_force(self) -> Self {
+        let at = self.changed;
         let expires = after(at, self.terms.duration);
-        Self { state: GrantState::Active, approved: Some(at), expires: Some(expires), changed: at, ..self }
+        Self { state: GrantState::Active, approved: Some(at), expires: Some(expires), ..self }
     }
 
     fn ended(&self, state: GrantState, how: Ended, by: Option<PrincipalId>, at: Timestamp) -> Self {

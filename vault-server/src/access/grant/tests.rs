@@ -161,6 +161,72 @@ fn two_without_a_security_key_are_not_one_person_for_that() {
 }
 
 #[test]
+fn a_caller_is_the_same_with_the_same_credential_only() {
+    let one = who("a", 1);
+    assert!(one.is_same_caller(&Party { identities: Vec::new(), key: String::new(), ..one.clone() }));
+    assert!(!one.is_same_caller(&Party { credential: [9; 32], ..one.clone() }));
+    assert!(!one.is_same_caller(&Party { principal: who("b", 1).principal, ..one.clone() }));
+    let touched = one.clone().touched("SHA256:other");
+    assert_eq!(touched, Party { key: "SHA256:other".to_owned(), ..one });
+}
+
+#[test]
+fn the_same_is_asked_for_when_all_but_the_names_of_the_person_is_the_same() {
+    let t = terms;
+    let asks_the_same = |other: Terms| t().asks_the_same(&other);
+    assert!(asks_the_same(t()));
+    // What the policy and the clock say is not asked for.
+    assert!(asks_the_same(Terms { requested: at(5), approvals_needed: 2, wait: 1, review_within: 1, ..t() }));
+    for (what, other) in [
+        ("id", Terms { id: GrantId::from_bytes([0xac; 16]), ..t() }),
+        ("tenant", Terms { tenant: TenantId::parse("other").unwrap(), ..t() }),
+        ("requester", Terms { requester: who("somebody", 5), ..t() }),
+        ("credential", Terms { requester: Party { credential: [8; 32], ..t().requester }, ..t() }),
+        ("scope", Terms { scope: GrantScope::Tokens(vec![token(1)]), ..t() }),
+        ("classes", Terms { classes: vec![class("mrn")], ..t() }),
+        ("reason code", Terms { reason_code: "legal".to_owned(), ..t() }),
+        ("reason", Terms { reason: "another".to_owned(), ..t() }),
+        ("ticket", Terms { ticket: String::new(), ..t() }),
+        ("duration", Terms { duration: 1, ..t() }),
+        ("values", Terms { values: 4, ..t() }),
+    ] {
+        assert!(!asks_the_same(other), "{what}");
+    }
+    // A person has a name under each version of the index key: one in common will do.
+    let name = |version| SubjectRef { version: KeyVersion(version), mac: [version as u8; 16] };
+    let of = |names: Vec<SubjectRef>| Terms { scope: GrantScope::Subject(names), ..t() };
+    assert!(of(vec![name(1), name(2)]).asks_the_same(&of(vec![name(2), name(3)])));
+    assert!(!of(vec![name(1)]).asks_the_same(&of(vec![name(2)])));
+    assert!(!of(vec![name(1)]).asks_the_same(&t()));
+}
+
+#[test]
+fn the_words_in_the_log_are_what_they_always_were() {
+    use {GrantRefusal as R, GrantState as S, ReviewVerdict as V};
+    let states = [S::Requested, S::Active, S::Denied, S::Lapsed, S::Over, S::Reviewed];
+    assert_eq!(
+        states.map(|state| (state.as_str(), state.is_open(), state.is_settled())),
+        [
+            ("requested", true, false),
+            ("active", true, false),
+            ("denied", false, true),
+            ("lapsed", false, true),
+            ("over", false, false),
+            ("reviewed", false, true),
+        ]
+    );
+    let ends = [Ended::Closed, Ended::Expired, Ended::UsedUp, Ended::Denied, Ended::Lapsed];
+    assert_eq!(ends.map(Ended::as_str), ["closed", "expired", "used_up", "denied", "lapsed"]);
+    let verdicts = [V::Justified, V::NotJustified, V::Escalated];
+    assert_eq!(verdicts.map(V::as_str), ["justified", "not_justified", "escalated"]);
+    let refusals = [R::State, R::Another, R::Credential, R::SecondPerson, R::Changed, R::UsedUp];
+    assert_eq!(
+        refusals.map(R::as_str),
+        ["state", "another_requester", "another_credential", "second_person", "terms_changed", "used_up"]
+    );
+}
+
+#[test]
 fn a_party_is_known_by_all_identities_of_its_principal() {
     let caller = requester();
     assert_eq!(caller.principal.kind, PrincipalKind::Human);
@@ -231,6 +297,18 @@ fn only_the_requester_with_its_credential_may_use_it() {
 }
 
 #[test]
+fn a_proof_is_of_its_grant_as_long_as_that_is_in_force() {
+    let (grant, other) = (approved(), Terms { id: GrantId::from_bytes([0xac; 16]), ..terms() });
+    let other = Grant::asked(Terms { approvals_needed: 0, ..other });
+    let using = other.use_by(&requester(), at(MINUTE), SOON).unwrap();
+    assert_eq!((using.id(), grant.used(&using, 1).err()), (other.terms().id, Some(GrantRefusal::State)));
+    let using = grant.use_by(&requester(), at(2 * MINUTE), SOON).unwrap();
+    let over = grant.close(&terms().requester.principal, at(3 * MINUTE)).unwrap();
+    assert_eq!(over.used(&using, 1).err(), Some(GrantRefusal::State));
+    assert_eq!(grant.used(&using, 1).unwrap().left(), 2);
+}
+
+#[test]
 fn it_is_about_its_tokens_or_its_person_and_its_classes() {
     let using = approved().use_by(&requester(), at(2 * MINUTE), SOON).unwrap();
     assert!(using.covers(&record(1)));
@@ -274,6 +352,21 @@ fn no_clock_makes_it_last_longer() {
     let ahead = grant.use_by(&requester(), at(10 * MINUTE), SOON).unwrap();
     let used = grant.used(&ahead, 1).unwrap();
     assert!(used.due(at(2 * MINUTE), SOON).is_none());
+    let closed = used.close(&terms().requester.principal, at(2 * MINUTE)).unwrap();
+    assert_eq!(closed.end().unwrap().at, at(10 * MINUTE), "not before its last use");
+}
+
+#[test]
+fn of_two_approvals_the_second_is_not_before_the_first_whatever_the_clock() {
+    let two = Grant::asked(Terms { approvals_needed: 2, ..terms() });
+    let hash = two.terms().hash();
+    let once = two.approve(who("approver", 2), &hash, String::new(), at(10 * MINUTE)).unwrap();
+    let twice = once.approve(who("stranger", 9), &hash, String::new(), at(MINUTE)).unwrap();
+    assert_eq!(twice.approved(), Some(at(10 * MINUTE)));
+    assert_eq!(twice.expires(), Some(at(25 * MINUTE)));
+    let by: Vec<_> =
+        twice.approvals().iter().map(|approval| (approval.by.principal.as_str(), approval.at)).collect();
+    assert_eq!(by, [("approver", at(10 * MINUTE)), ("stranger", at(10 * MINUTE))]);
 }
 
 #[test]
@@ -303,6 +396,7 @@ fn one_that_needs_nobody_is_in_force_at_once_and_says_so() {
     let terms = Terms { approvals_needed: 0, ..terms() };
     let grant = Grant::asked(terms);
     assert!(grant.is_unapproved() && grant.state() == GrantState::Active);
+    assert!(!approved().is_unapproved());
     assert_eq!(grant.use_by(&requester(), at(1), SOON).unwrap().seen().approvals, 0);
 }
 

@@ -122,7 +122,7 @@ impl HoursRule {
 
     /// The day there, if the use is at an unusual hour of it.
     pub(super) fn unusual_day(&self, used: &Use<'_>, now: Timestamp) -> Option<i64> {
-        let minute = i64::try_from(now.0 / 60_000_000).unwrap_or(i64::MAX / 2) + i64::from(self.offset);
+        let minute = (now.0 / 60_000_000).cast_signed() + i64::from(self.offset);
         let (day, minute) = (minute.div_euclid(Self::DAY), minute.rem_euclid(Self::DAY));
         let (from, to) = (i64::from(self.minutes.0), i64::from(self.minutes.1));
         let usual = if from < to { (from..to).contains(&minute) } else { minute >= from || minute < to };

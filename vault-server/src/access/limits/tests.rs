@@ -62,6 +62,7 @@ impl Rig {
         let mut count = 0;
         while self.spend(limits, &[ssn(0)]).await.is_empty() {
             count += 1;
+            assert!(count < 10_000, "nothing bounds it");
         }
         count
     }
@@ -275,6 +276,10 @@ async fn unusual_hours_are_those_of_persons_by_their_clock() {
         assert_eq!(at(night.clone(), &person, minute).await.is_some(), is_unusual, "{minute}");
     }
     assert_eq!(at(hours((420, 1140), 60), &person, 360).await, None);
+    // From an hour to the same: all of them.
+    for minute in [0, 419, 420, 1439] {
+        assert_eq!(at(hours((420, 420), 0), &person, minute).await, None, "{minute}");
+    }
     // Once a day, by the clock there.
     let (early, late, next) = (
         at(day.clone(), &person, 1).await,
@@ -318,4 +323,80 @@ async fn a_counter_that_is_not_what_was_written_allows_nothing() {
     let row = row::told(counter("limit", &rule([None; 3]), &used, BEGIN), 9);
     rig.store.commit(Change { writes: vec![Write::PutEntity(row)], entries: Vec::new() }).await.unwrap();
     assert_eq!(rig.limited([Some(9), None, None]).spend(&used).await, Err(LimitError::Corrupt));
+}
+
+#[tokio::test]
+async fn what_was_told_is_remembered_within_bounds() {
+    let rig = Rig::new();
+    let limits = rig.limited([Some(1), None, None]);
+    rig.spend(&limits, &[]).await;
+    let crossing = rig.spend(&limits, &[]).await.remove(0);
+    let fill = |expires: u64| {
+        let name = |n: usize| EntityName::new(&n.to_be_bytes()).unwrap();
+        let mut told = limits.told.lock();
+        told.clear();
+        told.extend((0..MOST_TOLD).map(|n| (name(n), if n == 0 { BEGIN + 1 } else { expires })));
+    };
+    let count = || limits.told.lock().len();
+    // What is over goes first. It is over when its time has come.
+    fill(BEGIN);
+    limits.has_told(&crossing);
+    assert_eq!(count(), 2);
+    assert!(limits.is_told(&crossing).await.unwrap(), "without a row: it is remembered");
+    // If nothing is over, all goes: the rows tell.
+    fill(BEGIN + 1);
+    limits.has_told(&crossing);
+    assert_eq!(count(), 1);
+    let other = Crossing { told: row::told(row::place("other", &[]), u64::MAX), ..crossing };
+    limits.has_told(&other);
+    assert_eq!(count(), 2, "there is room");
+    assert_eq!(limits.told.lock()[&other.told.place.name], u64::MAX);
+}
+
+#[tokio::test]
+async fn an_unusual_hour_is_remembered_for_two_days() {
+    let rig = Rig::new();
+    let (person, other) = (test_person(Role::Service), test_person(Role::Admin));
+    let whom = Whom { principals: [person.principal.id.clone()].into(), ..Whom::default() };
+    let rule = HoursRule { name: "h".to_owned(), whom, minutes: (1, 2), offset: 0 };
+    let limits = rig.instance(LimitRules { hours: vec![rule], ..LimitRules::default() });
+    let spend = async |caller| rig.spend_as(&limits, caller, &test_tenant(), Action::Mask, &[]).await;
+    let crossing = spend(&person).await.remove(0);
+    assert_eq!(row::expires(&crossing.told), Some(BEGIN + 48 * HOUR));
+    assert_eq!(spend(&other).await, [], "another than the rule is about");
+}
+
+#[tokio::test]
+async fn windows_are_forgotten_when_they_are_many_but_not_those_at_work() {
+    let rig = Rig::new();
+    let limits = rig.limited([Some(160), None, None]);
+    let fill = || {
+        let mut windows = limits.windows.lock();
+        for n in 0..MOST_WINDOWS {
+            windows.entry((PrincipalId::parse(&format!("p{n}")).unwrap(), 0)).or_default();
+        }
+    };
+    fill();
+    let at_work = Arc::clone(&limits.windows.lock()[&(PrincipalId::parse("p7").unwrap(), 0)]);
+    rig.spend(&limits, &[]).await;
+    let mut left: Vec<_> = limits.windows.lock().keys().map(|(id, _)| id.to_string()).collect();
+    left.sort();
+    assert_eq!(left, ["p7", "service"]);
+    drop(at_work);
+    // One that was forgotten takes another share; what it had of the last one counts as used.
+    fill();
+    rig.spend_as(&limits, &test_caller(Role::Console), &test_tenant(), Action::Mask, &[]).await;
+    rig.spend(&limits, &[]).await;
+    let used = Use { caller: &rig.caller, tenant: &test_tenant(), action: Action::Mask, values: &[] };
+    let place = counter("limit", &rule([None; 3]), &used, BEGIN);
+    let row = rig.store.entity(&place).await.unwrap().unwrap();
+    assert_eq!(row::read(&row), Some([20, 0, 0]));
+}
+
+#[test]
+fn without_rules_there_is_nothing_to_ask() {
+    let rig = Rig::new();
+    assert!(rig.instance(LimitRules::default()).is_empty());
+    assert!(!rig.limited([Some(1), None, None]).is_empty());
+    assert!(!rig.instance(LimitRules { first_seen_tenant: true, ..LimitRules::default() }).is_empty());
 }

@@ -46,8 +46,8 @@ pub struct Issuer {
     /// When keys were last asked for because of a token.
     asked: Mutex<Option<Instant>>,
     wanted: Notify,
-    /// Counts attempts to get keys.
-    attempts: watch::Sender<u64>,
+    /// Tells of attempts to get keys.
+    attempts: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -64,7 +64,7 @@ impl Issuer {
             keys: ArcSwap::default(),
             asked: Mutex::default(),
             wanted: Notify::new(),
-            attempts: watch::Sender::new(0),
+            attempts: watch::Sender::new(()),
         }
     }
 
@@ -80,7 +80,7 @@ impl Issuer {
 
     /// Notes that keys were asked for, with or without success.
     pub fn attempted(&self) {
-        self.attempts.send_modify(|count| *count += 1);
+        self.attempts.send_replace(());
     }
 
     /// Ready when a token came under a key that is not known.

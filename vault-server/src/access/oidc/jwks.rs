@@ -15,6 +15,11 @@ const MAX_KEYS: usize = 64;
 pub(super) const MAX_KID: usize = 256;
 /// Of an RSA modulus, in bytes: 2048 to 8192 bits.
 const MODULUS: std::ops::RangeInclusive<usize> = 256..=1024;
+/// Modulo each of them, what [`is_roca`] looks for is a power of 65537.
+const ROCA_PRIMES: [u32; 38] = [
+    3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103,
+    107, 109, 113, 127, 131, 137, 139, 149, 151, 157, 163, 167,
+];
 
 /// The keys of an issuer, as it published them together.
 #[derive(Default)]
@@ -111,7 +116,7 @@ impl Key {
         let (kind, key) = match (object.text("kty")?, object.text("crv")) {
             ("RSA", _) => {
                 let (n, e) = (part("n")?, part("e")?);
-                if !MODULUS.contains(&n.len()) || !(1..=8).contains(&e.len()) {
+                if !MODULUS.contains(&n.len()) || !(1..=8).contains(&e.len()) || is_roca(&n) {
                     return None;
                 }
                 (Kind::Rsa, DecodingKey::from_rsa_raw_components(&n, &e))
@@ -145,4 +150,14 @@ impl Key {
         let named = |name: &str| super::algorithm(name) == Some(algorithm);
         self.kind == kind && self.only.as_deref().is_none_or(named)
     }
+}
+
+/// Whether the modulus is of the kind that a faulty library of Infineon's made in smart cards and TPMs (ROCA,
+/// CVE-2017-15361): its factors can be found. By chance a modulus is of that kind once in 2^150.
+fn is_roca(modulus: &[u8]) -> bool {
+    ROCA_PRIMES.into_iter().all(|prime| {
+        let rest = modulus.iter().fold(0, |rest, byte| (rest * 256 + u32::from(*byte)) % prime);
+        let powers = std::iter::successors(Some(1), |power| Some(power * 65_537 % prime));
+        powers.take(prime as usize).any(|power| power == rest)
+    })
 }

@@ -26,8 +26,8 @@ const MAX_TOKEN: usize = 16 * 1024;
 const MAX_NAME: usize = 255;
 /// How far clocks may be apart.
 const LEEWAY: u64 = 60;
-/// Past this a time is no time (JSON numbers are exact up to 2^53).
-const MAX_TIME: u64 = 1 << 53;
+/// Past this a time is no time: in microseconds it has more than 64 bits. (JSON numbers are exact up to 2^53, which is more.)
+const MAX_TIME: u64 = u64::MAX / 1_000_000;
 /// What a header may not have: keys and addresses of the token's own, extensions that must be understood, wrappings.
 const REFUSED: [&str; 9] = ["b64", "crit", "cty", "enc", "jku", "jwk", "x5c", "x5u", "zip"];
 
@@ -166,22 +166,29 @@ pub(super) struct Unverified<'a> {
 
 /// Takes a token apart.
 pub(super) fn read(token: &AccessToken) -> Result<Unverified<'_>, TokenFault> {
+    let (header, payload) = take_apart(token)?;
+    let claims = Object::parse(&payload).ok_or(TokenFault::Form)?;
+    Ok(Unverified { token, header, claims })
+}
+
+/// The header, and the bytes that are signed together with it.
+fn take_apart(token: &AccessToken) -> Result<(Object, Vec<u8>), TokenFault> {
     let text = token.0.as_str();
     if text.len() > MAX_TOKEN {
         return Err(TokenFault::TooLarge);
     }
     let mut parts = text.split('.');
-    let (Some(header), Some(claims), Some(signature), None) =
+    let (Some(header), Some(payload), Some(signature), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err(TokenFault::Form);
     };
-    let decode = |part: &str| BASE64URL.decode(part).ok().filter(|bytes| !bytes.is_empty());
-    let object = |part: &str| decode(part).and_then(|bytes| Object::parse(&bytes)).ok_or(TokenFault::Form);
-    let (header, claims) = (object(header)?, object(claims)?);
+    let decode =
+        |part: &str| BASE64URL.decode(part).ok().filter(|bytes| !bytes.is_empty()).ok_or(TokenFault::Form);
+    let (header, payload) = (decode(header)?, decode(payload)?);
     // An empty signature is what `none` has.
-    decode(signature).ok_or(TokenFault::Form)?;
-    Ok(Unverified { token, header, claims })
+    decode(signature)?;
+    Ok((Object::parse(&header).ok_or(TokenFault::Form)?, payload))
 }
 
 impl Unverified<'_> {
@@ -198,6 +205,7 @@ impl Unverified<'_> {
         now: Timestamp,
         certificate: Option<&[u8; 32]>,
     ) -> Result<Verified, TokenFault> {
+        self.check_header(rules)?;
         self.check_signature(rules, keys)?;
         if self.issuer() != rules.issuer {
             return Err(TokenFault::Issuer);
@@ -221,7 +229,7 @@ impl Unverified<'_> {
         })
     }
 
-    fn check_signature(&self, rules: &IssuerRules, keys: &KeySet) -> Result<(), TokenFault> {
+    fn check_header(&self, rules: &IssuerRules) -> Result<(), TokenFault> {
         if REFUSED.iter().any(|name| self.header.get(name).is_some()) {
             return Err(TokenFault::Header);
         }
@@ -230,6 +238,10 @@ impl Unverified<'_> {
         if !(kind == "at+jwt" || (rules.accept_jwt && kind == "jwt")) {
             return Err(TokenFault::Type);
         }
+        Ok(())
+    }
+
+    fn check_signature(&self, rules: &IssuerRules, keys: &KeySet) -> Result<(), TokenFault> {
         let named = self.header.text("alg").ok_or(TokenFault::Algorithm)?;
         if !rules.algorithms.iter().any(|allowed| allowed == named) {
             return Err(TokenFault::Algorithm);
@@ -319,3 +331,7 @@ impl Unverified<'_> {
 fn is_name(text: &str) -> bool {
     (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
+
+#[cfg(test)]
+#[path = "wycheproof_tests.rs"]
+mod tests;
