@@ -81,6 +81,7 @@ pub(crate) async fn run(callers: usize, rounds: usize, time: Duration, only: &st
     Ok(())
 }
 
+#[derive(Clone, Copy)]
 enum Kind {
     Yes,
     Full,
