@@ -484,12 +484,15 @@ fn a_kept_verdict_costs_next_to_nothing() {
         grant: None,
     };
     access.decide(&caller, &tenant, question);
-    let rounds = 100_000;
-    let start = Instant::now();
-    for _ in 0..rounds {
-        std::hint::black_box(access.decide(&caller, &tenant, question));
-    }
-    // 2 microseconds are the budget. A busy machine gets some leave; evaluation would take a hundred.
-    let each = start.elapsed() / rounds;
+    let rounds = 1000;
+    let round = || {
+        let start = Instant::now();
+        for _ in 0..rounds {
+            std::hint::black_box(access.decide(&caller, &tenant, question));
+        }
+        start.elapsed() / rounds
+    };
+    // 2 microseconds are the budget of a release build; evaluation would take a hundred. A machine may be busy: its best counts.
+    let each = (0..100).map(|_| round()).min().unwrap();
     assert!(each.as_micros() < 10, "{each:?}");
 }
