@@ -7,9 +7,14 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 use vault_tests::authenticator::Authenticator;
+use vault_tests::fake_kms::Fault;
+use vault_tests::idp::{self, Idp};
 use vault_tests::process::{Ctl, DevVault, Ran};
 use vault_tests::site::Site;
 use vault_tests::ssh_agent::SoftAgent;
+
+use crate::kms::site_with;
+use crate::oidc;
 
 const SSN: &str = "999-31-4102";
 const NAME: &str = "Zoë Example";
@@ -25,7 +30,10 @@ struct Night {
 impl Night {
     /// `oncall` asks and `approver` approves; `approver` could ask, too.
     fn falls(dir: &Path) -> Self {
-        let site = Site::make(&dir.join("vault"));
+        Self::falls_at(&Site::make(&dir.join("vault")), dir)
+    }
+
+    fn falls_at(site: &Site, dir: &Path) -> Self {
         site.provision("approver", "\"demo\" = [\"approver\", \"oncall\"]");
         site.add_second_admin("admin2");
         let vault = site.serve();
@@ -154,6 +162,30 @@ fn two_people_get_from_a_need_to_the_value_by_two_commands() {
     night.types("auditor", &verdict).ok();
     assert_eq!(night.shown("auditor", short)["verdict"], "justified");
     told(&night, short, &ssn);
+}
+
+/// Started while a region of the KMS and the provider of identities are gone: people come by certificates and security keys.
+#[test]
+fn the_glass_breaks_without_a_region_and_without_the_identity_provider() {
+    let dir = TempDir::new().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (site, kms) = runtime.block_on(site_with(&dir, &["us-east-1", "eu-west-1"]));
+    let vault = site.serve();
+    let token = vault.ctl("service", &["tokenize", "--class", "ssn"]).stdin(SSN).ok();
+    assert_eq!(vault.stop(), Some(0));
+
+    kms[0].set_down(Some(Fault::Reset));
+    let provider = Idp::start(dir.path());
+    provider.set_fault(Some(idp::Fault::Down));
+    site.edit("vault.toml", |text| text + &oidc::section(&provider, "", ""));
+    let night = Night::falls_at(&site, dir.path());
+    let asked =
+        night.types_and_waits("oncall", &request(&[token.line()], &["--wait", "--reveal", "--out", "-"]));
+    let id = id_of(&night.waiting());
+    night.types("approver", &["approve", &id, "--yes"]).ok();
+    let asked = asked.join().unwrap();
+    assert_eq!((asked.code, asked.stdout.as_str()), (Some(0), &*format!("{SSN}\n")), "{}", asked.stderr);
+    assert_eq!(night.vault.stop(), Some(0));
 }
 
 /// The whole story: each step in order, whose it was and of what, refused ones too.

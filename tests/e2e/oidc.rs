@@ -22,7 +22,7 @@ fn joan(idp: &Idp) -> String {
 }
 
 /// What the configuration says of the provider. Keys are asked for often, so that tests need not wait.
-fn section(idp: &Idp, of_issuer: &str, sessions: &str) -> String {
+pub(crate) fn section(idp: &Idp, of_issuer: &str, sessions: &str) -> String {
     format!(
         "\n[oidc]\nrefresh_every = \"2s\"\nunknown_key_every = \"1s\"\nkeys_max_age = \"1h\"\ntimeout = \"3s\"\n\
          [[oidc.issuer]]\nissuer = \"{}\"\naudience = \"{AUDIENCE}\"\nca = \"{}\"\n{of_issuer}\n[sessions]\n{sessions}\n",
