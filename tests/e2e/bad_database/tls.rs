@@ -139,18 +139,18 @@ fn a_rotated_password_needs_no_restart(
     assert_eq!(tokenize().code, Some(0));
     let disconnect = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() \
                       AND backend_type = 'client backend'";
-    cluster.sql(database, &format!("ALTER ROLE {USER} PASSWORD 'second'")).unwrap();
+    cluster.sql(database, &format!("ALTER ROLE {USER} PASSWORD 'rotated-4711'")).unwrap();
     // Connections that are there work on; new ones are refused until the file has the new one.
     assert_eq!(tokenize().code, Some(0));
     cluster.sql(database, disconnect).unwrap();
     let refused = tokenize();
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(4), ""), "{}", refused.stderr);
-    fs::write(password, "second\n").unwrap();
+    fs::write(password, "rotated-4711\n").unwrap();
     let until = Instant::now() + Duration::from_secs(10);
     while tokenize().code != Some(0) {
         assert!(Instant::now() < until, "it does not use the new password:\n{}", vault.log());
     }
-    assert!(!vault.log().contains("second"), "the password is in the log");
+    assert!(!vault.log().contains("rotated-4711"), "the password is in the log");
 }
 
 #[test]

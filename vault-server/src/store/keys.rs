@@ -437,7 +437,7 @@ mod tests {
                 assert_eq!(key.starts_with(&entities(&scope)), scope.contains(place), "{place:?} {scope:?}");
             }
         }
-        for bad in [&b""[..], b"\x01", b"\x01\0", b"\0\0a", b"\x0b\0a", b"\x01A\0a", b"\x01ab"] {
+        for bad in [&b""[..], b"\x01", b"\x01\0", b"\0\0a", b"\x0c\0a", b"\x01A\0a", b"\x01ab"] {
             assert_eq!(parse_entity(bad), None, "{bad:?}");
         }
         assert_eq!(parse_entity(&[&b"\x01\0"[..], &[b'a'; 65]].concat()), None);

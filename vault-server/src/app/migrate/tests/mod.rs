@@ -25,7 +25,7 @@ use crate::store::{Change, Derived, LogId, Store, StoreError, TileId, Write};
 
 const LOG: LogId = LogId(0);
 const COUNTS: Counts =
-    Counts { keys: 4, records: RECORDS, answers: 8, jobs: 15, entities: 30, entries: ENTRIES };
+    Counts { keys: 4, records: RECORDS, answers: 8, jobs: 15, entities: 33, entries: ENTRIES };
 
 fn memory() -> Arc<dyn Store> {
     Arc::new(MemoryStore::new())
