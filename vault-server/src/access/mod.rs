@@ -69,7 +69,9 @@ pub use permit::{OpenAction, Permit};
 pub use policy::{InvalidPolicy, Policies, PolicyError};
 pub use principal::{Caller, Principal, PrincipalKind, TenantScope};
 pub use proposal::{CorruptProposal, Proposal, ProposalRefusal, Proposed, state_hash};
-pub use provisioned::{CorruptPrincipal, generation_place, next_generation, read_principal, write_principal};
+pub use provisioned::{
+    CorruptPrincipal, generation_place, next_generation, principal_place, read_principal, write_principal,
+};
 pub use question::{Action, GrantSeen, Question, Reason, Verdict};
 pub use role::{Role, RoleSet};
 pub use security_key::{Fingerprint, InvalidSecurityKey, SecurityKey, SecurityKeyKind};

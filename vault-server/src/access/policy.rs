@@ -15,7 +15,7 @@ use miette::Diagnostic as _;
 
 use crate::access::question::Asked;
 use crate::access::{TenantScope, Verdict};
-use crate::domain::Environment;
+use crate::domain::{ClassName, Environment};
 
 const SCHEMA: &str = include_str!("../../policies/schema.cedarschema");
 pub(super) const BUILTIN: &str = include_str!("../../policies/default.cedar");
@@ -106,6 +106,11 @@ impl Policies {
         let mut ids: Vec<_> = self.set.policies().map(|policy| policy.id().to_string()).collect();
         ids.sort_unstable();
         ids
+    }
+
+    /// The classes that they name.
+    pub(super) fn named_classes(&self) -> Vec<ClassName> {
+        self.classes.iter().filter_map(|uid| ClassName::parse(uid.id().unescaped()).ok()).collect()
     }
 
     /// What the policies say.

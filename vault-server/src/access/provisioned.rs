@@ -49,7 +49,7 @@ struct RolesRow {
 }
 
 /// Where a principal stands.
-fn principal_place(id: &PrincipalId) -> EntityPlace {
+pub fn principal_place(id: &PrincipalId) -> EntityPlace {
     place(&Sha256::digest(id.as_str()))
 }
 

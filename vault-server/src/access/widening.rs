@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use super::question::Asked;
 use crate::access::{Action, GrantSeen, Policies, Principal, Role, TenantScope};
-use crate::domain::{Purpose, TenantId};
+use crate::domain::{ClassName, Purpose, TenantId};
 
 /// Roles that see or release values, or steer others, whatever policies say.
 const STEERING: &[Role] = &[Role::Service, Role::OnCall, Role::Approver, Role::Auditor, Role::Admin];
@@ -70,14 +70,17 @@ fn gives_roles(before: Option<&Principal>, after: &Principal) -> bool {
 fn opens(policies: &Policies, before: Option<&Principal>, after: &Principal) -> bool {
     let changed =
         |place: &&TenantScope| before.is_none_or(|before| before.roles_at(place) != after.roles_at(place));
+    let classes = policies.named_classes();
     // A role that is held everywhere is held at any tenant, too.
     let anywhere = TenantScope::One(TenantId::parse("any").expect("a tenant's name"));
-    let mut places: BTreeSet<&TenantScope> = after.roles.keys().collect();
+    // Where all roles of a place's own are gone, those that are held everywhere are left: without the guards of the others.
+    let before_too = before.into_iter().flat_map(|before| before.roles.keys());
+    let mut places: BTreeSet<&TenantScope> = after.roles.keys().chain(before_too).collect();
     if places.contains(&TenantScope::All) {
         places.insert(&anywhere);
     }
-    places.into_iter().filter(changed).any(|place| {
-        questions(after, place).any(|asked| {
+    places.into_iter().filter(changed).filter(|place| !after.roles_at(place).is_empty()).any(|place| {
+        questions(after, place, &classes).any(|asked| {
             let had = before.map(|before| before.roles_at(place)).unwrap_or_default();
             let then = Asked { roles: had, ..asked.clone() };
             policies.evaluate(&asked).allowed && (had.is_empty() || !policies.evaluate(&then).allowed)
@@ -85,8 +88,12 @@ fn opens(policies: &Policies, before: Option<&Principal>, after: &Principal) -> 
     })
 }
 
-/// All that matters, asked of a principal at a place.
-fn questions<'a>(principal: &'a Principal, place: &'a TenantScope) -> impl Iterator<Item = Asked> + 'a {
+/// All that matters, asked of a principal at a place: about values of any class, and of each that policies make a difference of.
+fn questions<'a>(
+    principal: &'a Principal,
+    place: &'a TenantScope,
+    classes: &'a [ClassName],
+) -> impl Iterator<Item = Asked> + 'a {
     let asked = move |action, purpose, grant| Asked {
         principal: principal.id.clone(),
         kind: principal.kind,
@@ -100,8 +107,13 @@ fn questions<'a>(principal: &'a Principal, place: &'a TenantScope) -> impl Itera
     let purposes = Purpose::ALL.iter().map(move |purpose| asked(Action::Detokenize, Some(*purpose), None));
     let under_grant = Some(GrantSeen { approvals: u32::MAX });
     let granted = asked(Action::Detokenize, Some(Purpose::BreakTheGlass), under_grant);
-    let others = OF_PLACES.iter().chain(OF_VALUES).map(move |action| asked(*action, None, None));
-    others.chain([granted, asked(Action::Detokenize, None, None)]).chain(purposes)
+    let of_values = OF_VALUES.iter().map(move |action| asked(*action, None, None));
+    let of_values = of_values.chain([granted, asked(Action::Detokenize, None, None)]).chain(purposes);
+    let of_classes = of_values.flat_map(move |about| {
+        let each = classes.iter().cloned().map(Some).chain([None]);
+        each.map(move |class| Asked { class, ..about.clone() })
+    });
+    OF_PLACES.iter().map(move |action| asked(*action, None, None)).chain(of_classes)
 }
 
 #[cfg(test)]

@@ -129,3 +129,29 @@ fn policies_can_make_a_role_matter_but_none_harmless() {
     assert!(widened(&nothing, None, &new).is_empty());
     assert_eq!(widened(&nothing, None, &ann(&[("demo", &[Role::Approver])])), ["roles"]);
 }
+
+#[test]
+fn who_loses_all_roles_of_a_place_may_be_more_by_those_held_everywhere() {
+    let nothing: [&str; 0] = [];
+    let everywhere = ann(&[("*", &[Role::OnCall])]);
+    let guarded = ann(&[("*", &[Role::OnCall]), ("st-mary", &[Role::Admin])]);
+    assert_eq!(by(Some(&guarded), &everywhere), ["roles"], "who keeps principals asks for no grants");
+    let masked = ann(&[("*", &[Role::Admin]), ("st-mary", &[Role::Console])]);
+    assert_eq!(by(Some(&masked), &ann(&[("*", &[Role::Admin])])), ["roles"]);
+    let plain = ann(&[("demo", &[Role::OnCall]), ("st-mary", &[Role::Admin])]);
+    assert_eq!(by(Some(&plain), &ann(&[("demo", &[Role::OnCall])])), nothing);
+}
+
+#[test]
+fn a_guard_of_one_class_is_lost_with_the_role_that_it_hangs_on() {
+    let text = "@id(\"values\")\n\
+                permit (principal in Role::\"service\", action == Action::\"detokenize\", resource);\n\
+                @id(\"guard\")\n\
+                forbid (principal in Role::\"console\", action == Action::\"detokenize\", \
+                resource == DataClass::\"ssn\");\n";
+    let policies = Policies::parse(text, Environment::parse("prod").unwrap()).unwrap();
+    let both = ann(&[("demo", &[Role::Service, Role::Console])]);
+    assert_eq!(widened(&policies, Some(&both), &ann(&[("demo", &[Role::Service])])), ["roles"]);
+    let nothing: [&str; 0] = [];
+    assert_eq!(widened(&policies, Some(&both), &ann(&[("demo", &[Role::Console])])), nothing);
+}
