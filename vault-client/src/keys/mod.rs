@@ -151,8 +151,8 @@ impl Client {
         self.approve_job_by(&self.job_approval(id, note), None).await
     }
 
-    /// An approval that a second factor can be made for: who asked and who approves may both have to have touched a security
-    /// key. The vault says so ([`Reason::SecondFactor`](crate::Reason::SecondFactor)).
+    /// An approval that a second factor can be made for: who has, or ever had, a security key may have to touch it.
+    /// The vault says so ([`Reason::SecondFactor`](crate::Reason::SecondFactor)).
     pub fn job_approval(&self, id: JobId, note: &Note) -> JobApproval {
         JobApproval(wire::ApproveJobRequest {
             tenant: self.tenant(),

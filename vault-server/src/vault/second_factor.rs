@@ -28,7 +28,7 @@ use super::{Context, Problem, Refused, Vault};
 pub struct SecondFactorRules {
     /// Whether people must prove to their key who they are, by PIN or finger, and not only touch it.
     pub user_verification: bool,
-    /// Whether who approves a destruction of keys must touch one, if who asked for it has one, too.
+    /// Whether who approves a destruction of keys and has, or ever had, one must touch it.
     pub for_destruction: bool,
 }
 

@@ -7,7 +7,7 @@ use crate::access::{
     Action, AlertKind, Confirmation, EnrolledKey, Fingerprint, ListedKey, Principal, PrincipalKind, Proposed,
     Revoked, SecurityKey, TenantScope, generation_place,
 };
-use crate::audit::{Actor, AuditAction, Draft, LogError};
+use crate::audit::{Actor, AuditAction, Draft, LogError, is_plain};
 use crate::domain::{
     EntityKind, EntityScope, PrincipalId, ProposalId, SecondFactorAction, TenantId, Timestamp,
 };
@@ -68,7 +68,9 @@ impl Vault {
         note.into_draft(&mut draft);
         let fingerprint = key.fingerprint();
         draft.details.extend(details("enroll", &principal, &fingerprint));
-        if let Err(refused) = self.may_enroll(cx, &tenant, &principal) {
+        let rule = Problem::Field("a key with a comment in one line, of which every character shows");
+        let may = self.may_enroll(cx, &tenant, &principal);
+        if let Err(refused) = may.and(is_plain(&label).then_some(()).ok_or_else(|| rule.at("public_key"))) {
             return Err(self.log_refusal(draft, Vec::new(), refused).await);
         }
         for _ in 0..ATTEMPTS {
@@ -282,6 +284,27 @@ impl Vault {
             of.entry(known.principal.clone()).or_default().push(known);
         }
         Ok(of)
+    }
+
+    /// Whether somebody has, or ever had, a security key that counted. With a row among them that the vault did not write, that
+    /// can't be said.
+    pub(super) async fn ever_had_a_key(&self, principal: &PrincipalId) -> Result<bool, Refused> {
+        if !self.parts.access.listed_keys_of(principal).is_empty() {
+            return Ok(true);
+        }
+        let scope = EntityScope::Tenant(EntityKind::SecurityKey, None);
+        let mut after = None;
+        loop {
+            let page = self.parts.store.entities(&scope, after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { return Ok(false) };
+            after = Some(last.place.clone());
+            for row in &page {
+                let known = EnrolledKey::open(row).ok_or_else(|| Problem::RecordCorrupt.whole())?;
+                if known.principal == *principal && known.confirmed != Confirmation::Waits {
+                    return Ok(true);
+                }
+            }
+        }
     }
 
     /// Whether the caller may enroll keys for this person.

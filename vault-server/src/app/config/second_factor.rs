@@ -8,7 +8,7 @@ use serde::Deserialize;
 pub struct SecondFactor {
     /// Whether people must prove to their key who they are, by PIN or finger, and not only touch it.
     pub user_verification: bool,
-    /// Whether who approves a destruction of keys must touch one, if who asked for it has one, too.
+    /// Whether who approves a destruction of keys and has, or ever had, one must touch it.
     pub for_destruction: bool,
 }
 

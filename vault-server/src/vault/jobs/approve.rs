@@ -1,12 +1,12 @@
 //! Approves what destroys keys: another person than who asked for it.
 
-use crate::access::{Action, Caller, Confirmation, Party, PrincipalKind};
+use crate::access::{Action, Caller, Party, PrincipalKind, TenantScope};
 use crate::audit::{AuditAction, Draft, LogError};
 use crate::domain::{Job, JobId, JobState, PrincipalId, SecondFactorAction};
 use crate::store::Write;
 
 use super::{ATTEMPTS, later, next};
-use crate::vault::{Context, GivenFactor, Note, Problem, Refused, Vault};
+use crate::vault::{Context, GivenFactor, Note, Problem, Refused, Vault, whole};
 
 /// An approval, as it came.
 pub struct JobApproval {
@@ -19,7 +19,8 @@ pub struct JobApproval {
 }
 
 impl Vault {
-    /// Approves a job: another person than who asked for it, by a touch of its security key if both have one.
+    /// Approves a job: another person than who asked for it, by a touch of its security key if it ever had one. Who asked must
+    /// be somebody who may ask for it now, too.
     pub async fn approve_job(
         &self,
         cx: &Context,
@@ -43,8 +44,9 @@ impl Vault {
                 Some(job) if is_who_asked(&job, &cx.caller) => Problem::SecondPerson.whole(),
                 // Two people, not a person and a program of theirs.
                 Some(_) if cx.caller.principal.kind != PrincipalKind::Human => Problem::SecondPerson.whole(),
+                Some(job) if !self.may_still_ask(&job) => Problem::ChangedMeanwhile.whole(),
                 Some(mut job) => {
-                    if touch.is_none() && self.both_have_keys(cx, &job.order.asked_by).await? {
+                    if touch.is_none() && self.must_touch(&cx.caller.principal.id).await? {
                         let action = SecondFactorAction::JobApprove;
                         let touched = self.touched(cx, &draft, action, factor.clone()).await?;
                         draft.details.push(("security_key", touched.key().to_owned()));
@@ -68,17 +70,20 @@ impl Vault {
         Err(Problem::Overloaded.whole())
     }
 
-    /// Whether the caller and who asked both have security keys that they could touch, and should.
-    async fn both_have_keys(&self, cx: &Context, asker: &PrincipalId) -> Result<bool, Refused> {
-        if !self.parts.second_factor.for_destruction {
-            return Ok(false);
-        }
-        let keys = self.security_keys().await?;
-        let has_one = |id: &PrincipalId| {
-            let own = keys.get(id).map(Vec::as_slice).unwrap_or_default();
-            own.iter().any(|known| known.confirmed != Confirmation::Waits)
-        };
-        Ok(has_one(&cx.caller.principal.id) && has_one(asker))
+    /// Whether who asked for a job could ask for it as things stand.
+    fn may_still_ask(&self, job: &Job) -> bool {
+        let Some(asker) = self.parts.access.principal(&job.order.asked_by) else { return false };
+        let now = self.parts.clock.now();
+        let place = job.place.tenant.clone().map_or(TenantScope::All, TenantScope::One);
+        let question = whole(Action::of_job(job.place.kind), None);
+        asker.enabled
+            && asker.expires.is_none_or(|expires| now < expires)
+            && self.parts.access.explain(&asker, &place, question).allowed
+    }
+
+    /// Whether somebody must touch a security key: who ever had one. To take it back makes the approval no easier.
+    async fn must_touch(&self, approver: &PrincipalId) -> Result<bool, Refused> {
+        Ok(self.parts.second_factor.for_destruction && self.ever_had_a_key(approver).await?)
     }
 
     /// `None`: it was changed meanwhile; look again.

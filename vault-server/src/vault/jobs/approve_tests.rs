@@ -1,5 +1,7 @@
 use super::*;
+use crate::access::Directory;
 use crate::access::authenticator::Authenticator;
+use crate::access::testing::test_policies;
 use crate::domain::{ClassName, JobBudget, JobKind, JobOrder, JobPlace, Plaintext, TenantId, Timestamp};
 use crate::vault::second_factor::tests::Rig;
 use crate::vault::{JobAsked, NewValue};
@@ -89,10 +91,9 @@ async fn of_a_row_of_before_the_principal_is_compared_and_an_unreadable_asker_is
 }
 
 #[tokio::test]
-async fn where_both_have_security_keys_the_approver_touches_its_own() {
+async fn an_approver_with_a_security_key_touches_it_whatever_who_asked_has() {
     let rig = Rig::new().await;
-    let (blue, red) = (Authenticator::ed25519(1), Authenticator::ed25519(2));
-    rig.enroll("chief", "boss", &blue.line("")).await.unwrap();
+    let red = Authenticator::ed25519(2);
     let job = rig.shred().await;
     rig.enroll("boss", "chief", &red.line("")).await.unwrap();
     let chief = rig.cx("chief").await;
@@ -125,14 +126,42 @@ async fn where_both_have_security_keys_the_approver_touches_its_own() {
 #[tokio::test]
 async fn without_a_key_or_without_the_rule_nobody_touches_anything() {
     let rig = Rig::new().await;
-    rig.enroll("boss", "chief", &Authenticator::ed25519(2).line("")).await.unwrap();
+    rig.enroll("chief", "boss", &Authenticator::ed25519(1).line("")).await.unwrap();
     let job = rig.shred().await;
-    assert!(rig.approve_by(&rig.cx("chief").await, job.id, None).await.is_ok(), "who asked has none");
+    assert!(rig.approve_by(&rig.cx("chief").await, job.id, None).await.is_ok(), "who approves has none");
     let mut rig = Rig::new().await;
     rig.vault.parts.second_factor.for_destruction = false;
-    for (by, of, seed) in [("boss", "chief", 1), ("chief", "boss", 2)] {
-        rig.enroll(by, of, &Authenticator::ed25519(seed).line("")).await.unwrap();
-    }
+    rig.enroll("boss", "chief", &Authenticator::ed25519(2).line("")).await.unwrap();
     let job = rig.shred().await;
     assert!(rig.approve_by(&rig.cx("chief").await, job.id, None).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_key_that_was_taken_back_makes_no_approval_easier() {
+    let rig = Rig::new().await;
+    let red = Authenticator::ed25519(2);
+    rig.enroll("boss", "chief", &red.line("")).await.unwrap();
+    let job = rig.shred().await;
+    rig.revoke("chief", "chief", &red.line("")).await.unwrap();
+    let chief = rig.cx("chief").await;
+    let missing = Err(Problem::SecondFactor("second_factor_missing"));
+    assert_eq!(rig.approve_by(&chief, job.id, None).await, missing);
+}
+
+#[tokio::test]
+async fn nobody_approves_what_was_asked_for_by_somebody_who_may_not_any_more() {
+    let rig = Rig::new().await;
+    let job = rig.shred().await;
+    let admin = |id: &str, enabled: bool| {
+        format!(
+            "[[principal]]\nid = '{id}'\nkind = 'human'\nenabled = {enabled}\n\
+             identities = ['spiffe://test.local/{id}']\n[principal.roles]\ndemo = ['admin']\n"
+        )
+    };
+    let directory = Directory::parse(&(admin("boss", false) + &admin("chief", true))).unwrap();
+    rig.vault.parts.access.reload(directory, test_policies("dev"));
+    let chief = rig.cx("chief").await;
+    assert_eq!(rig.approve_by(&chief, job.id, None).await, Err(Problem::ChangedMeanwhile));
+    let there = rig.store.job(&job.place).await.unwrap().unwrap();
+    assert_eq!((there.state, there.revision), (JobState::Asked, job.revision));
 }
