@@ -6,7 +6,7 @@
 //! ```
 
 use crate::domain::{Entity, EntityKind, EntityName, EntityPlace, EntityScope, GrantId, TenantId};
-use crate::store::{Store, StoreError, Write};
+use crate::store::{EntityRow, Store, StoreError, Write};
 
 const VERSION: u8 = 1;
 const PREFIX: u8 = 0x02;
@@ -28,10 +28,15 @@ impl Pending {
         Write::PutEntity(Entity { place: place(id), revision: 0, content })
     }
 
-    /// It is over: what there is of it goes.
+    /// It is over: what there is of it goes. No grant goes on because this row is not what the vault wrote.
     pub(super) async fn end(store: &dyn Store, id: GrantId) -> Result<Option<Write>, StoreError> {
-        let row = store.entity(&place(id)).await?;
-        Ok(row.map(|Entity { place, revision, .. }| Write::DropEntity { place, revision }))
+        let place = place(id);
+        let revision = match store.entity(&place).await {
+            Ok(row) => row.map(|row| row.revision),
+            Err(StoreError::Corrupt { .. }) => forged(store, &place).await?,
+            Err(error) => return Err(error),
+        };
+        Ok(revision.map(|revision| Write::DropEntity { place, revision }))
     }
 
     /// All there are. A row that the vault did not write is none: it is told of, and is in the way of no other.
@@ -58,6 +63,26 @@ impl Pending {
     }
 }
 
+/// The revision of a row that the vault did not write. `None`: that can't be read either.
+async fn forged(store: &dyn Store, place: &EntityPlace) -> Result<Option<u64>, StoreError> {
+    let scope = EntityScope::Tenant(EntityKind::Grant, None);
+    let mut after = None;
+    loop {
+        let page = match store.entity_rows(&scope, after.as_ref(), PAGE).await {
+            Err(StoreError::Corrupt { .. }) => return Ok(None),
+            page => page?,
+        };
+        let Some(last) = page.last() else { return Ok(None) };
+        after = Some(last.place().clone());
+        for row in page {
+            match row {
+                EntityRow::Forged { place: of, revision } if of == *place => return Ok(Some(revision)),
+                _ => {}
+            }
+        }
+    }
+}
+
 fn place(id: GrantId) -> EntityPlace {
     let mut name = vec![PREFIX];
     name.extend_from_slice(id.as_bytes());
@@ -74,7 +99,15 @@ fn read(entity: &Entity) -> Option<Pending> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use vault_mem::LockedKey;
+
     use super::*;
+    use crate::crypto::RowKey;
+    use crate::domain::{Environment, KeyVersion, VaultId, VaultIdentity};
+    use crate::store::memory::MemoryStore;
+    use crate::store::{Change, SealedStore};
 
     #[test]
     fn a_row_of_the_first_version_still_opens() {
@@ -86,5 +119,27 @@ mod tests {
         assert_eq!(read(&entity), Some(pending));
         assert_eq!(read(&Entity { content: vec![2, b'a'], ..entity.clone() }), None);
         assert_eq!(read(&Entity { content: vec![1], ..entity }), None);
+    }
+
+    fn sealing_key() -> Arc<RowKey> {
+        let environment = Environment::parse("dev").unwrap();
+        let identity = VaultIdentity { vault: VaultId::from_bytes([7; 16]), environment };
+        Arc::new(RowKey::new(KeyVersion::FIRST, identity, LockedKey::random().unwrap()))
+    }
+
+    #[tokio::test]
+    async fn a_row_that_the_vault_did_not_write_goes_with_its_grant() {
+        let engine: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let sealed = SealedStore::new(Arc::clone(&engine), sealing_key());
+        let (tenant, id) = (TenantId::parse("st-mary").unwrap(), GrantId::from_bytes([0xab; 16]));
+        let put = |writes| Change { writes, entries: Vec::new() };
+        sealed.commit(put(vec![Pending::begin(&tenant, id)])).await.unwrap();
+        let forged = Entity { place: place(id), revision: 1, content: b"\x01elsewhere".to_vec() };
+        engine.commit(put(vec![Write::PutEntity(forged)])).await.unwrap();
+        assert_eq!(Pending::all(&sealed).await, Ok(vec![]));
+        let gone = Pending::end(&sealed, id).await.unwrap().unwrap();
+        sealed.commit(put(vec![gone])).await.unwrap();
+        assert_eq!(engine.entity(&place(id)).await, Ok(None));
+        assert_eq!(Pending::end(&sealed, id).await, Ok(None));
     }
 }

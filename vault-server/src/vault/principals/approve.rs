@@ -108,7 +108,7 @@ impl Vault {
     ) -> Result<(Standing, Draft), Refused> {
         let generation = self.parts.store.entity(&generation_place()).await?;
         let all = self.provisioned().await?;
-        if is_outdated(&cx.caller.principal, &all) {
+        if is_outdated(&cx.caller.principal, &self.parts.access.configured(), &all) {
             let refused = Problem::ChangedMeanwhile.whole();
             return Err(self.log_refusal(draft.clone(), Vec::new(), refused).await);
         }

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access::{
-    Action, AlertKind, Caller, EnrolledKey, Principal, PrincipalKind, Proposed, Role, TenantScope,
-    generation_place, next_generation, read_principal, state_hash, write_principal,
+    Action, AlertKind, Caller, Directory, EnrolledKey, Principal, PrincipalKind, Proposed, Role, TenantScope,
+    generation_place, next_generation, principal_place, read_principal, state_hash, write_principal,
 };
 use crate::audit::{AuditAction, Draft, LogError};
 use crate::domain::{Entity, EntityKind, EntityScope, PrincipalId, TenantId, Timestamp};
-use crate::store::{EntityRow, Write};
+use crate::store::{EntityRow, StoreError, Write};
 
 use super::{Context, Note, Problem, Refused, Vault, whole};
 use shown::{Differences, difference, seen_at, shown};
@@ -91,7 +91,11 @@ impl Vault {
             Draft::new(cx.request, AuditAction::WhoAmI, crate::audit::Actor::caller_of_vault(&cx.caller));
         self.parts.log.record(draft, Vec::new()).await?;
         let principal = Arc::clone(&cx.caller.principal);
-        let keys = self.security_keys_of(&principal.id).await?;
+        // Programs have none.
+        let keys = match principal.kind {
+            PrincipalKind::Human => self.security_keys_of(&principal.id).await?,
+            PrincipalKind::Service => Vec::new(),
+        };
         Ok(KnownPrincipal { roles: principal.roles.clone(), principal, keys })
     }
 
@@ -185,6 +189,11 @@ impl Vault {
         if let Some(refused) = refused {
             return Err(self.log_refusal(draft, Vec::new(), refused).await);
         }
+        // A row that the vault did not write stands there until somebody removes it.
+        if let Err(StoreError::Corrupt { .. }) = self.parts.store.entity(&principal_place(id)).await {
+            let refused = Problem::RecordCorrupt.at("id");
+            return Err(self.log_refusal(draft, Vec::new(), refused).await);
+        }
         for _ in 0..ATTEMPTS {
             let generation = self.parts.store.entity(&generation_place()).await?;
             let all = self.provisioned().await?;
@@ -227,7 +236,7 @@ impl Vault {
         tenant: Option<&TenantId>,
         change: impl Fn(Option<&Principal>) -> Result<Principal, Refused>,
     ) -> Result<(Principal, Differences), Refused> {
-        if is_outdated(caller, all) {
+        if is_outdated(caller, &self.parts.access.configured(), all) {
             return Err(Problem::ChangedMeanwhile.whole());
         }
         if before.is_none() && all.len() >= MOST {
@@ -363,8 +372,11 @@ fn is_changed_as_a_whole(before: &Principal, after: &Principal) -> bool {
 }
 
 /// Whether a caller is not any more what it was when it was let in: whoever was changed or disabled a moment ago, or whose row
-/// the vault did not write, changes nobody.
-fn is_outdated(caller: &Principal, all: &[Principal]) -> bool {
-    let now = all.iter().find(|principal| principal.id == caller.id);
-    now.map_or(caller.revision.is_some(), |now| now != caller)
+/// the vault did not write, changes nobody. Those of the configuration's file are what the file says.
+fn is_outdated(caller: &Principal, configured: &Directory, all: &[Principal]) -> bool {
+    let now = match caller.revision {
+        None => configured.principal(&caller.id).map(|now| &**now),
+        Some(_) => all.iter().find(|principal| principal.id == caller.id),
+    };
+    now != Some(caller)
 }

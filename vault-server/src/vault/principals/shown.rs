@@ -56,6 +56,7 @@ pub(super) fn difference(
             }
         }
     };
+    add(["kind", "kind_before"], &|principal| BTreeSet::from([principal.kind.as_str().to_owned()]));
     add(["roles_given", "roles_taken"], &roles);
     add(["identities_given", "identities_taken"], &identities);
     add(["owner", "owner_before"], &owner);
