@@ -2,15 +2,20 @@
 //!
 //! ```text
 //! logs        every log is read and compared with its checkpoint: it must tell of no key, or of rows that are half sealed
-//! beginning   one change: the key, the marker (a row that is sealed itself), and their entries
+//! showing     what has no seal yet: rows of each kind, and each principal
+//! beginning   one change: the key, the marker (a row that is sealed itself), and their entries; then a checkpoint of them
 //! rows        each row without a seal gets one, page by page; one with a seal that is not the vault's ends it
-//! end         all rows are read once more; one change: the marker goes, and the entry says how many rows of each kind there are
+//! end         all rows are read once more; one change: the marker goes, and the entry says how many rows of each kind there are;
+//!             then each principal that has a seal now is said, and the log gets its checkpoint
 //! ```
 //!
 //! * What is sealed is the vault's from then on: who could write to the database before could make any of it. So it says which
-//!   principals there are, for people to look at.
+//!   principals there are, for people to look at: before, and at the end once more, with what was written in between or by a
+//!   run that was stopped.
 //! * It can be stopped at any point and run again. Nobody else may have the store open meanwhile.
 //! * It does so once: where a log says that it is done, or that a new vault made its key, rows without a seal stay what they are.
+
+mod pages;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,18 +23,17 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use self::pages::{Pages, count, kinds, principal};
 use super::config::{Config, Engine, Postgres};
 use super::{migrate, rows, wire};
-use crate::access::{Principal, read_principal};
 use crate::audit::{
-    self, AuditAction, Beside, Draft, KeyJournal, Log, LogOptions, SEALING, SealHistory, SigningSource as _,
+    self, AuditAction, Beside, Draft, Follower, FollowerError, FollowerOptions, KeyJournal, Log, LogOptions,
+    SEALING, SealHistory, SigningSource as _, VaultSigning,
 };
 use crate::crypto::{RowKey, is_sealed};
-use crate::domain::{
-    Clock, Entity, EntityKind, EntityScope, KeyPurpose, RequestId, SystemClock, VaultIdentity,
-};
+use crate::domain::{Clock, Entity, KeyPurpose, RequestId, SystemClock, VaultIdentity};
 use crate::keyring::Keyring;
-use crate::store::{Change, EntityRow, SealedStore, Store, Write, embedded, postgres};
+use crate::store::{Change, SealedStore, Store, Write, embedded, postgres};
 
 /// What is asked for.
 #[derive(Debug, Clone, clap::Args)]
@@ -42,15 +46,18 @@ pub struct Options {
     pub dry_run: bool,
 }
 
-/// Rows of a page, and of a change.
-const PAGE: usize = 128;
-/// How long an entry may take.
+/// How long an entry may take, and a checkpoint of what there is.
 const ENTRY: Duration = Duration::from_secs(30);
+const CHECKPOINT: Duration = Duration::from_mins(10);
 
 const REMOVED: &str = "the log tells of a key for the seals of rows, and its row is not there: it was removed. Restore it from a \
                        backup. Rows are not sealed anew: among them may be some that are not the vault's";
 const PUT_BACK: &str = "the log says that the rows of this vault have their seals, and a row in the store says that they are still \
                         getting them: it was put back. Remove it (kind 10 of `entities`). Rows without a seal are not the vault's";
+const NO_CHECKPOINT: &str = "a log can't be compared with what was signed. An instance that was killed before its first checkpoint \
+                             leaves it so: restore the backup of before this command, start the software of before once, so that \
+                             it signs, and stop it. If a checkpoint was there, it was removed: restore it from a backup";
+
 /// Seals what is to be sealed, and says how it went.
 pub async fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
     let store = open(config).await?;
@@ -108,6 +115,7 @@ async fn work(config: &Config, options: &Options, store: &Arc<dyn Store>) -> any
         keyring: wire::keyring(config, kms, store, &clock),
         overlap: config.keys.signing_overlap,
         clock,
+        say: Box::new(|line| println!("{line}")),
     };
     work.run(options.dry_run).await
 }
@@ -128,21 +136,29 @@ struct Work {
     keyring: Arc<Keyring>,
     overlap: Duration,
     clock: Arc<dyn Clock>,
+    /// Takes each line that is for people.
+    say: Box<dyn Fn(&str) + Send + Sync>,
 }
 
 impl Work {
     async fn run(&self, dry_run: bool) -> anyhow::Result<()> {
         if rows::is_new(&*self.store).await? {
-            println!("this vault was never served: it makes the key of its seals at its first start");
+            (self.say)("this vault was never served: it makes the key of its seals at its first start");
             return Ok(());
         }
         match self.state().await? {
             State::Sealed(key) => self.check(key).await,
             State::Half(_) | State::Unsealed if dry_run => self.show().await,
-            State::Half(key) => self.seal(key).await,
+            State::Half(key) => {
+                self.show().await?;
+                self.seal(key).await
+            }
             State::Unsealed => {
                 self.show().await?;
+                // A log whose first entries are those of this command has a checkpoint, too, wherever it is stopped.
+                self.sign().await?;
                 let key = self.begin().await?;
+                self.sign().await?;
                 self.seal(key).await
             }
         }
@@ -157,8 +173,7 @@ impl Work {
             );
             return Ok(State::Unsealed);
         };
-        let sealed = SealedStore::new(Arc::clone(&self.store), Arc::clone(&key));
-        if sealed.entity(&rows::marker_place()).await?.is_none() {
+        if self.sealed(&key).entity(&rows::marker_place()).await?.is_none() {
             return Ok(State::Sealed(key));
         }
         anyhow::ensure!(!self.history().await?.done, PUT_BACK);
@@ -170,31 +185,49 @@ impl Work {
         // One is made where there is none: then nothing that was signed would be accepted.
         let signed = !self.keyring.list(None, KeyPurpose::LogSigning).await?.is_empty();
         anyhow::ensure!(signed, "the vault has logs, and no key that signed them");
-        let clock = Arc::clone(&self.clock);
-        let signing =
-            audit::VaultSigning::new(Arc::clone(&self.keyring), &self.identity, clock, self.overlap);
-        let keys = signing.now().await.context("the log's signing key")?;
+        let keys = self.signing().now().await.context("the log's signing key")?;
         let history = SealHistory::read(&*self.store, &self.identity, &keys).await;
-        history.context("the audit log is not what was signed")
+        let why = match &history {
+            Err(FollowerError::Unsigned { .. }) => NO_CHECKPOINT,
+            _ => "the audit log is not what was signed",
+        };
+        history.context(why)
     }
 
-    /// How many rows of each kind there are, and who the principals are.
+    fn signing(&self) -> VaultSigning {
+        let (keyring, clock) = (Arc::clone(&self.keyring), Arc::clone(&self.clock));
+        VaultSigning::new(keyring, &self.identity, clock, self.overlap)
+    }
+
+    /// Brings what this command's log has so far under a checkpoint.
+    async fn sign(&self) -> anyhow::Result<()> {
+        let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+        let origin = audit::origin(&self.identity, store.log());
+        let options = FollowerOptions { checkpoint_every: Duration::from_secs(1) };
+        let follower = Follower::start(store, Arc::new(self.signing()), &origin, clock, options).await;
+        let follower = follower.context("the audit log is not what was signed")?;
+        let signed = follower.fresh_checkpoint(CHECKPOINT).await;
+        follower.stop(ENTRY).await;
+        signed.context("the log's checkpoint")?;
+        Ok(())
+    }
+
+    /// How many rows of each kind have no seal yet, and who their principals are.
     async fn show(&self) -> anyhow::Result<()> {
-        println!("to be sealed, and the vault's own from then on:");
+        (self.say)("to be sealed, and the vault's own from then on:");
         for kind in kinds() {
             let (mut count, mut lines) = (0_u64, Vec::new());
             let mut pages = Pages::new(kind);
-            while let Some(page) = pages.next(&*self.store).await? {
+            while let Some(mut page) = pages.next(&*self.store).await? {
+                page.retain(|row| !is_sealed(&row.content));
                 count += page.len() as u64;
-                if kind == EntityKind::Principal {
-                    lines.extend(page.iter().filter_map(principal));
-                }
+                lines.extend(page.iter().filter_map(principal));
             }
             if count > 0 {
-                println!("{} {count}", kind.as_str());
+                (self.say)(&format!("{} {count}", kind.as_str()));
             }
             for line in lines {
-                println!("  {line}");
+                (self.say)(&format!("  {line}"));
             }
         }
         Ok(())
@@ -239,7 +272,7 @@ impl Work {
     }
 
     async fn end(&self, key: Arc<RowKey>) -> anyhow::Result<()> {
-        let counts = self.count(&key).await?;
+        let counts = count(&self.sealed(&key)).await?;
         anyhow::ensure!(
             counts.forged.is_empty(),
             "rows were written meanwhile: {}",
@@ -253,99 +286,34 @@ impl Work {
         details.extend(counts.sound.iter().map(|(kind, count)| (kind.as_str(), count.to_string())));
         let gone = Write::DropEntity { place, revision: marker.revision };
         self.log().commit(draft(details)?, Vec::new(), vec![gone]).await?;
-        println!("sealed: {}", counts.in_words());
-        Ok(())
+        (self.say)(&format!("sealed: {}", counts.in_words()));
+        (self.say)("principals that are the vault's own now:");
+        for line in &counts.principals {
+            (self.say)(&format!("  {line}"));
+        }
+        // Before it, who takes the last entry back could have rows sealed once more.
+        self.sign().await
     }
 
     /// Of a vault that has its seals: whether a row has none, or another.
     async fn check(&self, key: Arc<RowKey>) -> anyhow::Result<()> {
-        let counts = self.count(&key).await?;
-        println!("the rows have their seals: {}", counts.in_words());
+        let counts = count(&self.sealed(&key)).await?;
+        (self.say)(&format!("the rows have their seals: {}", counts.in_words()));
         for place in &counts.forged {
-            println!("not the vault's: {place}");
+            (self.say)(&format!("not the vault's: {place}"));
         }
         anyhow::ensure!(counts.forged.is_empty(), "{} rows are not the vault's", counts.forged.len());
         Ok(())
     }
 
-    async fn count(&self, key: &Arc<RowKey>) -> anyhow::Result<Counts> {
-        let sealed = SealedStore::new(Arc::clone(&self.store), Arc::clone(key));
-        let mut counts = Counts::default();
-        for kind in kinds() {
-            let (mut after, mut sound) = (None, 0);
-            loop {
-                let page = sealed.entity_rows(&EntityScope::Kind(kind), after.as_ref(), PAGE).await?;
-                let Some(last) = page.last() else { break };
-                after = Some(last.place().clone());
-                for row in page {
-                    match row {
-                        EntityRow::Sound(_) => sound += 1,
-                        EntityRow::Forged { place, .. } => counts.forged.push(format!("{place:?}")),
-                    }
-                }
-            }
-            if sound > 0 {
-                counts.sound.push((kind, sound));
-            }
-        }
-        Ok(counts)
+    fn sealed(&self, key: &Arc<RowKey>) -> SealedStore {
+        SealedStore::new(Arc::clone(&self.store), Arc::clone(key))
     }
 
     fn log(&self) -> Log {
         let options = LogOptions { deadline: ENTRY, max_in_flight: 1 };
         Log::new(Arc::clone(&self.store), Arc::clone(&self.clock), options)
     }
-}
-
-#[derive(Default)]
-struct Counts {
-    sound: Vec<(EntityKind, u64)>,
-    forged: Vec<String>,
-}
-
-impl Counts {
-    fn in_words(&self) -> String {
-        if self.sound.is_empty() {
-            return "there are none".to_owned();
-        }
-        let counts: Vec<_> =
-            self.sound.iter().map(|(kind, count)| format!("{} {count}", kind.as_str())).collect();
-        counts.join(", ")
-    }
-}
-
-/// The rows of a kind as they are.
-struct Pages {
-    scope: EntityScope,
-    after: Option<crate::domain::EntityPlace>,
-}
-
-impl Pages {
-    fn new(kind: EntityKind) -> Self {
-        Self { scope: EntityScope::Kind(kind), after: None }
-    }
-
-    async fn next(&mut self, store: &dyn Store) -> anyhow::Result<Option<Vec<Entity>>> {
-        let page = store.entities(&self.scope, self.after.as_ref(), PAGE).await?;
-        let Some(last) = page.last() else { return Ok(None) };
-        self.after = Some(last.place.clone());
-        Ok(Some(page))
-    }
-}
-
-/// Who is in a row that has no seal yet.
-fn principal(row: &Entity) -> Option<String> {
-    let Principal { id, roles, enabled, .. } = read_principal(row).ok().flatten()?;
-    let roles = roles
-        .iter()
-        .flat_map(|(scope, roles)| roles.iter().map(move |role| format!("{scope}:{}", role.as_str())));
-    let roles: Vec<_> = roles.collect();
-    Some(format!("{id}{}: {}", if enabled { "" } else { " (disabled)" }, roles.join(" ")))
-}
-
-/// All but that of the marker.
-fn kinds() -> impl Iterator<Item = EntityKind> {
-    EntityKind::ALL.iter().copied().filter(|kind| *kind != EntityKind::Sealing)
 }
 
 fn draft(details: Vec<(&'static str, String)>) -> anyhow::Result<Draft> {

@@ -1,18 +1,42 @@
 //! A vault of before is sealed once, wherever it is interrupted; one whose key was removed is not.
 
+use bytes::Bytes;
+use parking_lot::Mutex;
+
 use super::*;
 use crate::access::write_principal;
 use crate::app::rows::tests::{Bench, identity, principal, put};
-use crate::audit::{Follower, FollowerOptions};
-use crate::domain::{EntityName, EntityPlace};
+use crate::domain::{EntityKind, EntityName, EntityPlace, EntityScope};
 use crate::store::memory::MemoryStore;
-use crate::store::{Derived, LogId};
+use crate::store::{Derived, DerivedState, LogId};
 
 const DAY: Duration = Duration::from_hours(24);
 
+type Told = Arc<Mutex<Vec<String>>>;
+
+const TO_BE_SEALED: &str = "to be sealed, and the vault's own from then on:";
+const NOW: &str = "principals that are the vault's own now:";
+
+/// The lines that were said under a heading.
+fn under(told: &Told, heading: &str) -> Vec<String> {
+    let told = told.lock();
+    let lines = told.iter().skip_while(|line| *line != heading).skip(1);
+    lines
+        .take_while(|line| line.starts_with("  ") || heading == TO_BE_SEALED && !line.starts_with("sealed:"))
+        .cloned()
+        .collect()
+}
+
 impl Bench {
     fn work(&self) -> Work {
+        self.telling(&Arc::default())
+    }
+
+    /// As [`Bench::work`]; what it says is kept.
+    fn telling(&self, told: &Told) -> Work {
+        let told = Arc::clone(told);
         Work {
+            say: Box::new(move |line| told.lock().push(line.to_owned())),
             identity: identity(),
             store: Arc::new(self.store.clone()),
             keyring: self.keyring(&self.store),
@@ -23,14 +47,7 @@ impl Bench {
 
     /// Signs what is in log 0 so far, as a vault does that is served.
     async fn sign(&self) {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let keyring = self.keyring(&self.store);
-        let signing = audit::VaultSigning::new(keyring, &identity(), Arc::clone(&clock), DAY);
-        let options = FollowerOptions { checkpoint_every: Duration::from_millis(1) };
-        let origin = audit::origin(&identity(), LogId::default());
-        let store = Arc::new(self.store.clone());
-        let follower = Follower::start(store, Arc::new(signing), &origin, clock, options).await.unwrap();
-        follower.stop(Duration::from_secs(30)).await;
+        self.work().sign().await.unwrap();
         let size = self.store.log_size(LogId(0)).await.unwrap();
         assert_eq!(self.store.derived(LogId(0)).await.unwrap().upto, size);
     }
@@ -54,6 +71,12 @@ impl Bench {
 
     /// The same rows and log, but what a database's administrator left out.
     async fn without(&self, key: bool, entities: bool) -> Self {
+        let log = self.store.entries(LogId(0), 0, 1000, usize::MAX).await.unwrap();
+        self.with_log(key, entities, log, self.store.derived(LogId(0)).await.unwrap()).await
+    }
+
+    /// As [`Bench::without`], with another log.
+    async fn with_log(&self, key: bool, entities: bool, entries: Vec<Bytes>, state: DerivedState) -> Self {
         let bench = Self { store: MemoryStore::new(), kms: Arc::clone(&self.kms) };
         let mut writes = Vec::new();
         for record in self.store.scan_keys(None, 100).await.unwrap() {
@@ -65,10 +88,7 @@ impl Bench {
             let rows = self.store.entities(&EntityScope::Kind(*kind), None, 1000).await.unwrap();
             writes.extend(rows.into_iter().map(|row| Write::PutEntity(Entity { revision: 0, ..row })));
         }
-        let size = usize::try_from(self.store.log_size(LogId(0)).await.unwrap()).unwrap();
-        let entries = self.store.entries(LogId(0), 0, size, usize::MAX).await.unwrap();
         bench.store.commit(Change { writes, entries }).await.unwrap();
-        let state = self.store.derived(LogId(0)).await.unwrap();
         let derived = Derived {
             upto: state.upto,
             tiles: Vec::new(),
@@ -235,26 +255,120 @@ async fn a_log_that_was_altered_is_not_believed() {
     let bench = Bench::old(3).await;
     bench.run().await.unwrap();
     bench.sign().await;
-    let altered = bench.without(true, true).await;
-    let whole = altered.store.entries(LogId(0), 0, 100, usize::MAX).await.unwrap();
+    let whole = bench.store.entries(LogId(0), 0, 100, usize::MAX).await.unwrap();
+    let signed = bench.store.derived(LogId(0)).await.unwrap();
     // Without the entries that tell of the key: cut, or with others in their place.
     for entries in [whole[..1].to_vec(), whole.iter().map(|_| whole[0].clone()).collect()] {
-        let forged = Bench { store: MemoryStore::new(), kms: Arc::clone(&bench.kms) };
-        let keys = altered.store.scan_keys(None, 100).await.unwrap();
-        let writes = keys.into_iter().map(Write::InsertKey).collect();
-        forged.store.commit(Change { writes, entries }).await.unwrap();
-        let state = altered.store.derived(LogId(0)).await.unwrap();
-        let derived = Derived {
-            upto: state.upto,
-            tiles: Vec::new(),
-            postings: Vec::new(),
-            checkpoint: state.checkpoint,
-        };
-        forged.store.derive(derived).await.unwrap();
+        let forged = bench.with_log(true, true, entries, signed.clone()).await;
         put(&forged.store, write_principal(&principal("eve"))).await;
         let refused = forged.run().await.unwrap_err();
         assert!(refused.contains("not what was signed"), "{refused}");
     }
+}
+
+#[tokio::test]
+async fn a_log_without_its_checkpoint_is_not_believed() {
+    let bench = Bench::old(3).await;
+    let before = bench.store.entries(LogId(0), 0, 100, usize::MAX).await.unwrap();
+    bench.run().await.unwrap();
+    let (_, text) = bench.store.derived(LogId(0)).await.unwrap().checkpoint.unwrap();
+    let size = bench.store.log_size(LogId(0)).await.unwrap();
+    let cases = [
+        (0, None, "restore the backup of before"),
+        // What the follower refuses, too.
+        (1, None, "the index covers 1 entries"),
+        (1, Some((size, text.clone())), "the index covers 1 entries"),
+        (1, Some((1, text)), "the index covers 1 entries"),
+    ];
+    for (upto, checkpoint, why) in cases {
+        let state = DerivedState { upto, checkpoint };
+        let forged = bench.with_log(true, true, before.clone(), state).await;
+        put(&forged.store, write_principal(&principal("eve"))).await;
+        let refused = forged.run().await.unwrap_err();
+        assert!(refused.contains(why), "{refused}");
+        assert!(forged.store.keys(None, KeyPurpose::RowMac).await.unwrap().is_empty());
+    }
+    // The log of another instance is read like its own.
+    let bench = Bench::old(3).await;
+    let other = bench.store.instance(LogId(1));
+    other.commit(Change { writes: Vec::new(), entries: before }).await.unwrap();
+    let refused = bench.run().await.unwrap_err();
+    assert!(refused.contains("log 1 has 2 entries and no checkpoint"), "{refused}");
+}
+
+#[tokio::test]
+async fn it_goes_on_though_its_log_has_nothing_but_its_own_entries() {
+    let bench = Bench::old(3).await;
+    let log = bench.store.instance(LogId(1));
+    let work = Work { store: Arc::new(log.clone()), ..bench.work() };
+    let (_, other) = Bench::new().keyring(&MemoryStore::new()).new_row_key().await.unwrap();
+    let place = session(9).place;
+    put(&log, Entity { content: other.seal(&place, b"forged"), ..session(9) }).await;
+    work.run(false).await.unwrap_err();
+    assert_eq!(log.log_size(LogId(1)).await, Ok(2));
+    let gone = Write::DropEntity { place, revision: 0 };
+    log.commit(Change { writes: vec![gone], entries: Vec::new() }).await.unwrap();
+    work.run(false).await.unwrap();
+    assert!(bench.is_served().await.is_ok());
+}
+
+#[tokio::test]
+async fn what_it_did_is_signed_when_it_ends() {
+    let bench = Bench::old(3).await;
+    bench.work().begin().await.unwrap();
+    let marker = bench.store.entity(&rows::marker_place()).await.unwrap().unwrap();
+    bench.run().await.unwrap();
+    let mut log = bench.store.entries(LogId(0), 0, 100, usize::MAX).await.unwrap();
+    let state = bench.store.derived(LogId(0)).await.unwrap();
+    assert_eq!(state.upto, log.len() as u64);
+    // Who kept the marker takes back the entry that says that it is done, and has a row of his own.
+    log.pop();
+    let forged = bench.with_log(false, false, log, state).await;
+    put(&forged.store, marker).await;
+    put(&forged.store, write_principal(&principal("eve"))).await;
+    let refused = forged.run().await.unwrap_err();
+    assert!(refused.contains("not what was signed"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_it_seals_when_it_goes_on_is_shown_before() {
+    let bench = Bench::old(3).await;
+    let key = bench.work().begin().await.unwrap();
+    let ann = write_principal(&principal("ann"));
+    put(&bench.store, Entity { revision: 1, content: key.seal(&ann.place, &ann.content), ..ann }).await;
+    put(&bench.store, write_principal(&principal("eve"))).await;
+    let unreadable = write_principal(&principal("mallory")).place;
+    put(&bench.store, Entity { place: unreadable, revision: 0, content: vec![9] }).await;
+    let told = Told::default();
+    bench.telling(&told).run(true).await.unwrap();
+    let shown = under(&told, TO_BE_SEALED);
+    assert!(
+        shown.contains(&"  eve: *:admin".to_owned()) && shown.contains(&"session 3".to_owned()),
+        "{shown:?}"
+    );
+    assert!(shown.iter().any(|line| line.ends_with("is not what was written")), "{shown:?}");
+    assert!(!shown.iter().any(|line| line.contains("ann")), "{shown:?}");
+    let told = Told::default();
+    bench.telling(&told).run(false).await.unwrap();
+    assert_eq!(under(&told, TO_BE_SEALED), shown);
+}
+
+#[tokio::test]
+async fn who_was_sealed_unseen_is_told_at_the_end() {
+    let bench = Bench::old(3).await;
+    let told = Told::default();
+    let work = bench.telling(&told);
+    work.show().await.unwrap();
+    // In between, and in a run that was stopped.
+    put(&bench.store, write_principal(&principal("eve"))).await;
+    let key = work.begin().await.unwrap();
+    let bob = write_principal(&principal("bob"));
+    put(&bench.store, Entity { content: key.seal(&bob.place, &bob.content), ..bob }).await;
+    work.seal(key).await.unwrap();
+    assert!(!told.lock().iter().take_while(|line| *line != NOW).any(|line| line.contains("eve")));
+    let mut now = under(&told, NOW);
+    now.sort();
+    assert_eq!(now, ["  ann: *:admin", "  bob: *:admin", "  eve: *:admin"]);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use vault_format::tile::{self, Edge, WIDTH};
 use vault_format::tree::Hash;
 
 use super::signing::SigningError;
-use crate::store::{Store, StoreError, TileId};
+use crate::store::{LogId, Store, StoreError, TileId};
 
 const TILE: u64 = WIDTH as u64;
 /// Bytes asked for at once; a tile's entries may need several reads.
@@ -40,6 +40,14 @@ pub enum FollowerError {
         upto: u64,
         /// What the checkpoint covers.
         checkpoint: Option<u64>,
+    },
+    /// A log has entries, and nothing that was signed to compare them with.
+    #[error("log {log} has {size} entries and no checkpoint")]
+    Unsigned {
+        /// Which log.
+        log: LogId,
+        /// How many entries it has.
+        size: u64,
     },
     /// The log was cut.
     #[error("entry {size} is missing: {signed} entries were signed")]

@@ -1,7 +1,8 @@
 //! What a vault's logs tell of the seals of its rows ([`crate::crypto::RowKey`]).
 //!
 //! Who has removed the key of the seals, and all that says that there was one, has the log against it: it was signed. So before
-//! rows without a seal are given one, every log is read from its first entry to its last, and compared with its checkpoint.
+//! rows without a seal are given one, every log is read from its first entry to its last, and compared with its checkpoint. A log
+//! that has entries and no checkpoint is not believed.
 
 use prost::Message as _;
 use vault_format::checkpoint::Checkpoint;
@@ -57,12 +58,20 @@ impl SealHistory {
         let by = keys.verifiers(origin)?;
         let size = store.log_size(log).await?;
         let derived = store.derived(log).await?;
-        let signed = match &derived.checkpoint {
-            // One that was signed before a mark is checked against the log all the same.
-            Some((_, text)) => Some(Checkpoint::open_strict(text, by.as_before_the_mark())?),
-            None => None,
+        let Some((at, text)) = &derived.checkpoint else {
+            return match (derived.upto, size) {
+                (0, 0) => Ok(()),
+                // Who removes the checkpoint has entries of his own believed, if they are without one.
+                (0, _) => Err(FollowerError::Unsigned { log, size }),
+                (upto, _) => Err(FollowerError::Uneven { upto, checkpoint: None }),
+            };
         };
-        let end = signed.as_ref().map_or(0, |signed| signed.size);
+        // One that was signed before a mark is checked against the log all the same.
+        let signed = Checkpoint::open_strict(text, by.as_before_the_mark())?;
+        let end = signed.size;
+        if end != *at || end != derived.upto {
+            return Err(FollowerError::Uneven { upto: derived.upto, checkpoint: Some(end) });
+        }
         if size < end {
             return Err(FollowerError::Cut { size, signed: end });
         }
@@ -79,8 +88,7 @@ impl SealHistory {
                 edge.push(Hash::leaf(entry), |_, _| {});
                 self.note(entry);
             }
-            let signed = signed.as_ref().filter(|signed| signed.size == edge.size());
-            if signed.is_some_and(|signed| signed.root != edge.root()) {
+            if edge.size() == end && edge.root() != signed.root {
                 return Err(FollowerError::Root { signed: end, from: 0 });
             }
         }
