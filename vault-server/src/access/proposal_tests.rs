@@ -174,3 +174,12 @@ fn it_is_over_at_its_time_and_superseded_by_any_change() {
     let new = of(None, Proposed::Principal { after: Box::new(ann(0)), before: None });
     assert!(new.is_of(None) && !new.is_of(Some(&ann(0))));
 }
+
+#[test]
+fn the_log_tells_why_an_approval_was_refused() {
+    use ProposalRefusal::{Approver, Asker, Content, Expired, SecondPerson, Superseded};
+    let words = [Expired, Content, SecondPerson, Superseded, Asker, Approver].map(ProposalRefusal::as_str);
+    let told =
+        ["expired", "another_content", "second_person", "superseded", "asker_may_not", "approver_may_not"];
+    assert_eq!(words, told);
+}
