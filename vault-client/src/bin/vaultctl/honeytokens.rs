@@ -3,12 +3,12 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use vault_client::honeytokens::Honeytoken;
-use vault_client::keys::Note;
 use vault_client::{DataClass, NewValue, Token};
 
 use crate::args::{Global, Subject};
 use crate::describe::time;
 use crate::failure::{Exit, Failure};
+use crate::words::NoteArgs;
 use crate::{input, output};
 
 /// Plant, list and remove values that nobody has any business with: touching one raises an alert.
@@ -20,18 +20,6 @@ pub(crate) enum HoneytokensCommand {
     List,
     /// Make one a token like any other. Its value stays.
     Remove(RemoveArgs),
-}
-
-/// For the log.
-#[derive(Args)]
-struct NoteArgs {
-    /// Free text for the log, at most 512 characters. Put no PHI into it.
-    #[arg(long, default_value = "")]
-    reason: String,
-
-    /// A ticket or case number for the log.
-    #[arg(long, default_value = "")]
-    ticket: String,
 }
 
 #[derive(Args)]
@@ -58,12 +46,6 @@ pub(crate) struct RemoveArgs {
 
     #[command(flatten)]
     note: NoteArgs,
-}
-
-impl From<NoteArgs> for Note {
-    fn from(NoteArgs { reason, ticket }: NoteArgs) -> Self {
-        Self { reason, ticket }
-    }
 }
 
 pub(crate) async fn run(global: &Global, command: HoneytokensCommand) -> Result<Exit, Failure> {

@@ -17,12 +17,15 @@ mod keys;
 mod login;
 mod mask;
 mod output;
+mod paste;
 mod policy;
 mod principals;
 mod security_keys;
+mod short_id;
 mod tokenize;
 mod touch;
 mod usage;
+mod words;
 
 use std::process::ExitCode;
 
