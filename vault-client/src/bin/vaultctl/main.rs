@@ -11,6 +11,7 @@ mod detokenize;
 mod erase;
 mod failure;
 mod find;
+mod help;
 mod honeytokens;
 mod input;
 mod keys;
@@ -29,8 +30,6 @@ mod words;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use args::{Cli, Command};
 use failure::{Exit, Failure};
 
@@ -40,7 +39,7 @@ static ALLOCATOR: vault_mem::WipingAllocator = vault_mem::WipingAllocator::SYSTE
 
 fn main() -> ExitCode {
     let hardened = vault_mem::harden();
-    let cli = match Cli::try_parse() {
+    let cli = match help::parse() {
         Ok(cli) => cli,
         Err(error) => return usage::end(&error),
     };
