@@ -32,6 +32,8 @@ pub(crate) struct Cli {
 
 const PROFILE_ENV: &str = "PHI_VAULT_PROFILE";
 const IDENTITY_ENV: &str = "PHI_VAULT_AS";
+/// So that a command's own options stand together.
+const HEADING: &str = "Options of all commands";
 
 /// Options of all commands.
 #[derive(Args)]
@@ -43,24 +45,25 @@ pub(crate) struct Global {
         value_name = "FILE",
         global = true,
         env = PROFILE_ENV,
-        hide_env_values = true
+        hide_env_values = true,
+        help_heading = HEADING
     )]
     profile: Option<PathBuf>,
 
     /// Which identity of the profile to use; the profile's own choice unless given.
-    #[arg(long = "as", value_name = "NAME", global = true, env = IDENTITY_ENV, hide_env_values = true)]
+    #[arg(long = "as", value_name = "NAME", global = true, env = IDENTITY_ENV, hide_env_values = true, help_heading = HEADING)]
     identity: Option<String>,
 
     /// Whose data is meant, for identities that serve several tenants; `*`: the vault as a whole, for who may.
-    #[arg(long, value_name = "TENANT", global = true)]
+    #[arg(long, value_name = "TENANT", global = true, help_heading = HEADING)]
     tenant: Option<String>,
 
     /// Print JSON.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = HEADING)]
     pub(crate) json: bool,
 
     /// How long a call may take: `500ms`, `10s`, `2m`.
-    #[arg(long, value_name = "TIME", global = true, default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", global = true, default_value = "10s", value_parser = duration, help_heading = HEADING)]
     timeout: Duration,
 }
 
