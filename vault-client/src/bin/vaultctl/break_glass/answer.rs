@@ -11,7 +11,7 @@ use crate::paste::tell;
 use crate::touch::{TouchArgs, second_factor};
 use crate::words;
 
-use super::{Cx, GrantArg, say, show, with_role};
+use super::{Cx, GrantArg, Step, say, show};
 
 /// Approve a grant that somebody else asked for. Shows it, asks whether you mean it, and has your security key touched.
 #[derive(Args)]
@@ -110,7 +110,7 @@ async fn still_waits(cx: &Cx, grant: &Grant) -> Result<(), Failure> {
 /// Why the vault would refuse an answer, before anybody touched anything.
 fn not_to_answer(error: vault_client::Error, grant: &Grant) -> Failure {
     if error.reason() != Reason::SecondPerson {
-        return with_role(error, "approver", "approve or deny grants");
+        return Step::Answer.with_role(error);
     }
     let part = [std::slice::from_ref(&grant.requester), &grant.approvers].concat().join(", ");
     Failure::from(error).told(

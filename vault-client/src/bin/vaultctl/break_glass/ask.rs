@@ -13,7 +13,7 @@ use crate::touch::{TouchArgs, second_factor};
 use crate::{input, words};
 
 use super::reveal::{self, Out};
-use super::{Cx, exit_of, say, show, wait, with_role};
+use super::{Cx, Step, exit_of, say, show, wait};
 
 /// Ask to see plain values in an emergency. Says what goes on record and who is told, then has your security key touched.
 ///
@@ -144,7 +144,7 @@ fn not_to_ask(error: vault_client::Error) -> Failure {
         (Reason::LimitReached, _) => {
             "close the grants that you don't need any more: `vaultctl break-glass list --waiting` has them"
         }
-        _ => return with_role(error, "oncall", "ask for grants"),
+        _ => return Step::Request.with_role(error),
     };
     Failure::from(error).hint(hint)
 }

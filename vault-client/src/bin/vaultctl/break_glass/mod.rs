@@ -152,14 +152,13 @@ impl Cx {
     }
 
     /// Why something was not done about a grant: how it stands with it tells more than the vault's answer to all such cases.
-    /// `who`: the role that does it, and what it does.
-    async fn not_so(&self, id: &GrantId, error: vault_client::Error, who: (&str, &str)) -> Failure {
+    async fn not_so(&self, id: &GrantId, error: vault_client::Error, step: Step) -> Failure {
         if error.reason() != Reason::GrantState {
-            return with_role(error, who.0, who.1);
+            return step.with_role(error);
         }
         let Ok(SeenGrant { grant, .. }) = self.client.get_grant(id).await else { return error.into() };
         self.say_next(&grant, self.reader().await.as_deref());
-        let (message, hint) = say::why_not(&grant);
+        let (message, hint) = say::why_not(&grant, step);
         Failure::from(error).told(message, hint)
     }
 
@@ -191,7 +190,7 @@ pub(crate) async fn run(global: &Global, command: BreakGlassCommand) -> Result<E
             let id = args.grant.resolve(&cx.client).await?;
             let grant = match cx.client.close_grant(&id, &args.notes).await {
                 Ok(grant) => grant,
-                Err(error) => return Err(cx.not_so(&id, error, ("oncall", "end grants")).await),
+                Err(error) => return Err(cx.not_so(&id, error, Step::Close).await),
             };
             show::outcome(cx.json, &grant)?;
             cx.say_next(&grant, cx.reader().await.as_deref());
@@ -200,7 +199,7 @@ pub(crate) async fn run(global: &Global, command: BreakGlassCommand) -> Result<E
             let id = args.grant.resolve(&cx.client).await?;
             let grant = match cx.client.review_grant(&id, args.verdict.into(), &args.notes).await {
                 Ok(grant) => grant,
-                Err(error) => return Err(cx.not_so(&id, error, ("auditor", "review grants")).await),
+                Err(error) => return Err(cx.not_so(&id, error, Step::Review).await),
             };
             show::outcome(cx.json, &grant)?;
             cx.say_next(&grant, None);
@@ -209,18 +208,37 @@ pub(crate) async fn run(global: &Global, command: BreakGlassCommand) -> Result<E
     Ok(Exit::Done)
 }
 
-/// What the vault would not do for who may not, with the role that it takes unless the vault's policies say otherwise.
-fn with_role(error: vault_client::Error, role: &str, does: &str) -> Failure {
-    if error.reason() != Reason::ActionNotAllowed {
-        return error.into();
+/// What is done about a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Request,
+    Answer,
+    Reveal,
+    Close,
+    Review,
+}
+
+impl Step {
+    /// What the vault would not do for who may not, with the role that it takes unless the vault's policies say otherwise.
+    fn with_role(self, error: vault_client::Error) -> Failure {
+        if error.reason() != Reason::ActionNotAllowed {
+            return error.into();
+        }
+        let (role, does) = match self {
+            Self::Request => ("oncall", "ask for grants"),
+            Self::Answer => ("approver", "approve or deny grants"),
+            Self::Reveal => ("oncall", "see values under a grant"),
+            Self::Close => ("oncall, approver or admin", "end grants"),
+            Self::Review => ("auditor", "review grants"),
+        };
+        Failure::from(error).told(
+            format!("this identity may not {does}"),
+            format!(
+                "it takes the role {role} at the tenant (unless your vault has policies of its own); `vaultctl whoami` shows yours.\n\
+                 ask somebody who holds it, or choose another identity of your own: --as NAME"
+            ),
+        )
     }
-    Failure::from(error).told(
-        format!("this identity may not {does}"),
-        format!(
-            "it takes the role {role} at the tenant (unless your vault has policies of its own); `vaultctl whoami` shows yours. ask \
-             somebody who holds it, or choose another identity of your own: --as NAME"
-        ),
-    )
 }
 
 /// What the state of a grant means for who waits for it.

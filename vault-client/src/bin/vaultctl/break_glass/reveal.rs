@@ -14,7 +14,7 @@ use crate::failure::{Exit, Failure, exit_of_items};
 use crate::paste::tell;
 use crate::{input, output};
 
-use super::{Cx, GrantArg, say, show};
+use super::{Cx, GrantArg, Step, say, show};
 
 /// Print the values of your grant. Each that is printed counts, and is in the log.
 ///
@@ -70,7 +70,7 @@ pub(super) fn may_print(out: Option<Out>) -> Result<(), Failure> {
 pub(super) async fn print(cx: &Cx, id: &GrantId, tokens: &[Token]) -> Result<Exit, Failure> {
     let (revealed, grant) = match cx.client.reveal(id, tokens).await {
         Ok(revealed) => revealed,
-        Err(error) => return Err(cx.not_so(id, error, ("oncall", "see values under a grant")).await),
+        Err(error) => return Err(cx.not_so(id, error, Step::Reveal).await),
     };
     if cx.json {
         let results: Vec<_> = revealed.iter().map(object).collect();

@@ -6,6 +6,7 @@ use vault_client::break_glass::{Grant, GrantState};
 
 use crate::paste::{Paste, count};
 
+use super::Step;
 use super::show::about;
 
 /// A span of time, as people say it.
@@ -93,16 +94,21 @@ fn next_at(grant: &Grant, reader: Option<&str>, paste: &Paste, now: SystemTime) 
 }
 
 /// Why something can't be done about a grant as it stands, and what to do then.
-pub(super) fn why_not(grant: &Grant) -> (String, &'static str) {
+pub(super) fn why_not(grant: &Grant, step: Step) -> (String, &'static str) {
     let ended = if grant.ended.is_empty() { "over" } else { &*grant.ended };
     match grant.state {
         GrantState::Requested => ("it waits for approval".to_owned(), "nothing can be seen under it before"),
+        GrantState::Active if step == Step::Review => (
+            "it is not over yet".to_owned(),
+            "it can be reviewed when it has expired, is used up, or was closed",
+        ),
         GrantState::Active => (
-            "it is in force, but not for that: it is not over yet, or yours is not the certificate or session that asked for it"
-                .to_owned(),
+            "it is in force, but not for that: another certificate or session asked for it".to_owned(),
             "if your certificate was renewed, or you logged in again: ask for another grant, and close this one",
         ),
-        GrantState::Over => (format!("it is over ({ended})"), "what is still needed has to be asked for anew"),
+        GrantState::Over => {
+            (format!("it is over ({ended})"), "what is still needed has to be asked for anew")
+        }
         _ => (format!("it is {}", grant.state.as_str()), "what is still needed has to be asked for anew"),
     }
 }
@@ -200,11 +206,12 @@ mod tests {
     #[test]
     fn what_a_grant_is_not_good_for_is_told_by_how_it_stands() {
         let mut it = grant(ID, 1);
-        assert!(why_not(&it).0.contains("waits for approval"));
+        assert!(why_not(&it, Step::Reveal).0.contains("waits for approval"));
         (it.state, it.ended) = (GrantState::Over, "used_up".to_owned());
-        assert_eq!(why_not(&it).0, "it is over (used_up)");
+        assert_eq!(why_not(&it, Step::Reveal).0, "it is over (used_up)");
         it.state = GrantState::Active;
-        assert!(why_not(&it).1.contains("certificate was renewed"));
+        assert!(why_not(&it, Step::Reveal).1.contains("certificate was renewed"));
+        assert!(why_not(&it, Step::Review).1.contains("was closed"));
     }
 
     #[test]

@@ -21,6 +21,7 @@ const TELL: Duration = Duration::from_mins(1);
 /// The grant, once it does not wait any more; or as it was last seen, if Ctrl-C breaks the waiting off. It stays then.
 pub(super) async fn until_answered(client: &Client, mut grant: Grant) -> Result<Grant, Failure> {
     let is_terminal = stderr().is_terminal();
+    tell("you wait for that now; Ctrl-C stops the waiting, not the grant");
     let waited = tokio::select! {
         waited = watch(client, &mut grant, is_terminal) => waited,
         _ = tokio::signal::ctrl_c() => Ok(()),
@@ -54,9 +55,10 @@ async fn watch(client: &Client, grant: &mut Grant, is_terminal: bool) -> Result<
     Ok(())
 }
 
+/// Short enough for a terminal of 80 columns: a line that was wrapped could not be written over.
 fn line(grant: &Grant, now: SystemTime) -> String {
     format!(
-        "waiting: {} of {} approvals, {} (Ctrl-C stops the waiting, not the grant)",
+        "waiting: {} of {} approvals, {}",
         grant.approvers.len(),
         grant.approvals_needed,
         say::left(grant, now)
