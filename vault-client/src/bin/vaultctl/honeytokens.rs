@@ -8,6 +8,7 @@ use vault_client::{DataClass, NewValue, Token};
 use crate::args::{Global, Subject};
 use crate::describe::time;
 use crate::failure::{Exit, Failure};
+use crate::paste::tell;
 use crate::words::NoteArgs;
 use crate::{input, output};
 
@@ -67,7 +68,9 @@ pub(crate) async fn run(global: &Global, command: HoneytokensCommand) -> Result<
         }
         HoneytokensCommand::List => {
             let listed = client.list_honeytokens().await?;
-            if global.json {
+            if listed.is_empty() && !global.json {
+                tell("no honeytoken is planted at this tenant");
+            } else if global.json {
                 listed.iter().try_for_each(|honeytoken| output::line(&object(honeytoken).to_string()))?;
             } else {
                 let header = ["TOKEN", "CLASS", "LABEL", "PLANTED", "TOUCHED", "BY"];
@@ -76,6 +79,8 @@ pub(crate) async fn run(global: &Global, command: HoneytokensCommand) -> Result<
         }
         HoneytokensCommand::Remove(RemoveArgs { token, note }) => {
             client.remove_honeytoken(&token, &note.into()).await?;
+            let object = json!({ "token": token.as_str(), "removed": true });
+            output::done(global.json, &object, "it is a token like any other from now on")?;
         }
     }
     Ok(Exit::Done)

@@ -122,9 +122,10 @@ pub(crate) async fn run(global: &Global, command: SecurityKeysCommand) -> Result
         }
         SecurityKeysCommand::Revoke(args) => {
             client.revoke_security_key(&args.principal, &args.fingerprint, &args.note.into()).await?;
-            if !global.json {
-                tell("done: it is good for nothing from now on, and can't be enrolled again");
-            }
+            let object =
+                json!({ "principal": args.principal, "fingerprint": args.fingerprint, "revoked": true });
+            let text = "it is good for nothing from now on, and can't be enrolled again";
+            output::done(global.json, &object, text)?;
         }
         SecurityKeysCommand::Try(args) => {
             let signer = args.touch.signer()?;

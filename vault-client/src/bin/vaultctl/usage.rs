@@ -10,10 +10,22 @@ use crate::failure::Failure;
 
 /// Tells what is wrong, or prints the help that was asked for.
 pub(crate) fn end(error: &Error) -> ExitCode {
-    let Some(failure) = without_values(error) else { error.exit() };
     let json = std::env::args_os().any(|argument| argument == "--json");
+    let failure = match without_values(error) {
+        Some(failure) => failure,
+        None if json && error.use_stderr() => Failure::wrong_use(plain(error)),
+        None => error.exit(),
+    };
     failure.print(json);
     failure.exit().into()
+}
+
+/// Clap's own words, of which nothing was typed, in a line.
+fn plain(error: &Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let text = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    text.trim_start_matches("error: ").to_owned()
 }
 
 /// What is wrong, if clap's own words would repeat an argument.
@@ -105,6 +117,12 @@ mod tests {
         assert!(short.contains("10 to 512 characters") && !short.contains("standard input"), "{short}");
         let id = failure("vaultctl principals approve 0123");
         assert!(id.contains("the first 6 are enough") && !id.contains("standard input"), "{id}");
+    }
+
+    #[test]
+    fn what_is_missing_is_told_in_a_line_for_programs() {
+        let error = Cli::try_parse_from(["vaultctl", "break-glass", "show"]).err().unwrap();
+        assert_eq!(plain(&error), "the following required arguments were not provided: <GRANT>");
     }
 
     #[test]

@@ -95,7 +95,12 @@ pub(crate) async fn run(global: &Global, command: JobsCommand) -> Result<Exit, F
     let is_approval = matches!(command, JobsCommand::Approve(_));
     let job: Job = match command {
         JobsCommand::List => {
-            show::jobs(global.json, &client.list_jobs().await?)?;
+            let jobs = client.list_jobs().await?;
+            if jobs.is_empty() && !global.json {
+                tell("no job was ever begun here");
+            } else {
+                show::jobs(global.json, &jobs)?;
+            }
             return Ok(Exit::Done);
         }
         JobsCommand::Watch(args) => {

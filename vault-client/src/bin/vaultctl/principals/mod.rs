@@ -5,11 +5,13 @@ mod show;
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde_json::json;
 use vault_client::principals::{Change, Kind, NewPrincipal, Principal, PrincipalChange};
 use vault_client::{Client, Reason};
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure};
+use crate::output;
 use crate::paste::tell;
 use crate::short_id::{self, ShortId};
 use crate::words::NoteArgs;
@@ -57,13 +59,13 @@ impl short_id::Kind for OfChange {
 
 #[derive(Args)]
 pub(crate) struct IdArgs {
-    /// Its id.
+    /// Whose: the principal's id, as `principals list` has it.
     id: String,
 }
 
 #[derive(Args)]
 pub(crate) struct StateArgs {
-    /// Its id.
+    /// Whose: the principal's id, as `principals list` has it.
     id: String,
 
     #[command(flatten)]
@@ -101,7 +103,7 @@ pub(crate) struct AddArgs {
 
 #[derive(Args)]
 pub(crate) struct ChangeArgs {
-    /// Its id.
+    /// Whose: the principal's id, as `principals list` has it.
     id: String,
 
     /// What it is at the tenant from now on, or `TENANT=ROLE`: these roles and no others. Any number.
@@ -216,19 +218,20 @@ async fn approve(global: &Global, client: &Client, args: AnswerArgs) -> Result<(
     show::changes(global.json, std::slice::from_ref(&change))?;
     client.approve_principal_change(&change, &args.note.into()).await?;
     if !global.json {
-        tell(&approved(&change));
+        tell(&approved(global, &change));
     }
     Ok(())
 }
 
-fn approved(change: &PrincipalChange) -> String {
+fn approved(global: &Global, change: &PrincipalChange) -> String {
     let whose = &change.principal_id;
     match &change.security_key {
         None => format!("done: {whose} is as shown from now on, on other instances within a second"),
         Some(key) => format!(
             "done: the security key {} is enrolled for {whose}\nnext: {whose} shows by a touch that it is there; until then it \
-             counts for nothing\n    vaultctl security-keys confirm",
-            key.fingerprint
+             counts for nothing\n{}",
+            key.fingerprint,
+            global.paste().theirs_told("", "security-keys confirm"),
         ),
     }
 }
@@ -240,11 +243,10 @@ async fn reject(global: &Global, client: &Client, args: AnswerArgs) -> Result<()
         None => args.id.of(client.list_principal_changes().await?, |change| change.id.clone())?.id,
     };
     client.reject_principal_change(&id, &args.note.into()).await?;
-    if !global.json {
-        tell(&format!(
-            "done: the change {id} is rejected, and nothing has changed. what is still needed has to be asked for anew"
-        ));
-    }
+    let text = format!(
+        "the change {id} is rejected, and nothing has changed. what is still needed has to be asked for anew"
+    );
+    output::done(global.json, &json!({ "change": id, "rejected": true }), &text)?;
     Ok(())
 }
 
