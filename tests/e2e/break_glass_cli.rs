@@ -194,7 +194,7 @@ fn told(night: &Night, id: &str, ssn: &str) {
     let steps = [
         "oncall           asked for it",
         "approver         approved it",
-        "oncall           saw 1 of 1 values",
+        "oncall           saw 1 of 1 value",
         "approver         REFUSED",
         "oncall           ended it",
         "auditor          reviewed it",
@@ -226,6 +226,7 @@ fn what_is_denied_or_ones_own_gives_no_value() {
     let dir = TempDir::new().unwrap();
     let night = Night::falls(dir.path());
     let ssn = night.keep("ssn", SSN);
+    refused_before_the_touch(&night, &ssn);
 
     // Denied: who waits learns it, and it can't be approved any more.
     let asked = night.types_and_waits("oncall", &request(&[&ssn], &["--wait", "--reveal", "--out", "-"]));
@@ -240,16 +241,19 @@ fn what_is_denied_or_ones_own_gives_no_value() {
     // One's own: not to be approved by oneself, though the role would allow it. Nobody is asked without a terminal.
     let own = night.types("approver", &request(&[&ssn], &[])).ends(6);
     let id = own.stdout.split_whitespace().next().unwrap().to_owned();
+    let touches = night.touches("approver");
     night.types("approver", &["approve", &id]).ends(2);
     let refused = night.types("approver", &["approve", &id, "--yes"]).ends(3);
-    assert!(refused.stderr.contains("somebody else"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("two people"), "{}", refused.stderr);
+    night.types("approver", &["deny", &id]).ends(3);
+    assert_eq!(night.touches("approver"), touches, "nobody touches a key for what is refused anyway");
     assert_eq!(night.shown("approver", &id)["state"], "requested");
 
     // Without a security key, or without the role, there is none.
     night.types("oncall", &request(&[&ssn], &[])).env("SSH_AUTH_SOCK", "").ends(2);
     night.types("auditor", &request(&[&ssn], &[])).ends(2);
     night.types("oncall", &["approve", &id, "--yes"]).ends(1);
-    night.types("auditor", &["approve", "aaaaaa", "--yes"]).ends(1);
+    night.types("approver", &["approve", "aaaaaa", "--yes"]).ends(1);
 
     // A person's id comes by a file, and is told to nobody.
     let file = dir.path().join("patient");
@@ -261,6 +265,32 @@ fn what_is_denied_or_ones_own_gives_no_value() {
     let revealed = night.types("oncall", &["reveal", &id, "--out", "-"]).ok();
     assert_eq!(revealed.stdout, format!("{SSN}\n"));
     night.types("oncall", &["close", &id]).ok();
+}
+
+/// What a person can only be told by the vault, before the security key blinks; and it is on record.
+fn refused_before_the_touch(night: &Night, ssn: &str) {
+    let touches = night.touches("oncall");
+    let mut wrong = request(&[ssn], &[]);
+    for (at, said) in [(5, "reason_code"), (3, "no such data class")] {
+        let right = std::mem::replace(&mut wrong[at], "nosuch");
+        let refused = night.types("oncall", &wrong).ends(2);
+        assert!(
+            refused.stderr.contains(said) && !refused.stderr.contains("touch your"),
+            "{}",
+            refused.stderr
+        );
+        wrong[at] = right;
+    }
+    let nobodys = vault_client::Token::from_log(&[7; 16], &vault_client::Environment::parse("dev").unwrap())
+        .unwrap()
+        .to_string();
+    night.types("oncall", &request(&[&nobodys], &[])).ends(1);
+    assert_eq!(night.touches("oncall"), touches);
+    let query = ["--tenant", "demo", "--json", "audit", "query", "--action", "grant_request"];
+    let log = night.vault.ctl("auditor", &query).ok().stdout;
+    for cause in ["field_invalid", "class_unknown", "not_found"] {
+        assert!(log.contains(cause), "{cause}: {log}");
+    }
 }
 
 #[test]
@@ -280,6 +310,8 @@ fn policies_are_asked_before_they_are_in_force() {
     };
     assert!(may(&["--with-grant", "1"]).contains("oncall-sees-values-under-a-grant"));
     assert!(may(&[]).contains("no-break-glass-without-grant"));
+    let nobody = policy(&["explain", "nobody"]).ends(1).stderr;
+    assert!(nobody.contains("principals list") && nobody.contains("tenant demo"), "{nobody}");
     // Every combination is asked: that takes a slow machine its time.
     assert!(policy(&["matrix", "--timeout", "3m"]).ok().stdout.contains("grant_approve"));
     vault.ctl("service", &["policy", "matrix"]).ends(3);

@@ -354,7 +354,8 @@ pub struct Ran {
 /// If it does not wait for another person.
 pub fn waits(command: Ctl) -> String {
     let ran = command.ends(6);
-    ran.stderr.split_whitespace().last().unwrap().to_owned()
+    let (_, from) = ran.stderr.split_once(" principals approve ").unwrap();
+    from.split_whitespace().next().unwrap().to_owned()
 }
 
 impl Ran {

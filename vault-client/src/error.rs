@@ -111,7 +111,7 @@ impl fmt::Display for Reason {
 
 /// What went wrong with one item of a batch. The other items are not touched by it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}{}", place(.field))]
+#[error("{message}{}", place(.field, .message))]
 pub struct ItemError {
     reason: Reason,
     code: Code,
@@ -303,8 +303,10 @@ fn reason_of(code: Code) -> Reason {
     }
 }
 
-fn place(field: &str) -> String {
-    if field.is_empty() { String::new() } else { format!(" ({field})") }
+/// Names the field, unless the message begins with it, as the vault's own messages do.
+fn place(field: &str, message: &str) -> String {
+    let is_named = message.strip_prefix(field).is_some_and(|rest| rest.starts_with(':'));
+    if field.is_empty() || is_named { String::new() } else { format!(" ({field})") }
 }
 
 /// Text of another machine, made safe for a terminal or a log line: one line, no control characters, short.
@@ -333,6 +335,11 @@ mod tests {
         assert_eq!(error.request_id(), Some("00ff"));
         assert!(error.is_retryable());
         assert_eq!(error.to_string(), "x (items[3].value)");
+        let mut details = ErrorDetails::new();
+        details.add_bad_request_violation("notes", "no");
+        let error =
+            tonic::Status::with_error_details(Code::InvalidArgument, "notes: must be longer", details);
+        assert_eq!(Error::from_status(&error).to_string(), "notes: must be longer", "once is enough");
     }
 
     #[test]

@@ -43,7 +43,7 @@ use vault_proto::v1::break_glass_service_client::BreakGlassServiceClient;
 use crate::class::DataClass;
 use crate::client::{Client, MOST_ANSWER};
 use crate::error::{Error, ItemError};
-use crate::second_factor::{SecondFactor, SecondFactorAction, request_hash};
+use crate::second_factor::{SecondFactor, SecondFactorAction, only_untouched, request_hash};
 use crate::token::Token;
 use crate::value::{Plaintext, SubjectId};
 use crate::wire::{no_outcome, plaintext};
@@ -163,6 +163,17 @@ impl Client {
         }))
     }
 
+    /// Whether nothing but the touch is missing for it: the request goes without one and is refused, on record. An error is why
+    /// it would be refused with one, too. So nobody touches a security key, and wakes nobody, for nothing.
+    pub async fn check_asking(&self, asking: &Asking) -> Result<(), Error> {
+        let answer = self
+            .call_of(service, asking.0.clone(), async |mut service, request| {
+                service.request_grant(request).await
+            })
+            .await;
+        only_untouched(answer)
+    }
+
     /// Asks for a grant.
     pub async fn request_grant(&self, asking: &Asking, factor: SecondFactor) -> Result<Grant, Error> {
         let mut request = asking.0.clone();
@@ -203,6 +214,16 @@ impl Client {
         })
     }
 
+    /// Whether nothing but the touch is missing for it: see [`Client::check_asking`].
+    pub async fn check_approval(&self, approving: &Approving) -> Result<(), Error> {
+        let answer = self
+            .call_of(service, approving.0.clone(), async |mut service, request| {
+                service.approve_grant(request).await
+            })
+            .await;
+        only_untouched(answer)
+    }
+
     /// Approves a grant: another person than who asked, and another than who approved before.
     pub async fn approve_grant(&self, approving: &Approving, factor: SecondFactor) -> Result<Grant, Error> {
         let mut request = approving.0.clone();
@@ -221,6 +242,16 @@ impl Client {
             notes: notes.to_owned(),
             second_factor: None,
         })
+    }
+
+    /// Whether nothing but the touch is missing for it: see [`Client::check_asking`].
+    pub async fn check_denial(&self, denying: &Denying) -> Result<(), Error> {
+        let answer = self
+            .call_of(service, denying.0.clone(), async |mut service, request| {
+                service.deny_grant(request).await
+            })
+            .await;
+        only_untouched(answer)
     }
 
     /// Denies a grant that waits.

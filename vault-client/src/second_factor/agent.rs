@@ -56,17 +56,30 @@ impl SshAgent {
         Self { patience, ..self }
     }
 
-    async fn signed(&self, challenge: &Challenge) -> Result<SecondFactor, SignError> {
+    /// Whether it knows a key that may sign: asked before anybody is told to touch one. (It may not be plugged in.)
+    pub async fn knows(&self, challenge: &Challenge) -> Result<(), SignError> {
+        let (_, fitting) = self.fitting(challenge).await?;
+        if fitting.is_empty() { Err(SignError::NoKey) } else { Ok(()) }
+    }
+
+    /// A connection, and the keys it holds that may sign.
+    async fn fitting(&self, challenge: &Challenge) -> Result<(UnixStream, Vec<Vec<u8>>), SignError> {
         let mut stream = timeout(ANSWERS_WITHIN, UnixStream::connect(&self.socket))
             .await
             .map_err(|_| SignError::Late)??;
         let held = ask(&mut stream, &[REQUEST_IDENTITIES], IDENTITIES_ANSWER, ANSWERS_WITHIN).await?;
-        let held = keys(&held).ok_or(SignError::BadAnswer)?;
+        let mut held = keys(&held).ok_or(SignError::BadAnswer)?;
         let wanted: Vec<_> = challenge.public_keys().iter().filter_map(|line| blob_of(line)).collect();
+        held.retain(|key| wanted.contains(key));
+        Ok((stream, held))
+    }
+
+    async fn signed(&self, challenge: &Challenge) -> Result<SecondFactor, SignError> {
+        let (mut stream, fitting) = self.fitting(challenge).await?;
         let data = to_sign(challenge.text());
         let mut outcome = Err(SignError::NoKey);
         // One that is not plugged in is refused at once: another may be there.
-        for key in held.iter().filter(|key| wanted.contains(key)) {
+        for key in &fitting {
             let request = [&[SIGN_REQUEST], &string(key)[..], &string(&data), &[0; 4]].concat();
             match ask(&mut stream, &request, SIGN_RESPONSE, self.patience).await {
                 Ok(answer) => {

@@ -28,7 +28,7 @@ pub use keygen::SshKeygen;
 pub use ssh::NAMESPACE;
 
 use crate::client::Client;
-use crate::error::Error;
+use crate::error::{Error, Reason};
 use crate::keys::Note;
 
 /// The first line of every text that is signed.
@@ -202,6 +202,15 @@ pub trait SecurityKeySigner: Send + Sync {
 /// The hash of a request, as a second factor is bound to it: of its canonical encoding, without its second factor.
 pub fn request_hash(request: &impl prost::Message) -> [u8; 32] {
     Sha256::digest(request.encode_to_vec()).into()
+}
+
+/// What came of a request that was sent without its second factor, to hear what else is wrong with it.
+pub(crate) fn only_untouched<T>(answer: Result<T, Error>) -> Result<(), Error> {
+    match answer {
+        Err(error) if error.reason() == Reason::SecondFactor => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Err(Error::bad_answer("it was done without a second factor")),
+    }
 }
 
 impl Client {

@@ -460,9 +460,17 @@ async fn what_can_not_be_undone_needs_a_yes_where_there_is_no_terminal() {
     assert_eq!((code(&revoked), &objects(&revoked)[0]["state"]), (0, &"compromised".into()));
     let asked = setup.run(&["keys", "destroy", &key, "--yes"], "").await;
     assert_eq!(code(&asked), 6, "nothing is destroyed yet");
-    assert!(err(&asked).contains(&format!("jobs approve {}", id(1))), "{}", err(&asked));
+    let told = err(&asked);
+    let theirs = format!("\n    vaultctl --profile YOUR_PROFILE --tenant demo jobs approve {}\n", id(1));
+    assert!(told.contains(&theirs), "{told}");
+    let mine = format!("profile.toml --tenant demo jobs cancel {}\n", id(1));
+    assert!(told.contains(&mine), "{told}");
     let watched = setup.run(&["keys", "shred", "--yes", "--watch"], "").await;
     assert_eq!(code(&watched), 6, "an approval may take days");
+    let several = setup.run(&["jobs", "approve", "000000"], "").await;
+    assert_eq!(code(&several), 2, "{}", err(&several));
+    assert!(err(&several).contains(&id(1)) && err(&several).contains(&id(2)), "{}", err(&several));
+    assert_eq!(code(&setup.run(&["jobs", "cancel", "ffffff"], "").await), 1);
     let approved = setup.run(&["--json", "jobs", "approve", &id(1), "--reason", "seen"], "").await;
     assert_eq!((code(&approved), &objects(&approved)[0]["approved_by"]), (0, &"admin".into()));
     let cancelled = setup.run(&["--json", "jobs", "cancel", &id(1)], "").await;

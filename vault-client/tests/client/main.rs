@@ -209,14 +209,19 @@ async fn a_deadline_is_kept_and_told_to_the_vault() {
     assert_eq!(error.reason(), Reason::Deadline);
 }
 
-#[tokio::test]
-async fn when_one_endpoint_dies_the_other_serves() {
+/// Two endpoints of one vault, a client of both, and the token of a value that it has kept.
+async fn two_endpoints(state: &Arc<State>) -> (Pki, [Running; 2], Client, Token) {
     let pki = Pki::new();
-    let state = Arc::new(State::default());
-    let first = fake::start(&pki, Arc::clone(&state)).await;
-    let second = fake::start(&pki, Arc::clone(&state)).await;
+    let (first, second) =
+        (fake::start(&pki, Arc::clone(state)).await, fake::start(&pki, Arc::clone(state)).await);
     let client = builder(&pki).endpoint(first.uri()).endpoint(second.uri()).connect().unwrap();
     let token = client.tokenize_one(new("Ada")).await.unwrap();
+    (pki, [first, second], client, token)
+}
+
+#[tokio::test]
+async fn when_one_endpoint_dies_the_other_serves() {
+    let (_pki, [first, _second], client, token) = two_endpoints(&Arc::default()).await;
     for _ in 0..4 {
         assert!(client.mask_one(&token).await.is_ok());
     }
@@ -228,12 +233,8 @@ async fn when_one_endpoint_dies_the_other_serves() {
 
 #[tokio::test]
 async fn many_calls_at_once_leave_a_dead_endpoint() {
-    let pki = Pki::new();
     let state = Arc::new(State::default());
-    let first = fake::start(&pki, Arc::clone(&state)).await;
-    let second = fake::start(&pki, Arc::clone(&state)).await;
-    let client = builder(&pki).endpoint(first.uri()).endpoint(second.uri()).connect().unwrap();
-    let token = client.tokenize_one(new("Ada")).await.unwrap();
+    let (_pki, [first, _second], client, token) = two_endpoints(&state).await;
     *state.delay.lock().unwrap() = Duration::from_millis(200);
     let calls = (0..100).map(|_| client.mask(std::slice::from_ref(&token)));
     let dying = async {

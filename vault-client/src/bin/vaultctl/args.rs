@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use vault_client::profile::{Profile, ProfileIdentity};
 use vault_client::{Client, ClientBuilder, Purpose};
 
 use crate::failure::Failure;
+use crate::paste::Paste;
 use crate::{
     audit, break_glass, bulk, completions, describe, detokenize, erase, find, honeytokens, keys, login, mask,
     policy, principals, security_keys, tokenize,
@@ -17,8 +19,8 @@ use crate::{
 ///
 /// Values are read from standard input, never from the command line, which other users of the machine can see.
 ///
-/// Exit codes: 0 done, 1 some items failed, 2 wrong use, 3 refused, 4 the vault is not available, 5 a job failed, 6 a job
-/// or a grant asks for approval.
+/// Exit codes: 0 done, 1 some items failed or are not there, 2 wrong use, 3 refused, 4 the vault is not available, 5 a job
+/// failed, 6 a job, a grant or a change of principals asks for approval.
 #[derive(Parser)]
 #[command(name = "vaultctl", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -28,34 +30,40 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+const PROFILE_ENV: &str = "PHI_VAULT_PROFILE";
+const IDENTITY_ENV: &str = "PHI_VAULT_AS";
+/// So that a command's own options stand together.
+const HEADING: &str = "Options of all commands";
+
 /// Options of all commands.
 #[derive(Args)]
 pub(crate) struct Global {
-    /// The profile: where the vault is, and which certificates to use.
+    /// The profile: where the vault is, and which certificates to use. `vault-server dev` writes one.
     #[arg(
         long,
         short = 'p',
         value_name = "FILE",
         global = true,
-        env = "PHI_VAULT_PROFILE",
-        hide_env_values = true
+        env = PROFILE_ENV,
+        hide_env_values = true,
+        help_heading = HEADING
     )]
     profile: Option<PathBuf>,
 
-    /// Which identity of the profile to use.
-    #[arg(long = "as", value_name = "NAME", global = true)]
+    /// Which identity of the profile to use; the profile's own choice unless given.
+    #[arg(long = "as", value_name = "NAME", global = true, env = IDENTITY_ENV, hide_env_values = true, help_heading = HEADING)]
     identity: Option<String>,
 
-    /// Whose data is meant, for identities that serve several tenants.
-    #[arg(long, value_name = "TENANT", global = true)]
+    /// Whose data is meant, for identities that serve several tenants; `*`: the vault as a whole, for who may.
+    #[arg(long, value_name = "TENANT", global = true, help_heading = HEADING)]
     tenant: Option<String>,
 
     /// Print JSON.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = HEADING)]
     pub(crate) json: bool,
 
     /// How long a call may take: `500ms`, `10s`, `2m`.
-    #[arg(long, value_name = "TIME", global = true, default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", global = true, default_value = "10s", value_parser = duration, help_heading = HEADING)]
     timeout: Duration,
 }
 
@@ -145,6 +153,14 @@ impl Global {
             Failure::wrong_use("no profile is given")
                 .hint("give --profile FILE or set PHI_VAULT_PROFILE; `vault-server dev` writes one")
         })
+    }
+
+    /// How commands that are to be pasted name the vault and who calls it.
+    pub(crate) fn paste(&self) -> Paste {
+        let is_typed = |given: &OsStr, name: &str| std::env::var_os(name).is_none_or(|known| known != given);
+        let profile = self.profile.as_ref().filter(|file| is_typed(file.as_os_str(), PROFILE_ENV));
+        let identity = self.identity.as_ref().filter(|name| is_typed(name.as_ref(), IDENTITY_ENV));
+        Paste { profile: profile.cloned(), identity: identity.cloned() }
     }
 
     /// Which identity of the profile is used.

@@ -59,6 +59,16 @@ impl Failure {
         Self { hint: hint(reason), ..self }
     }
 
+    /// The same, about the one of several that it is about.
+    pub(crate) fn of_case(self, number: usize) -> Self {
+        Self { message: format!("case {number}: {}", self.message), ..self }
+    }
+
+    /// The same in other words.
+    pub(crate) fn told(self, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: Some(hint.into()), ..self }
+    }
+
     pub(crate) fn exit(&self) -> Exit {
         self.exit
     }
@@ -72,7 +82,11 @@ impl Failure {
                 "request": self.request });
             writeln!(err, "{}", json!({ "error": error }))
         } else {
-            let hint = self.hint.as_ref().map(|hint| format!("\n  {hint}")).unwrap_or_default();
+            let hint = self
+                .hint
+                .as_ref()
+                .map(|hint| format!("\n  {}", hint.replace('\n', "\n  ")))
+                .unwrap_or_default();
             let request = self.request.as_ref().map(|id| format!("\n  request {id}")).unwrap_or_default();
             writeln!(err, "vaultctl: {}{hint}{request}", self.message)
         };
@@ -171,8 +185,8 @@ pub(crate) fn hint(reason: Reason) -> Option<String> {
         Reason::Configured => "edit the vault's principals file",
         Reason::LimitReached => "come again later, or have the limit raised",
         Reason::SecondFactor => {
-            "it was not touched in time, or for another request: run it again; who has no security key needs an admin: \
-             vaultctl security-keys enroll; a new one counts after `vaultctl security-keys confirm`"
+            "run it again, and touch the key within five minutes; `vaultctl security-keys list` shows whether yours is \
+             enrolled and good: if it is not, an admin has to enroll it, and then you confirm it"
         }
         Reason::GrantState => {
             "see how it stands with it: vaultctl break-glass show GRANT; after a renewed certificate or login, ask for another one"

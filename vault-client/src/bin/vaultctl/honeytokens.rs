@@ -3,12 +3,13 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use vault_client::honeytokens::Honeytoken;
-use vault_client::keys::Note;
 use vault_client::{DataClass, NewValue, Token};
 
 use crate::args::{Global, Subject};
 use crate::describe::time;
 use crate::failure::{Exit, Failure};
+use crate::paste::tell;
+use crate::words::NoteArgs;
 use crate::{input, output};
 
 /// Plant, list and remove values that nobody has any business with: touching one raises an alert.
@@ -20,18 +21,6 @@ pub(crate) enum HoneytokensCommand {
     List,
     /// Make one a token like any other. Its value stays.
     Remove(RemoveArgs),
-}
-
-/// For the log.
-#[derive(Args)]
-struct NoteArgs {
-    /// Free text for the log, at most 512 characters. Put no PHI into it.
-    #[arg(long, default_value = "")]
-    reason: String,
-
-    /// A ticket or case number for the log.
-    #[arg(long, default_value = "")]
-    ticket: String,
 }
 
 #[derive(Args)]
@@ -60,12 +49,6 @@ pub(crate) struct RemoveArgs {
     note: NoteArgs,
 }
 
-impl From<NoteArgs> for Note {
-    fn from(NoteArgs { reason, ticket }: NoteArgs) -> Self {
-        Self { reason, ticket }
-    }
-}
-
 pub(crate) async fn run(global: &Global, command: HoneytokensCommand) -> Result<Exit, Failure> {
     let client = global.connect()?;
     match command {
@@ -85,7 +68,9 @@ pub(crate) async fn run(global: &Global, command: HoneytokensCommand) -> Result<
         }
         HoneytokensCommand::List => {
             let listed = client.list_honeytokens().await?;
-            if global.json {
+            if listed.is_empty() && !global.json {
+                tell("no honeytoken is planted at this tenant");
+            } else if global.json {
                 listed.iter().try_for_each(|honeytoken| output::line(&object(honeytoken).to_string()))?;
             } else {
                 let header = ["TOKEN", "CLASS", "LABEL", "PLANTED", "TOUCHED", "BY"];
@@ -94,6 +79,8 @@ pub(crate) async fn run(global: &Global, command: HoneytokensCommand) -> Result<
         }
         HoneytokensCommand::Remove(RemoveArgs { token, note }) => {
             client.remove_honeytoken(&token, &note.into()).await?;
+            let object = json!({ "token": token.as_str(), "removed": true });
+            output::done(global.json, &object, "it is a token like any other from now on")?;
         }
     }
     Ok(Exit::Done)

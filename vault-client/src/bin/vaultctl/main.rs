@@ -11,22 +11,24 @@ mod detokenize;
 mod erase;
 mod failure;
 mod find;
+mod help;
 mod honeytokens;
 mod input;
 mod keys;
 mod login;
 mod mask;
 mod output;
+mod paste;
 mod policy;
 mod principals;
 mod security_keys;
+mod short_id;
 mod tokenize;
 mod touch;
 mod usage;
+mod words;
 
 use std::process::ExitCode;
-
-use clap::Parser as _;
 
 use args::{Cli, Command};
 use failure::{Exit, Failure};
@@ -37,7 +39,7 @@ static ALLOCATOR: vault_mem::WipingAllocator = vault_mem::WipingAllocator::SYSTE
 
 fn main() -> ExitCode {
     let hardened = vault_mem::harden();
-    let cli = match Cli::try_parse() {
+    let cli = match help::parse() {
         Ok(cli) => cli,
         Err(error) => return usage::end(&error),
     };

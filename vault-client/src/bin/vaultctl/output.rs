@@ -7,11 +7,21 @@ use serde_json::{Map, Value, json};
 use vault_client::ItemError;
 
 use crate::failure::{Exit, exit_of_items, hint};
+use crate::paste::tell;
 
 /// Prints one JSON document.
 pub(crate) fn json(value: &Value) -> std::io::Result<()> {
     let text = if stdout().is_terminal() { format!("{value:#}") } else { value.to_string() };
     line(&text)
+}
+
+/// Says that something was done that has nothing to show: an object for programs, else `text` to people.
+pub(crate) fn done(as_json: bool, object: &Value, text: &str) -> std::io::Result<()> {
+    if as_json {
+        return line(&object.to_string());
+    }
+    tell(&format!("done: {text}"));
+    Ok(())
 }
 
 /// Prints a line.

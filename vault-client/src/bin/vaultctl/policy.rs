@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::json;
-use vault_client::Client;
 use vault_client::policy::{AccessAnswer, AccessQuestion};
+use vault_client::{Client, Reason};
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure};
-use crate::output;
+use crate::{output, principals};
 
 /// See what policies allow, and try others before they are in force. Nothing is changed.
 #[derive(Subcommand)]
@@ -39,7 +39,7 @@ pub(crate) struct MatrixArgs {
 
 #[derive(Args)]
 pub(crate) struct ExplainArgs {
-    /// Who: a principal of the tenant.
+    /// Who: the id of a principal with a role at the tenant, as `principals list` has it.
     principal: String,
 
     /// What: `detokenize`, `grant_approve` ... All actions, if none is named.
@@ -137,7 +137,8 @@ async fn explain(as_json: bool, client: &Client, args: ExplainArgs) -> Result<Ex
     question.purpose = args.purpose.unwrap_or_default();
     question.grant = args.with_grant;
     question.policies = some_file(args.policies.as_deref())?;
-    let AccessAnswer { actions, roles, unable } = client.explain_access(&question).await?;
+    let answer = client.explain_access(&question).await;
+    let AccessAnswer { actions, roles, unable } = answer.map_err(|error| not_explained(client, error))?;
     if as_json {
         let action = |answer: &vault_client::policy::ActionAnswer| json!({ "action": answer.action, "allowed": answer.allowed, "policies": answer.policies });
         let actions: Vec<_> = actions.iter().map(action).collect();
@@ -173,10 +174,12 @@ async fn test(as_json: bool, client: &Client, args: TestArgs) -> Result<Exit, Fa
         question.purpose = case.purpose.clone().unwrap_or_default();
         question.grant = case.with_grant;
         question.policies.clone_from(&policies);
-        let answer = match &case.tenant {
-            Some(tenant) => client.for_tenant(tenant).explain_access(&question).await?,
-            None => client.explain_access(&question).await?,
+        let there = match &case.tenant {
+            Some(tenant) => &client.for_tenant(tenant),
+            None => client,
         };
+        let answer = there.explain_access(&question).await;
+        let answer = answer.map_err(|error| not_explained(there, error).of_case(at + 1))?;
         let [answer] = &*answer.actions else {
             return Err(Failure::wrong_use(format!("case {}: it names no action", at + 1)));
         };
@@ -201,6 +204,11 @@ async fn test(as_json: bool, client: &Client, args: TestArgs) -> Result<Exit, Fa
         output::line(&format!("{} of {} cases hold", cases.len() - failed.len(), cases.len()))?;
     }
     Ok(if failed.is_empty() { Exit::Done } else { Exit::SomeFailed })
+}
+
+/// Why nothing is told of a principal's access.
+fn not_explained(client: &Client, error: vault_client::Error) -> Failure {
+    if error.reason() == Reason::NotFound { principals::unknown(client.tenant_name()) } else { error.into() }
 }
 
 fn cases(text: &str) -> Result<Vec<Case>, Failure> {

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use vault_client::Client;
-use vault_client::keys::Note;
 use vault_client::second_factor::{Confirming, SecondFactorAction, SecurityKey};
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure};
-use crate::output;
+use crate::paste::tell;
 use crate::touch::{TouchArgs, second_factor};
+use crate::words::NoteArgs;
+use crate::{output, principals};
 
 /// A `.pub` file has one line; this is far more.
 const MOST: u64 = 16 << 10;
@@ -28,7 +28,7 @@ pub(crate) enum SecurityKeysCommand {
     Confirm(ConfirmArgs),
     /// Take a security key back, for good: another person's, or your own.
     Revoke(RevokeArgs),
-    /// Touch your own security key, to see that it is there before you need it. Nothing comes of it.
+    /// Touch your own security key, to see that it works before you need it. It is good for nothing else.
     Try(TryArgs),
 }
 
@@ -77,24 +77,6 @@ pub(crate) struct TryArgs {
     touch: TouchArgs,
 }
 
-/// For the log.
-#[derive(Args)]
-struct NoteArgs {
-    /// Free text for the log, at most 512 characters. Put no PHI into it.
-    #[arg(long, default_value = "")]
-    reason: String,
-
-    /// A ticket or case number for the log.
-    #[arg(long, default_value = "")]
-    ticket: String,
-}
-
-impl From<NoteArgs> for Note {
-    fn from(NoteArgs { reason, ticket }: NoteArgs) -> Self {
-        Self { reason, ticket }
-    }
-}
-
 pub(crate) async fn run(global: &Global, command: SecurityKeysCommand) -> Result<Exit, Failure> {
     let client = global.connect()?;
     match command {
@@ -103,47 +85,64 @@ pub(crate) async fn run(global: &Global, command: SecurityKeysCommand) -> Result
             let enrolled = client.enroll_security_key(&args.principal, &line, &args.note.into()).await?;
             show(global.json, std::slice::from_ref(&enrolled.key))?;
             if let Some(id) = enrolled.waiting {
-                eprintln!(
-                    "vaultctl: nothing has changed yet: another admin has to approve it\n  \
-                     vaultctl principals approve {id}"
-                );
+                if !global.json {
+                    let tenant = principals::tenant_of(&client).await.unwrap_or_default();
+                    tell(&principals::waits(global, &tenant, &id));
+                }
                 return Ok(Exit::AsksApproval);
+            }
+            if !global.json {
+                tell("done: it is enrolled");
             }
         }
         SecurityKeysCommand::List(ListArgs { principal }) => {
             let of = match principal {
                 None => client.who_am_i().await?.principal,
-                Some(id) => {
-                    let known = client.list_principals().await?.into_iter().find(|known| known.id == id);
-                    known.ok_or_else(|| Failure::wrong_use("no such principal at this tenant"))?
-                }
+                Some(id) => principals::find(&client, &id).await?,
             };
             show(global.json, &of.security_keys)?;
+            if of.security_keys.is_empty() && !global.json {
+                tell(&format!(
+                    "no security key of {id} is in force. an admin enrolls one (`vaultctl security-keys enroll {id} FILE.pub`), \
+                     another one approves it, and {id} confirms it (`vaultctl security-keys confirm`)",
+                    id = of.id
+                ));
+            }
         }
         SecurityKeysCommand::Confirm(args) => {
-            let fingerprint = match args.fingerprint {
-                Some(fingerprint) => fingerprint,
-                None => waiting(&client).await?,
-            };
-            let confirming = Confirming::new(fingerprint);
-            let (_, factor) =
-                second_factor(&client, &args.touch, confirming.action(), confirming.hash()).await?;
+            let signer = args.touch.signer()?;
+            let own = client.who_am_i().await?.principal.security_keys;
+            let confirming = Confirming::new(waiting(own, args.fingerprint)?);
+            let (_, factor) = second_factor(&client, &signer, confirming.action(), confirming.hash()).await?;
             let key = client.confirm_security_key(&confirming, factor).await?;
             show(global.json, &[key])?;
+            if !global.json {
+                tell("done: from now on it is good wherever a touch is asked for");
+            }
         }
         SecurityKeysCommand::Revoke(args) => {
             client.revoke_security_key(&args.principal, &args.fingerprint, &args.note.into()).await?;
+            let object =
+                json!({ "principal": args.principal, "fingerprint": args.fingerprint, "revoked": true });
+            let text = "it is good for nothing from now on, and can't be enrolled again";
+            output::done(global.json, &object, text)?;
         }
         SecurityKeysCommand::Try(args) => {
+            let signer = args.touch.signer()?;
             // Bound to no request that there could be.
             let mut no_request = [0; 32];
             getrandom::fill(&mut no_request).map_err(|error| Failure::wrong_use(error.to_string()))?;
             let action = SecondFactorAction::GrantDeny;
-            let (challenge, factor) = second_factor(&client, &args.touch, action, no_request).await?;
+            if !global.json {
+                tell(
+                    "this is only a try. the text below speaks of a grant that there is not: nothing is denied or granted by it",
+                );
+            }
+            let (challenge, factor) = second_factor(&client, &signer, action, no_request).await?;
             if global.json {
                 output::json(&json!({ "text": challenge.text(), "signature": factor.signature() }))?;
             } else {
-                output::line("the security key was touched")?;
+                output::line("your security key works: it is enrolled, it is there, and it was touched")?;
             }
         }
     }
@@ -161,15 +160,31 @@ fn read(file: &Path) -> Result<String, Failure> {
     Ok(line)
 }
 
-/// The caller's one security key that waits for its confirmation.
-async fn waiting(client: &Client) -> Result<String, Failure> {
-    let keys = client.who_am_i().await?.principal.security_keys;
-    let mut waiting = keys.into_iter().filter(|key| !key.confirmed);
+/// Which of the caller's own security keys is to be confirmed: the one that is named, or the only one that waits for it.
+fn waiting(own: Vec<SecurityKey>, named: Option<String>) -> Result<String, Failure> {
+    if let Some(named) = named {
+        return match own.iter().find(|key| key.fingerprint == named) {
+            Some(key) if key.confirmed => Err(Failure::wrong_use("this security key is confirmed already")
+                .hint("nothing is left to do; `vaultctl security-keys try` shows that it works")),
+            Some(_) => Ok(named),
+            None => Err(Failure::wrong_use("no security key of yours has this fingerprint")
+                .hint("`vaultctl security-keys list` has yours; one that was just asked for is there once another admin approved it")),
+        };
+    }
+    let none = if own.is_empty() {
+        "none is enrolled for you: an admin asks for it (`vaultctl security-keys enroll`), and another one has to approve that first"
+    } else {
+        "yours are confirmed already; `vaultctl security-keys try` shows that they work"
+    };
+    let mut waiting = own.into_iter().filter(|key| !key.confirmed);
     match (waiting.next(), waiting.next()) {
         (Some(key), None) => Ok(key.fingerprint),
-        (None, _) => Err(Failure::wrong_use("no security key of yours waits for a confirmation")),
-        _ => Err(Failure::wrong_use("several security keys wait for a confirmation")
-            .hint("name one: `vaultctl security-keys list` has them")),
+        (None, _) => Err(Failure::wrong_use("no security key of yours waits for a confirmation").hint(none)),
+        (Some(one), Some(other)) => Err(Failure::wrong_use("several security keys wait for a confirmation")
+            .hint(format!(
+                "name the one that you have at hand: {}, {} ...",
+                one.fingerprint, other.fingerprint
+            ))),
     }
 }
 

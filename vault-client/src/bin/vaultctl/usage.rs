@@ -10,10 +10,22 @@ use crate::failure::Failure;
 
 /// Tells what is wrong, or prints the help that was asked for.
 pub(crate) fn end(error: &Error) -> ExitCode {
-    let Some(failure) = without_values(error) else { error.exit() };
     let json = std::env::args_os().any(|argument| argument == "--json");
+    let failure = match without_values(error) {
+        Some(failure) => failure,
+        None if json && error.use_stderr() => Failure::wrong_use(plain(error)),
+        None => error.exit(),
+    };
     failure.print(json);
     failure.exit().into()
+}
+
+/// Clap's own words, of which nothing was typed, in a line.
+fn plain(error: &Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let text = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    text.trim_start_matches("error: ").to_owned()
 }
 
 /// What is wrong, if clap's own words would repeat an argument.
@@ -39,7 +51,8 @@ fn without_values(error: &Error) -> Option<Failure> {
             let why = std::error::Error::source(error).map(ToString::to_string);
             let why = why.filter(|why| value.is_empty() || !why.contains(value)).unwrap_or_default();
             let why = if why.is_empty() { why } else { format!(": {why}") };
-            let failure = Failure::wrong_use(format!("what {option} was given is not valid{why}; {stdin}"));
+            let stdin = if has_own_rule(option) { String::new() } else { format!("; {stdin}") };
+            let failure = Failure::wrong_use(format!("what {option} was given is not valid{why}{stdin}"));
             Some(match error.get(ContextKind::ValidValue) {
                 Some(ContextValue::Strings(valid)) if !valid.is_empty() => {
                     failure.hint(format!("it is one of {}", valid.join(", ")))
@@ -48,6 +61,13 @@ fn without_values(error: &Error) -> Option<Failure> {
             })
         }
     }
+}
+
+/// Options for which nobody takes standard input to be meant: their own rule says enough.
+fn has_own_rule(option: &str) -> bool {
+    let name = option.split_whitespace().next().unwrap_or(option);
+    ["--reason", "--reason-code", "--notes", "--ticket", "--for", "--verdict", "<GRANT>", "<CHANGE>", "<JOB>"]
+        .contains(&name)
 }
 
 #[cfg(test)]
@@ -89,6 +109,20 @@ mod tests {
         assert!(failure("vaultctl tokenize --clas ssn").contains("--class"));
         assert!(failure("vaultctl --timeout 10 mask T").contains("--timeout"));
         assert!(failure("vaultctl completions pdp11").contains("bash"));
+    }
+
+    #[test]
+    fn a_rule_of_its_own_is_all_that_is_said() {
+        let short = failure("vaultctl break-glass review 0123ab --verdict justified --notes short");
+        assert!(short.contains("10 to 512 characters") && !short.contains("standard input"), "{short}");
+        let id = failure("vaultctl principals approve 0123");
+        assert!(id.contains("the first 6 are enough") && !id.contains("standard input"), "{id}");
+    }
+
+    #[test]
+    fn what_is_missing_is_told_in_a_line_for_programs() {
+        let error = Cli::try_parse_from(["vaultctl", "break-glass", "show"]).err().unwrap();
+        assert_eq!(plain(&error), "the following required arguments were not provided: <GRANT>");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use vault_client::{Environment, Token};
 use crate::args::{self, Global, Subject};
 use crate::describe::time;
 use crate::failure::{Exit, Failure};
+use crate::paste::tell;
 use crate::{input, output};
 
 /// So many entries a page.
@@ -94,7 +95,16 @@ pub(crate) async fn run(global: &Global, args: QueryArgs) -> Result<Exit, Failur
         )?;
     } else {
         let header = ["SEQUENCE", "TIME", "PRINCIPAL", "ACTION", "DECISION", "PURPOSE", "ITEMS", "REASON"];
-        output::table(&header, entries.iter().map(row))?;
+        if entries.is_empty() {
+            let everywhere = if client.tenant_name() == "*" {
+                ""
+            } else {
+                "; those of all tenants, and of none: --tenant '*'"
+            };
+            tell(&format!("no entry fits{everywhere}"));
+        } else {
+            output::table(&header, entries.iter().map(row))?;
+        }
         if page.is_some() {
             eprintln!("vaultctl: there are more; ask for them with --limit");
         }

@@ -3,13 +3,15 @@
 use std::io::{IsTerminal as _, stderr, stdin};
 
 use clap::Args;
-use vault_client::Client;
-use vault_client::break_glass::GrantState;
+use vault_client::Reason;
+use vault_client::break_glass::{Grant, GrantState};
 
 use crate::failure::{Exit, Failure};
+use crate::paste::tell;
 use crate::touch::{TouchArgs, second_factor};
+use crate::words;
 
-use super::{GrantArg, say, show};
+use super::{Cx, GrantArg, Step, say, show};
 
 /// Approve a grant that somebody else asked for. Shows it, asks whether you mean it, and has your security key touched.
 #[derive(Args)]
@@ -17,11 +19,11 @@ pub(crate) struct ApproveArgs {
     #[command(flatten)]
     grant: GrantArg,
 
-    /// Free text for the log. Put no PHI into it.
-    #[arg(long, default_value = "")]
+    /// For the log, in at most 512 characters. Put no PHI into it.
+    #[arg(long, default_value = "", hide_default_value = true, value_parser = words::notes)]
     notes: String,
 
-    /// Don't ask: you know the grant.
+    /// Don't ask: you know the grant. Needed where there is no terminal.
     #[arg(long, short = 'y')]
     yes: bool,
 
@@ -29,74 +31,92 @@ pub(crate) struct ApproveArgs {
     touch: TouchArgs,
 }
 
-/// Deny a grant that waits.
+/// Deny a grant that waits, by a touch of your security key. It can't be approved any more then.
 #[derive(Args)]
 pub(crate) struct DenyArgs {
     #[command(flatten)]
     grant: GrantArg,
 
-    /// Why, for the log. Put no PHI into it.
-    #[arg(long, default_value = "")]
+    /// Why, for the log, in at most 512 characters. Put no PHI into it.
+    #[arg(long, default_value = "", hide_default_value = true, value_parser = words::notes)]
     notes: String,
 
     #[command(flatten)]
     touch: TouchArgs,
 }
 
-pub(super) async fn approve(json: bool, client: &Client, args: ApproveArgs) -> Result<Exit, Failure> {
+pub(super) async fn approve(cx: &Cx, args: ApproveArgs) -> Result<Exit, Failure> {
+    let Cx { json, client, paste } = cx;
     let somebody = stdin().is_terminal() && stderr().is_terminal();
     if !args.yes && !somebody {
         return Err(Failure::wrong_use("nobody is there to be asked whether this grant is meant")
             .hint("look at it with `vaultctl break-glass show`, then give --yes"));
     }
-    let id = args.grant.name.resolve(client).await?;
+    let signer = args.touch.signer()?;
+    let id = args.grant.resolve(client).await?;
     let seen = client.get_grant(&id).await?;
-    say::tell(&show::lines(&seen.grant).join("\n"));
-    if seen.grant.state != GrantState::Requested {
-        say::next(&seen.grant);
-        return Err(no_longer(&seen.grant));
+    for line in show::lines(&seen.grant) {
+        eprintln!("    {line}");
     }
-    say::tell(&say::before_approval(&seen.grant));
+    still_waits(cx, &seen.grant).await?;
+    let approving = client.approval(&seen, &args.notes);
+    client.check_approval(&approving).await.map_err(|error| not_to_answer(error, &seen.grant))?;
+    tell(&say::before_approval(&seen.grant));
     if !args.yes {
         eprint!("vaultctl: may {} see {}? [y/N] ", seen.grant.requester, say::scope(&seen.grant));
         let mut line = String::new();
         stdin().read_line(&mut line)?;
         if !agrees(&line) {
-            return Err(Failure::wrong_use("nothing was done")
-                .hint(format!("to have it off the list: {}", say::command(&seen.grant, "deny"))));
+            let deny = paste.mine(&seen.grant.tenant, &say::command(&seen.grant, "deny"));
+            return Err(Failure::wrong_use("nothing was done; it still waits")
+                .hint(format!("to have it off the list: {deny}")));
         }
     }
-    let approving = client.approval(&seen, &args.notes);
-    let (_, factor) = second_factor(client, &args.touch, approving.action(), approving.hash()).await?;
+    let (_, factor) = second_factor(client, &signer, approving.action(), approving.hash()).await?;
     let grant = client.approve_grant(&approving, factor).await?;
-    show::outcome(json, &grant)?;
-    say::next(&grant);
+    tell("done: your approval counts");
+    show::outcome(*json, &grant)?;
+    cx.say_next(&grant, grant.approvers.last().map(String::as_str));
     Ok(Exit::Done)
 }
 
-pub(super) async fn deny(json: bool, client: &Client, args: DenyArgs) -> Result<Exit, Failure> {
-    let id = args.grant.name.resolve(client).await?;
+pub(super) async fn deny(cx: &Cx, args: DenyArgs) -> Result<Exit, Failure> {
+    let client = &cx.client;
+    let signer = args.touch.signer()?;
+    let id = args.grant.resolve(client).await?;
     let seen = client.get_grant(&id).await?;
-    if seen.grant.state != GrantState::Requested {
-        say::next(&seen.grant);
-        return Err(no_longer(&seen.grant));
-    }
-    say::tell(&format!(
-        "{} asks to see {}.\n{}",
-        seen.grant.requester,
-        say::scope(&seen.grant),
-        say::BEFORE_DENIAL
-    ));
+    still_waits(cx, &seen.grant).await?;
+    tell(&format!("{} asks to see {}.", seen.grant.requester, say::scope(&seen.grant)));
     let denying = client.denial(&id, &args.notes);
-    let (_, factor) = second_factor(client, &args.touch, denying.action(), denying.hash()).await?;
+    client.check_denial(&denying).await.map_err(|error| not_to_answer(error, &seen.grant))?;
+    tell(say::BEFORE_DENIAL);
+    let (_, factor) = second_factor(client, &signer, denying.action(), denying.hash()).await?;
     let grant = client.deny_grant(&denying, factor).await?;
-    show::outcome(json, &grant)?;
+    tell("done: it is denied, and gives nothing to anybody");
+    show::outcome(cx.json, &grant)?;
     Ok(Exit::Done)
 }
 
-fn no_longer(grant: &vault_client::break_glass::Grant) -> Failure {
+/// Nobody is asked for a touch about a grant that does not wait.
+async fn still_waits(cx: &Cx, grant: &Grant) -> Result<(), Failure> {
+    if grant.state == GrantState::Requested {
+        return Ok(());
+    }
+    cx.say_next(grant, cx.reader().await.as_deref());
     let message = format!("it does not wait for approval: it is {}", grant.state.as_str());
-    Failure::new(Exit::SomeFailed, vault_client::Reason::GrantState, message)
+    Err(Failure::new(Exit::SomeFailed, Reason::GrantState, message))
+}
+
+/// Why the vault would refuse an answer, before anybody touched anything.
+fn not_to_answer(error: vault_client::Error, grant: &Grant) -> Failure {
+    if error.reason() != Reason::SecondPerson {
+        return Step::Answer.with_role(error);
+    }
+    let part = [std::slice::from_ref(&grant.requester), &grant.approvers].concat().join(", ");
+    Failure::from(error).told(
+        "it needs two people, and you had a part in it already",
+        format!("an approver other than {part} has to answer it"),
+    )
 }
 
 fn agrees(line: &str) -> bool {

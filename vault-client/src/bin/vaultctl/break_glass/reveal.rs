@@ -6,14 +6,15 @@ use std::time::SystemTime;
 
 use clap::Args;
 use serde_json::{Value, json};
+use vault_client::Token;
 use vault_client::break_glass::{GrantId, GrantState, Revealed};
-use vault_client::{Client, Token};
 
 use crate::args::Tokens;
 use crate::failure::{Exit, Failure, exit_of_items};
+use crate::paste::tell;
 use crate::{input, output};
 
-use super::{GrantArg, say, show};
+use super::{Cx, GrantArg, Step, say, show};
 
 /// Print the values of your grant. Each that is printed counts, and is in the log.
 ///
@@ -44,14 +45,14 @@ impl FromStr for Out {
     }
 }
 
-pub(super) async fn run(json: bool, client: &Client, args: RevealArgs) -> Result<Exit, Failure> {
+pub(super) async fn run(cx: &Cx, args: RevealArgs) -> Result<Exit, Failure> {
     may_print(args.out)?;
     let given = input::tokens(Tokens { tokens: args.tokens })?;
     if let Some(bad) = given.iter().find(|given| given.token.is_err()) {
         return Err(Failure::wrong_use(format!("{}: nothing was shown or counted", bad.text)));
     }
-    let id = args.grant.name.resolve(client).await?;
-    print(json, client, &id, &input::good(&given)).await
+    let id = args.grant.resolve(&cx.client).await?;
+    print(cx, &id, &input::good(&given)).await
 }
 
 /// Whether values may be printed: asked before any is.
@@ -66,14 +67,12 @@ pub(super) fn may_print(out: Option<Out>) -> Result<(), Failure> {
 }
 
 /// Prints values, and what is left.
-pub(super) async fn print(
-    json: bool,
-    client: &Client,
-    id: &GrantId,
-    tokens: &[Token],
-) -> Result<Exit, Failure> {
-    let (revealed, grant) = client.reveal(id, tokens).await?;
-    if json {
+pub(super) async fn print(cx: &Cx, id: &GrantId, tokens: &[Token]) -> Result<Exit, Failure> {
+    let (revealed, grant) = match cx.client.reveal(id, tokens).await {
+        Ok(revealed) => revealed,
+        Err(error) => return Err(cx.not_so(id, error, Step::Reveal).await),
+    };
+    if cx.json {
         let results: Vec<_> = revealed.iter().map(object).collect();
         output::json(&json!({ "results": results, "grant": show::object(&grant) }))?;
     } else {
@@ -93,18 +92,18 @@ pub(super) async fn print(
             }
         }
         if revealed.is_empty() {
-            say::tell("there is no value that this grant is about");
+            tell("there is no value that this grant is about");
         }
     }
     if grant.state == GrantState::Active {
-        say::tell(&format!(
+        tell(&format!(
             "{}. as soon as you have what you need:\n    {}\nthen clear your terminal and its scrollback.",
             say::left(&grant, SystemTime::now()),
-            say::command(&grant, "close")
+            cx.paste.mine(&grant.tenant, &say::command(&grant, "close"))
         ));
     } else {
-        say::next(&grant);
-        say::tell("clear your terminal and its scrollback.");
+        cx.say_next(&grant, Some(&grant.requester));
+        tell("you: clear your terminal and its scrollback.");
     }
     Ok(exit_of_items(revealed.iter().map(|revealed| revealed.value.as_ref().err())))
 }

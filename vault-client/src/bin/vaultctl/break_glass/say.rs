@@ -4,23 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use vault_client::break_glass::{Grant, GrantState};
 
+use crate::paste::{Paste, count};
+
+use super::Step;
 use super::show::about;
-
-/// To standard error, a line at a time.
-pub(super) fn tell(text: &str) {
-    for line in text.lines() {
-        eprintln!("vaultctl: {line}");
-    }
-}
-
-/// Words that a review or a request needs.
-pub(super) fn words(text: &str) -> Result<String, String> {
-    let length = text.trim().chars().count();
-    if (10..=512).contains(&length) && !text.chars().any(char::is_control) {
-        return Ok(text.to_owned());
-    }
-    Err("10 to 512 characters, in one line".to_owned())
-}
 
 /// A span of time, as people say it.
 pub(super) fn span(left: Duration) -> String {
@@ -34,10 +21,10 @@ pub(super) fn span(left: Duration) -> String {
     }
 }
 
-/// A command for somebody to paste.
+/// A command about a grant, with its options behind the id; less what `vaultctl` needs before it.
 pub(super) fn command(grant: &Grant, what: &str) -> String {
-    // Names of tenants need no quotes.
-    format!("vaultctl --tenant {} break-glass {what} {}", grant.tenant, grant.id.short())
+    let (verb, options) = what.split_once(' ').unwrap_or((what, ""));
+    format!("break-glass {verb} {} {options}", grant.id.short()).trim_end().to_owned()
 }
 
 /// How long is left, and how much.
@@ -45,42 +32,54 @@ pub(super) fn left(grant: &Grant, now: SystemTime) -> String {
     let time = grant.time_left(now).map_or_else(|| "no time".to_owned(), span);
     match grant.state {
         GrantState::Active => {
-            let (left, of) = (grant.values_left(), grant.values_allowed);
-            format!("{time} and {left} of {of} values are left")
+            format!("{time} and {} of {} are left", grant.values_left(), count(grant.values_allowed, "value"))
         }
         _ => format!("{time} left to approve it"),
     }
 }
 
-/// How it stands with a grant, and what comes next: for whoever looks at it.
-pub(super) fn next(grant: &Grant) {
-    tell(&next_text(grant, SystemTime::now()));
+/// How it stands with a grant, and what comes next, with the commands as `reader` (a principal) or others can paste them.
+pub(super) fn next(grant: &Grant, reader: Option<&str>, paste: &Paste) -> String {
+    next_at(grant, reader, paste, SystemTime::now())
 }
 
-fn next_text(grant: &Grant, now: SystemTime) -> String {
-    let requester = &grant.requester;
+fn next_at(grant: &Grant, reader: Option<&str>, paste: &Paste, now: SystemTime) -> String {
+    let requester = &*grant.requester;
+    let taken_part: Vec<&str> =
+        std::iter::once(requester).chain(grant.approvers.iter().map(String::as_str)).collect();
+    let to_paste = |is_readers: bool, whats: &[&str]| {
+        let whats = whats.iter().map(|what| command(grant, what));
+        if is_readers {
+            let lines = whats.map(|what| format!("    {}", paste.mine(&grant.tenant, &what)));
+            return lines.collect::<Vec<_>>().join("\n");
+        }
+        let lines = whats.map(|what| format!("    {}", paste.theirs(&grant.tenant, &what)));
+        let lines = lines.chain(Some(paste.legend()).filter(|legend| !legend.is_empty()));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    let is_requester = reader == Some(requester);
+    let may_be_next = reader.is_some_and(|reader| !taken_part.contains(&reader));
     match grant.state {
         GrantState::Requested => format!(
-            "it waits for approval ({} of {}; {}).\nnext: somebody else than {} runs\n    {}",
+            "it waits for approval ({} of {}; {}).\nnext: an approver other than {} runs\n{}",
             grant.approvers.len(),
             grant.approvals_needed,
             left(grant, now),
-            [std::slice::from_ref(requester), &grant.approvers].concat().join(", "),
-            command(grant, "approve"),
+            taken_part.join(", "),
+            to_paste(may_be_next, &["approve"]),
         ),
         GrantState::Active => format!(
-            "it is in force: {}.\nnext: {requester} runs\n    {}\nand when that is enough\n    {}",
+            "it is in force: {}.\nnext: {requester} runs the first of these, and when that is enough the second\n{}",
             left(grant, now),
-            command(grant, "reveal"),
-            command(grant, "close"),
+            to_paste(is_requester, &["reveal", "close"]),
         ),
         GrantState::Over => format!(
-            "it is over ({}); {} of {} values were seen.\nnext: somebody who had no part in it reviews it{}\n    {}",
+            "it is over ({}); {} of {} seen.\nnext: an auditor who had no part in it looks at it, and says what to think of it{}\n{}\n{REVIEW}",
             grant.ended,
             grant.values_seen,
-            grant.values_allowed,
-            grant.review_due.map_or_else(String::new, |due| format!(" by {}", crate::describe::time(due))),
-            command(grant, "review") + " --verdict justified --notes \"...\"",
+            count(grant.values_allowed, "value"),
+            grant.review_due.map_or_else(String::new, |due| format!(", by {}", crate::describe::time(due))),
+            to_paste(may_be_next, &["story", "review --verdict VERDICT --notes \"WHY\""]),
         ),
         GrantState::Denied => {
             format!("{} denied it. What is still needed has to be asked for anew.", grant.ended_by)
@@ -88,11 +87,34 @@ fn next_text(grant: &Grant, now: SystemTime) -> String {
         GrantState::Lapsed => "it was not approved in time, or was taken back. Ask anew.".to_owned(),
         GrantState::Reviewed => {
             let verdict = grant.verdict.map_or("reviewed", |verdict| verdict.as_str());
-            format!("{} reviewed it: {verdict}.", grant.reviewer)
+            format!("{} reviewed it: {verdict}. There is nothing left to do.", grant.reviewer)
         }
         _ => "this vaultctl does not know its state: it may be too old".to_owned(),
     }
 }
+
+/// Why something can't be done about a grant as it stands, and what to do then.
+pub(super) fn why_not(grant: &Grant, step: Step) -> (String, &'static str) {
+    let ended = if grant.ended.is_empty() { "over" } else { &*grant.ended };
+    match grant.state {
+        GrantState::Requested => ("it waits for approval".to_owned(), "nothing can be seen under it before"),
+        GrantState::Active if step == Step::Review => (
+            "it is not over yet".to_owned(),
+            "it can be reviewed when it has expired, is used up, or was closed",
+        ),
+        GrantState::Active => (
+            "it is in force, but not for that: another certificate or session asked for it".to_owned(),
+            "if your certificate was renewed, or you logged in again: ask for another grant, and close this one",
+        ),
+        GrantState::Over => {
+            (format!("it is over ({ended})"), "what is still needed has to be asked for anew")
+        }
+        _ => (format!("it is {}", grant.state.as_str()), "what is still needed has to be asked for anew"),
+    }
+}
+
+/// What a review is made of.
+const REVIEW: &str = "    # VERDICT is justified, not-justified or escalated; WHY has 10 to 512 characters";
 
 /// What an approval sets off, before the touch.
 pub(super) fn before_approval(grant: &Grant) -> String {
@@ -116,11 +138,11 @@ pub(super) const BEFORE_DENIAL: &str = "on record, for good: your name, the time
 /// What a grant is about, in a line.
 pub(super) fn scope(grant: &Grant) -> String {
     format!(
-        "{} ({}) of tenant {}, up to {} values for {}",
+        "{} ({}) of tenant {}, up to {} for {}",
         about(grant),
         grant.classes.join(", "),
         grant.tenant,
-        grant.values_allowed,
+        count(grant.values_allowed, "value"),
         span(grant.duration)
     )
 }
@@ -141,23 +163,55 @@ mod tests {
         }
     }
 
+    const AT: Duration = Duration::from_secs(30);
+
+    fn told(grant: &Grant, reader: &str) -> String {
+        let paste = Paste { profile: None, identity: Some("me".to_owned()) };
+        next_at(grant, Some(reader), &paste, SystemTime::UNIX_EPOCH + AT)
+    }
+
     #[test]
     fn who_looks_is_told_the_command_that_comes_next() {
         let mut it = grant(ID, 1);
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(30);
-        let waits = next_text(&it, now);
-        assert!(waits.contains("\n    vaultctl --tenant demo break-glass approve 0123456789ab"), "{waits}");
-        assert!(waits.contains("somebody else than oncall runs") && waits.contains("31s left"), "{waits}");
+        let waits = told(&it, "oncall");
+        let command = "\n    vaultctl --as YOUR_NAME --tenant demo break-glass approve 0123456789ab\n";
+        assert!(waits.contains(command) && waits.contains("# YOUR_NAME is your own"), "{waits}");
+        assert!(waits.contains("other than oncall runs") && waits.contains("31s left"), "{waits}");
         it.state = GrantState::Active;
         it.expires = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(90));
-        let is_on = next_text(&it, now);
-        assert!(is_on.contains("1m and 1 of 1 values are left"), "{is_on}");
-        assert!(
-            is_on.contains("break-glass reveal 0123456789ab") && is_on.contains("break-glass close"),
-            "{is_on}"
-        );
+        let is_on = told(&it, "oncall");
+        assert!(is_on.contains("1m and 1 of 1 value are left"), "{is_on}");
+        for command in ["reveal 0123456789ab", "close 0123456789ab"] {
+            assert!(is_on.contains(&format!("--as me --tenant demo break-glass {command}")), "{is_on}");
+        }
         it.state = GrantState::Over;
-        assert!(next_text(&it, now).contains("break-glass review 0123456789ab --verdict"));
+        let over = told(&it, "oncall");
+        assert!(over.contains("break-glass review 0123456789ab --verdict"), "{over}");
+        assert!(over.contains("10 to 512") && over.contains("0 of 1 value seen"), "{over}");
+    }
+
+    #[test]
+    fn a_command_is_the_readers_own_where_the_reader_may_be_who_runs_it() {
+        let mut it = grant(ID, 1);
+        assert!(told(&it, "bob").contains("--as me --tenant demo break-glass approve"));
+        it.approvers = vec!["bob".to_owned()];
+        assert!(told(&it, "bob").contains("--as YOUR_NAME"), "not twice by the same");
+        it.state = GrantState::Active;
+        assert!(told(&it, "bob").contains("--as YOUR_NAME --tenant demo break-glass reveal"));
+        it.state = GrantState::Over;
+        assert!(told(&it, "bob").contains("--as YOUR_NAME --tenant demo break-glass review"));
+        assert!(told(&it, "carol").contains("--as me --tenant demo break-glass review"));
+    }
+
+    #[test]
+    fn what_a_grant_is_not_good_for_is_told_by_how_it_stands() {
+        let mut it = grant(ID, 1);
+        assert!(why_not(&it, Step::Reveal).0.contains("waits for approval"));
+        (it.state, it.ended) = (GrantState::Over, "used_up".to_owned());
+        assert_eq!(why_not(&it, Step::Reveal).0, "it is over (used_up)");
+        it.state = GrantState::Active;
+        assert!(why_not(&it, Step::Reveal).1.contains("certificate was renewed"));
+        assert!(why_not(&it, Step::Review).1.contains("was closed"));
     }
 
     #[test]
@@ -166,13 +220,5 @@ mod tests {
         assert!(before_approval(&it).contains("in force for 15m"));
         it.approvals_needed = 2;
         assert!(before_approval(&it).contains("still waits"));
-    }
-
-    #[test]
-    fn words_are_long_enough_and_a_line() {
-        assert!(words("merged charts").is_ok());
-        for bad in ["", "because", "          ", "two\nlines of text", &"x".repeat(513)] {
-            assert!(words(bad).is_err(), "{bad}");
-        }
     }
 }

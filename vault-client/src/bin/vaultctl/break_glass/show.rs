@@ -8,13 +8,19 @@ use vault_client::break_glass::{Grant, GrantState};
 
 use crate::describe::time;
 use crate::output;
+use crate::paste::{count, tell};
 
 use super::say;
 
-/// A table; for programs an object a line.
-pub(super) fn list(as_json: bool, grants: &[Grant]) -> io::Result<()> {
+/// A table; for programs an object a line. `waiting`: only those that do were asked for.
+pub(super) fn list(as_json: bool, waiting: bool, grants: &[Grant]) -> io::Result<()> {
     if as_json {
         return grants.iter().try_for_each(|grant| output::line(&object(grant).to_string()));
+    }
+    if grants.is_empty() {
+        let what = if waiting { "waits, for approval or for review," } else { "is there" };
+        tell(&format!("no grant {what} that you may see; is it another tenant's? --tenant TENANT"));
+        return Ok(());
     }
     let now = SystemTime::now();
     let header = [
@@ -140,8 +146,7 @@ pub(super) fn object(grant: &Grant) -> Value {
 pub(super) fn about(grant: &Grant) -> String {
     match grant.tokens.len() {
         _ if grant.is_of_subject => "a person".to_owned(),
-        1 => "1 token".to_owned(),
-        count => format!("{count} tokens"),
+        tokens => count(tokens as u64, "token"),
     }
 }
 

@@ -9,8 +9,9 @@ use vault_client::{Client, Environment, Token};
 use crate::audit::query::{name, object, place, when, who};
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::paste::{count, tell};
 
-use super::{GrantArg, say, show};
+use super::{GrantArg, show};
 
 /// So many entries a page.
 const PAGE: u32 = 1_000;
@@ -28,7 +29,7 @@ pub(crate) struct StoryArgs {
 }
 
 pub(super) async fn run(as_json: bool, client: &Client, args: StoryArgs) -> Result<Exit, Failure> {
-    let id = args.grant.name.resolve(client).await?;
+    let id = args.grant.resolve(client).await?;
     let grant = client.get_grant(&id).await?.grant;
     let entries = entries(client, &id).await?;
     let environment = client.environment();
@@ -46,8 +47,8 @@ pub(super) async fn run(as_json: bool, client: &Client, args: StoryArgs) -> Resu
             output::line(&line)?;
         }
     }
-    say::tell(&format!(
-        "{} entries of the log are about this grant; with --json all that they say",
+    tell(&format!(
+        "entries of the log about this grant: {}; --json tells all that is in them",
         entries.len()
     ));
     Ok(Exit::Done)
@@ -110,10 +111,17 @@ impl Scene<'_> {
         let mut head = format!("{}  {:<16} {}", when(entry.time_us), who(entry), did(entry));
         if let Some((count, last)) = self.more {
             let until = last.entry.as_ref().map_or(0, |entry| entry.time_us);
-            head = format!("{head}, and {count} times more until {}", when(until));
+            let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
+            head = format!("{head}, and {times} more until {}", when(until));
         }
         let mut lines = vec![head];
         let detail = |name: &str, said: &str| format!("{:26}{name:<16} {}", "", said.escape_debug());
+        let of = format!("{} request {}", place(self.first), hex::encode(&entry.request_id));
+        if entry.cause == UNTOUCHED {
+            // What was done with a touch, or refused, is told with all of it.
+            lines.push(detail("entry", &of));
+            return lines;
+        }
         if !entry.reason.is_empty() {
             lines.push(detail("reason", &entry.reason));
         }
@@ -127,36 +135,53 @@ impl Scene<'_> {
         if !entry.policies.is_empty() {
             lines.push(detail("policies", &entry.policies.join(" ")));
         }
-        let of = format!("{} request {}", place(self.first), hex::encode(&entry.request_id));
         lines.push(detail("entry", &of));
         lines
     }
 }
 
-/// What was done, in words.
+/// What was done, in words; or what was not.
 fn did(entry: &AuditEntry) -> String {
-    use audit_entry::{Action, Decision};
-    let what = match entry.action() {
-        Action::GrantRequest => "asked for it".to_owned(),
-        Action::GrantApprove => "approved it".to_owned(),
-        Action::GrantDeny => "denied it".to_owned(),
-        Action::GrantRead => "looked at it".to_owned(),
-        Action::GrantReview => "reviewed it".to_owned(),
-        Action::GrantEnd => "ended it".to_owned(),
-        Action::Detokenize => {
-            let seen = entry.items.iter().filter(|item| item.outcome() == audit_item::Outcome::Ok).count();
-            format!("saw {seen} of {} values", entry.items.len())
-        }
-        other => name(other.as_str_name(), "ACTION_"),
-    };
+    use audit_entry::Decision;
+    let (did, done) = words(entry);
     match entry.decision() {
-        Decision::Allow => what,
-        Decision::Partial => format!("{what}, in part"),
+        Decision::Allow => did,
+        Decision::Partial => format!("{did}, in part"),
+        Decision::Deny | Decision::Unspecified if entry.cause == UNTOUCHED => {
+            format!("would have {done}, but for the touch of a security key ({UNTOUCHED})")
+        }
         Decision::Deny | Decision::Unspecified => {
             let cause = if entry.cause.is_empty() { "no cause is told" } else { &entry.cause };
-            format!("REFUSED ({cause}): would have {what}")
+            format!("REFUSED ({cause}): would have {done}")
         }
     }
+}
+
+/// The cause of a refusal for want of a touch and nothing else. `vaultctl` sends a request so before it asks for the touch.
+const UNTOUCHED: &str = "second_factor_missing";
+
+/// What was done: "they ..." and "they would have ...".
+fn words(entry: &AuditEntry) -> (String, String) {
+    use audit_entry::Action;
+    let (did, done) = match entry.action() {
+        Action::GrantRequest => ("asked for it", "asked for it"),
+        Action::GrantApprove => ("approved it", "approved it"),
+        Action::GrantDeny => ("denied it", "denied it"),
+        Action::GrantRead => ("looked at it", "looked at it"),
+        Action::GrantReview => ("reviewed it", "reviewed it"),
+        Action::GrantEnd => ("ended it", "ended it"),
+        Action::Detokenize => {
+            let seen = entry.items.iter().filter(|item| item.outcome() == audit_item::Outcome::Ok).count();
+            let of = count(entry.items.len() as u64, "value");
+            let done = if entry.items.is_empty() { "seen values".to_owned() } else { format!("seen {of}") };
+            return (format!("saw {seen} of {of}"), done);
+        }
+        other => {
+            let name = name(other.as_str_name(), "ACTION_");
+            return (name.clone(), format!("done: {name}"));
+        }
+    };
+    (did.to_owned(), done.to_owned())
 }
 
 fn item_line(item: &AuditItem, environment: Option<&Environment>) -> String {
@@ -210,7 +235,25 @@ mod tests {
         refused.entry.as_mut().unwrap().cause = "second_person".to_owned();
         let all = [refused];
         let line = &scenes(&all, false)[0].lines(None)[0];
-        assert!(line.contains("REFUSED (second_person)"), "{line}");
+        assert!(line.contains("REFUSED (second_person): would have approved it"), "{line}");
+    }
+
+    #[test]
+    fn values_that_were_refused_were_not_seen() {
+        let mut refused = record("ann", audit_entry::Action::Detokenize, audit_entry::Decision::Deny);
+        let entry = refused.entry.as_mut().unwrap();
+        entry.cause = "grant_state".to_owned();
+        entry.items = vec![AuditItem::default()];
+        assert_eq!(did(entry), "REFUSED (grant_state): would have seen 1 value");
+    }
+
+    #[test]
+    fn what_waited_for_a_touch_does_not_read_as_an_attempt_that_was_stopped() {
+        let mut asked = record("ann", audit_entry::Action::GrantRequest, audit_entry::Decision::Deny);
+        let entry = asked.entry.as_mut().unwrap();
+        entry.cause = UNTOUCHED.to_owned();
+        let said = did(entry);
+        assert!(said.contains("but for the touch") && !said.contains("REFUSED"), "{said}");
     }
 
     #[test]

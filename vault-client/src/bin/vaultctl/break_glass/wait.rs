@@ -7,6 +7,7 @@ use vault_client::Client;
 use vault_client::break_glass::{Grant, GrantState};
 
 use crate::failure::Failure;
+use crate::paste::tell;
 
 use super::say;
 
@@ -17,46 +18,49 @@ const LONG: Duration = Duration::from_mins(3);
 /// How often to tell, where no line can be written over.
 const TELL: Duration = Duration::from_mins(1);
 
-/// The grant, once it does not wait any more. It stays when the waiting is broken off.
+/// The grant, once it does not wait any more; or as it was last seen, if Ctrl-C breaks the waiting off. It stays then.
 pub(super) async fn until_answered(client: &Client, mut grant: Grant) -> Result<Grant, Failure> {
-    let begun = Instant::now();
     let is_terminal = stderr().is_terminal();
+    tell("you wait for that now; Ctrl-C stops the waiting, not the grant");
+    let waited = tokio::select! {
+        waited = watch(client, &mut grant, is_terminal) => waited,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    };
+    if is_terminal {
+        eprintln!();
+    }
+    waited.map(|()| grant)
+}
+
+async fn watch(client: &Client, grant: &mut Grant, is_terminal: bool) -> Result<(), Failure> {
+    let begun = Instant::now();
     let mut told: Option<(Instant, usize)> = None;
     while grant.state == GrantState::Requested {
-        let line = line(&grant, SystemTime::now());
+        let line = line(grant, SystemTime::now());
         if is_terminal {
             eprint!("\r\u{1b}[Kvaultctl: {line}");
         } else if told.is_none_or(|(at, count)| at.elapsed() >= TELL || count != grant.approvers.len()) {
-            say::tell(&line);
+            tell(&line);
             told = Some((Instant::now(), grant.approvers.len()));
         }
         tokio::time::sleep(if begun.elapsed() < LONG { SOON } else { LATER }).await;
         match client.get_grant(&grant.id).await {
-            Ok(seen) => grant = seen.grant,
+            Ok(seen) => *grant = seen.grant,
             // A vault that is away for a while comes back; the grant is there then.
             Err(error)
                 if error.is_retryable() && grant.time_left(SystemTime::now()) != Some(Duration::ZERO) => {}
-            Err(error) => {
-                end_line(is_terminal);
-                return Err(error.into());
-            }
+            Err(error) => return Err(error.into()),
         }
     }
-    end_line(is_terminal);
-    Ok(grant)
+    Ok(())
 }
 
+/// Short enough for a terminal of 80 columns: a line that was wrapped could not be written over.
 fn line(grant: &Grant, now: SystemTime) -> String {
     format!(
-        "waiting: {} of {} approvals, {} (Ctrl-C stops the waiting, not the grant)",
+        "waiting: {} of {} approvals, {}",
         grant.approvers.len(),
         grant.approvals_needed,
         say::left(grant, now)
     )
-}
-
-fn end_line(is_terminal: bool) {
-    if is_terminal {
-        eprintln!();
-    }
 }

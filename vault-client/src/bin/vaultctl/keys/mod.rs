@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use vault_client::Client;
-use vault_client::keys::{JobKind, JobOrder, KeyId, KeyPurpose, KeyVersion, Note};
+use vault_client::keys::{JobKind, JobOrder, KeyId, KeyPurpose, KeyVersion};
 
 use crate::args::{self, Global};
 use crate::failure::{Exit, Failure};
+use crate::words::NoteArgs;
 
 pub(crate) use jobs::{JobsCommand, run as run_jobs};
 
@@ -43,18 +44,6 @@ pub(crate) struct ListArgs {
     /// Count the records under each version, too: the vault looks at all of them.
     #[arg(long)]
     count: bool,
-}
-
-/// For the log.
-#[derive(Args)]
-struct NoteArgs {
-    /// Free text for the log, at most 512 characters. Put no PHI into it.
-    #[arg(long, default_value = "")]
-    reason: String,
-
-    /// A ticket or case number for the log.
-    #[arg(long, default_value = "")]
-    ticket: String,
 }
 
 /// What a rotation is about.
@@ -180,12 +169,6 @@ pub(crate) struct ShredArgs {
     start: Start,
 }
 
-impl From<NoteArgs> for Note {
-    fn from(NoteArgs { reason, ticket }: NoteArgs) -> Self {
-        Self { reason, ticket }
-    }
-}
-
 impl From<PurposeName> for KeyPurpose {
     fn from(name: PurposeName) -> Self {
         match name {
@@ -263,9 +246,9 @@ async fn start(
         if !global.json {
             eprintln!("vaultctl: job {}", job.id);
         }
-        return watch::follow(global.json, client, job.id, args.patience.patience).await;
+        return watch::follow(global, client, job.id, args.patience.patience).await;
     }
     show::jobs(global.json, std::slice::from_ref(&job))?;
-    watch::tell_of_approval(global.json, &job);
+    watch::tell_of_approval(global, &job);
     Ok(watch::exit_of(&job))
 }

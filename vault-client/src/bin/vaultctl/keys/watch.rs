@@ -10,8 +10,10 @@ use vault_client::keys::{Job, JobId, JobNews, JobState};
 use vault_client::{Client, Reason};
 
 use super::show;
+use crate::args::Global;
 use crate::failure::{Exit, Failure};
 use crate::output;
+use crate::paste::tell;
 
 /// How often there is a line where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -27,24 +29,27 @@ pub(super) fn exit_of(job: &Job) -> Exit {
 }
 
 /// Says what has to happen next to a job that asks for approval.
-pub(super) fn tell_of_approval(as_json: bool, job: &Job) {
-    if !as_json && job.state == JobState::Asked {
-        eprintln!(
-            "vaultctl: nothing is done yet: another admin has to approve it: vaultctl jobs approve {}",
-            job.id
-        );
+pub(super) fn tell_of_approval(global: &Global, job: &Job) {
+    if !global.json && job.state == JobState::Asked {
+        let paste = global.paste();
+        let answer = |verb: &str| format!("jobs {verb} {}", job.id);
+        tell(&format!(
+            "nothing is done yet: another admin has to approve it\n{}\nto take it back:\n    {}",
+            paste.theirs_told(&job.tenant, &answer("approve")),
+            paste.mine(&job.tenant, &answer("cancel")),
+        ));
     }
 }
 
 /// Shows how a job stands until it is over, or asks for approval, which may take days.
 pub(super) async fn follow(
-    as_json: bool,
+    global: &Global,
     client: &Client,
     id: JobId,
     patience: Duration,
 ) -> Result<Exit, Failure> {
     let mut news = pin!(client.watch_job(id, patience).await?);
-    let screen = Screen::new(as_json);
+    let screen = Screen::new(global.json);
     let mut lines = tokio::time::interval(LINE_EVERY);
     let mut last: Option<JobNews> = None;
     let job = loop {
@@ -61,7 +66,7 @@ pub(super) async fn follow(
             _ = lines.tick() => if let Some(last) = &last { screen.line(last) },
         }
     };
-    tell_of_approval(as_json, &job);
+    tell_of_approval(global, &job);
     Ok(exit_of(&job))
 }
 

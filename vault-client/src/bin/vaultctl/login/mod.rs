@@ -75,9 +75,12 @@ pub(crate) async fn run_logout(global: &Global, _: LogoutArgs) -> Result<Exit, F
         Err(error) => return Err(error.into()),
     }
     match std::fs::remove_file(&file) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(Exit::Done),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
     }
+    let text = "logged out; the session is good for nothing any more";
+    output::done(global.json, &json!({ "logged_out": true }), text)?;
+    Ok(Exit::Done)
 }
 
 fn session_file(identity: &ProfileIdentity) -> Result<PathBuf, Failure> {

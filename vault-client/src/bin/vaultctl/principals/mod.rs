@@ -5,12 +5,16 @@ mod show;
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand, ValueEnum};
-use vault_client::Client;
-use vault_client::keys::Note;
-use vault_client::principals::{Change, Kind, NewPrincipal, Principal};
+use serde_json::json;
+use vault_client::principals::{Change, Kind, NewPrincipal, Principal, PrincipalChange};
+use vault_client::{Client, Reason};
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::paste::tell;
+use crate::short_id::{self, ShortId};
+use crate::words::NoteArgs;
 
 /// See, provision, change and disable principals.
 #[derive(Subcommand)]
@@ -37,34 +41,31 @@ pub(crate) enum PrincipalsCommand {
 
 #[derive(Args)]
 pub(crate) struct AnswerArgs {
-    /// The change's id, as `pending` shows it.
-    id: String,
+    /// The change's id, or its first digits (6 at least), as `pending` shows it.
+    #[arg(value_name = "CHANGE")]
+    id: ShortId<OfChange>,
 
     #[command(flatten)]
     note: NoteArgs,
 }
 
-#[derive(Args)]
-pub(crate) struct IdArgs {
-    /// Its id.
-    id: String,
+#[derive(Debug, Clone)]
+struct OfChange;
+
+impl short_id::Kind for OfChange {
+    const NAME: &'static str = "change";
+    const LIST: &'static str = "principals pending";
 }
 
-/// For the log.
 #[derive(Args)]
-struct NoteArgs {
-    /// Free text for the log, at most 512 characters. Put no PHI into it.
-    #[arg(long, default_value = "")]
-    reason: String,
-
-    /// A ticket or case number for the log.
-    #[arg(long, default_value = "")]
-    ticket: String,
+pub(crate) struct IdArgs {
+    /// Whose: the principal's id, as `principals list` has it.
+    id: String,
 }
 
 #[derive(Args)]
 pub(crate) struct StateArgs {
-    /// Its id.
+    /// Whose: the principal's id, as `principals list` has it.
     id: String,
 
     #[command(flatten)]
@@ -102,7 +103,7 @@ pub(crate) struct AddArgs {
 
 #[derive(Args)]
 pub(crate) struct ChangeArgs {
-    /// Its id.
+    /// Whose: the principal's id, as `principals list` has it.
     id: String,
 
     /// What it is at the tenant from now on, or `TENANT=ROLE`: these roles and no others. Any number.
@@ -147,12 +148,6 @@ impl From<KindName> for Kind {
     }
 }
 
-impl From<NoteArgs> for Note {
-    fn from(NoteArgs { reason, ticket }: NoteArgs) -> Self {
-        Self { reason, ticket }
-    }
-}
-
 pub(crate) async fn run(global: &Global, command: PrincipalsCommand) -> Result<Exit, Failure> {
     let client = global.connect()?;
     match command {
@@ -178,20 +173,9 @@ pub(crate) async fn run(global: &Global, command: PrincipalsCommand) -> Result<E
         PrincipalsCommand::Enable(StateArgs { id, note }) => {
             return told(global, client.set_principal_state(&id, true, &note.into()).await?);
         }
-        PrincipalsCommand::Pending => show::changes(global.json, &client.list_principal_changes().await?)?,
-        PrincipalsCommand::Approve(AnswerArgs { id, note }) => {
-            let waiting = client.list_principal_changes().await?;
-            let waiting = waiting.into_iter().find(|change| change.id == id).ok_or_else(|| {
-                Failure::wrong_use("no such change waits at this tenant")
-                    .hint("`vaultctl principals pending` has those that do, here or with --tenant '*'")
-            })?;
-            // What is approved is what is shown.
-            show::changes(global.json, std::slice::from_ref(&waiting))?;
-            client.approve_principal_change(&waiting, &note.into()).await?;
-        }
-        PrincipalsCommand::Reject(AnswerArgs { id, note }) => {
-            client.reject_principal_change(&id, &note.into()).await?;
-        }
+        PrincipalsCommand::Pending => pending(global, &client).await?,
+        PrincipalsCommand::Approve(args) => approve(global, &client, args).await?,
+        PrincipalsCommand::Reject(args) => reject(global, &client, args).await?,
     }
     Ok(Exit::Done)
 }
@@ -202,24 +186,98 @@ pub(crate) async fn who_am_i(global: &Global) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+/// Shows what waits, and how it is answered.
+async fn pending(global: &Global, client: &Client) -> Result<(), Failure> {
+    let waiting = client.list_principal_changes().await?;
+    show::changes(global.json, &waiting)?;
+    if global.json {
+        return Ok(());
+    }
+    if waiting.is_empty() {
+        let everywhere = if client.tenant_name() == "*" { "" } else { "; `--tenant '*'` is for all tenants" };
+        tell(&format!("no change waits for approval{everywhere}"));
+    }
+    let paste = global.paste();
+    for change in waiting.iter().filter(|change| !change.superseded) {
+        let command = |verb: &str| paste.mine(&change.tenant, &format!("principals {verb} {}", change.id));
+        tell(&format!(
+            "{} asked for this, and it is about {}: neither of them can approve it. another admin does, or rejects it\n    {}\n    {}",
+            change.asked_by,
+            change.principal_id,
+            command("approve"),
+            command("reject"),
+        ));
+    }
+    Ok(())
+}
+
+/// Approves a change: as it is shown.
+async fn approve(global: &Global, client: &Client, args: AnswerArgs) -> Result<(), Failure> {
+    let waiting = client.list_principal_changes().await?;
+    let change = args.id.of(waiting, |change| change.id.clone())?;
+    show::changes(global.json, std::slice::from_ref(&change))?;
+    client.approve_principal_change(&change, &args.note.into()).await?;
+    if !global.json {
+        tell(&approved(global, &change));
+    }
+    Ok(())
+}
+
+fn approved(global: &Global, change: &PrincipalChange) -> String {
+    let whose = &change.principal_id;
+    match &change.security_key {
+        None => format!("done: {whose} is as shown from now on, on other instances within a second"),
+        Some(key) => format!(
+            "done: the security key {} is enrolled for {whose}\nnext: {whose} shows by a touch that it is there; until then it \
+             counts for nothing\n{}",
+            key.fingerprint,
+            global.paste().theirs_told("", "security-keys confirm"),
+        ),
+    }
+}
+
+/// Rejects a change, or takes one's own back.
+async fn reject(global: &Global, client: &Client, args: AnswerArgs) -> Result<(), Failure> {
+    let id = match args.id.whole() {
+        Some(id) => id.to_owned(),
+        None => args.id.of(client.list_principal_changes().await?, |change| change.id.clone())?.id,
+    };
+    client.reject_principal_change(&id, &args.note.into()).await?;
+    let text = format!(
+        "the change {id} is rejected, and nothing has changed. what is still needed has to be asked for anew"
+    );
+    output::done(global.json, &json!({ "change": id, "rejected": true }), &text)?;
+    Ok(())
+}
+
 /// Shows what became of a change.
 fn told(global: &Global, change: Change) -> Result<Exit, Failure> {
     match change {
         Change::Waits(change) => {
             show::changes(global.json, std::slice::from_ref(&*change))?;
-            let tenant = &change.tenant;
-            eprintln!(
-                "vaultctl: nothing has changed yet: another admin has to approve it\n  \
-                 vaultctl --tenant '{tenant}' principals approve {}",
-                change.id
-            );
+            if !global.json {
+                tell(&waits(global, &change.tenant, &change.id));
+            }
             Ok(Exit::AsksApproval)
         }
         change => {
             show::principals(global.json, change.made().as_slice())?;
+            if !global.json {
+                tell("done: in force from now on, on other instances within a second");
+            }
             Ok(Exit::Done)
         }
     }
+}
+
+/// What has to happen with a change that waits.
+pub(crate) fn waits(global: &Global, tenant: &str, id: &str) -> String {
+    let paste = global.paste();
+    format!(
+        "nothing has changed yet: another admin has to approve it\n{}\nto take it back:\n    {}",
+        paste.theirs_told(tenant, &format!("principals approve {id}")),
+        paste.mine(tenant, &format!("principals reject {id}")),
+    )
 }
 
 async fn change(client: &Client, args: ChangeArgs) -> Result<Change, Failure> {
@@ -239,15 +297,26 @@ async fn change(client: &Client, args: ChangeArgs) -> Result<Change, Failure> {
     Ok(client.put_principal(&principal, &args.note.into()).await?)
 }
 
-async fn find(client: &Client, id: &str) -> Result<Principal, Failure> {
+pub(crate) async fn find(client: &Client, id: &str) -> Result<Principal, Failure> {
     let known = client.list_principals().await?;
-    known.into_iter().find(|principal| principal.id == id).ok_or_else(|| {
-        Failure::wrong_use("no such principal at this tenant").hint("`vaultctl principals list` has those")
-    })
+    known.into_iter().find(|principal| principal.id == id).ok_or_else(|| unknown(client.tenant_name()))
+}
+
+/// Nobody has this name where it was looked for.
+pub(crate) fn unknown(tenant: &str) -> Failure {
+    let place = match tenant {
+        "" => "at this tenant",
+        "*" => "in this vault",
+        tenant => &format!("at tenant {tenant}"),
+    };
+    Failure::new(Exit::SomeFailed, Reason::NotFound, format!("no principal of this name has a role {place}")).hint(
+        "the name is the principal's id: `vaultctl principals list` has those (all with --tenant '*'), and `vaultctl whoami` \
+         one's own. the names that --as takes are the profile's, and may be others",
+    )
 }
 
 /// The tenant that is acted for; the identity's own if none is named.
-async fn tenant_of(client: &Client) -> Result<String, Failure> {
+pub(crate) async fn tenant_of(client: &Client) -> Result<String, Failure> {
     match client.tenant_name() {
         "" => {
             let own = client.who_am_i().await?.principal.roles;

@@ -48,7 +48,7 @@ pub(super) fn changes(as_json: bool, changes: &[PrincipalChange]) -> io::Result<
             ("until", or_never(change.expires)),
         ];
         lines.extend(change.differences.iter().map(|(name, value)| (name.as_str(), value.clone())));
-        for (name, value) in lines {
+        for (name, value) in lines.into_iter().filter(|(_, value)| !value.is_empty()) {
             output::line(&format!("{name:<20} {value}"))?;
         }
     }
