@@ -154,7 +154,7 @@ impl Rig {
                 kms_price: 0,
             },
             people: PeopleRules { second_person: true, wait: Duration::from_hours(72) },
-            second_factor: SecondFactorRules { user_verification: false, for_destruction: true },
+            second_factor: SecondFactorRules { user_verification: false, for_approvals: true },
             grants,
         });
         Self { vault, store, clock, counter: AtomicU32::new(beside.map_or(1, |_| 1000)) }

@@ -5,12 +5,13 @@ mod show;
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand, ValueEnum};
-use vault_client::Client;
 use vault_client::keys::Note;
 use vault_client::principals::{Change, Kind, NewPrincipal, Principal};
+use vault_client::{Client, Reason};
 
 use crate::args::Global;
 use crate::failure::{Exit, Failure};
+use crate::touch::{TouchArgs, second_factor};
 
 /// See, provision, change and disable principals.
 #[derive(Subcommand)]
@@ -30,7 +31,7 @@ pub(crate) enum PrincipalsCommand {
     /// List changes that wait for another person's approval; all with `--tenant '*'`.
     Pending,
     /// Approve a change that somebody else asked for, after a look at it in `pending`: it is made at once.
-    Approve(AnswerArgs),
+    Approve(ApproveArgs),
     /// Reject a change that waits, or take your own back.
     Reject(AnswerArgs),
 }
@@ -42,6 +43,15 @@ pub(crate) struct AnswerArgs {
 
     #[command(flatten)]
     note: NoteArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct ApproveArgs {
+    #[command(flatten)]
+    answer: AnswerArgs,
+
+    #[command(flatten)]
+    touch: TouchArgs,
 }
 
 #[derive(Args)]
@@ -179,16 +189,7 @@ pub(crate) async fn run(global: &Global, command: PrincipalsCommand) -> Result<E
             return told(global, client.set_principal_state(&id, true, &note.into()).await?);
         }
         PrincipalsCommand::Pending => show::changes(global.json, &client.list_principal_changes().await?)?,
-        PrincipalsCommand::Approve(AnswerArgs { id, note }) => {
-            let waiting = client.list_principal_changes().await?;
-            let waiting = waiting.into_iter().find(|change| change.id == id).ok_or_else(|| {
-                Failure::wrong_use("no such change waits at this tenant")
-                    .hint("`vaultctl principals pending` has those that do, here or with --tenant '*'")
-            })?;
-            // What is approved is what is shown.
-            show::changes(global.json, std::slice::from_ref(&waiting))?;
-            client.approve_principal_change(&waiting, &note.into()).await?;
-        }
+        PrincipalsCommand::Approve(args) => approve(global, &client, args).await?,
         PrincipalsCommand::Reject(AnswerArgs { id, note }) => {
             client.reject_principal_change(&id, &note.into()).await?;
         }
@@ -219,6 +220,26 @@ fn told(global: &Global, change: Change) -> Result<Exit, Failure> {
             show::principals(global.json, change.made().as_slice())?;
             Ok(Exit::Done)
         }
+    }
+}
+
+/// Approves a change; with a touch of the security key, if the vault wants one.
+async fn approve(global: &Global, client: &Client, args: ApproveArgs) -> Result<(), Failure> {
+    let ApproveArgs { answer: AnswerArgs { id, note }, touch } = args;
+    let waiting = client.list_principal_changes().await?;
+    let waiting = waiting.into_iter().find(|change| change.id == id).ok_or_else(|| {
+        Failure::wrong_use("no such change waits at this tenant")
+            .hint("`vaultctl principals pending` has those that do, here or with --tenant '*'")
+    })?;
+    // What is approved is what is shown.
+    show::changes(global.json, std::slice::from_ref(&waiting))?;
+    let approval = client.principal_change_approval(&waiting, &note.into());
+    match client.approve_principal_change_by(&approval, None).await {
+        Err(error) if error.reason() == Reason::SecondFactor => {
+            let (_, factor) = second_factor(client, &touch, approval.action(), approval.hash()).await?;
+            Ok(client.approve_principal_change_by(&approval, Some(factor)).await?)
+        }
+        done => Ok(done?),
     }
 }
 
