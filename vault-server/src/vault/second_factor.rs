@@ -161,10 +161,14 @@ impl Vault {
         given: Option<GivenFactor>,
     ) -> Result<Option<Touch>, Refused> {
         let rules = self.parts.second_factor;
-        if !rules.for_approvals || !self.ever_had_a_key(&cx.caller.principal.id).await? {
+        if !rules.for_approvals {
             return Ok(None);
         }
-        self.touched(cx, draft, action, given).await.map(Some)
+        match self.ever_had_a_key(&cx.caller.principal.id).await {
+            Ok(false) => Ok(None),
+            Ok(true) => self.touched(cx, draft, action, given).await.map(Some),
+            Err(refused) => Err(self.log_refusal(draft.clone(), Vec::new(), refused).await),
+        }
     }
 
     /// Commits what somebody touched a key for, or did not have to. `false`: something other than that was changed meanwhile.
@@ -258,7 +262,9 @@ impl Vault {
             for row in &page {
                 let (challenge, revision) = match row {
                     EntityRow::Sound(row) => (Challenge::open(row), row.revision),
-                    EntityRow::Forged { revision, .. } => (None, *revision),
+                    EntityRow::Forged { revision: Some(revision), .. } => (None, *revision),
+                    // A malformed one opens nothing, and stays until somebody removes it.
+                    EntityRow::Forged { revision: None, .. } => continue,
                 };
                 let place = row.place().clone();
                 match challenge {

@@ -1,3 +1,4 @@
+mod malformed;
 mod touch;
 
 use super::*;

@@ -18,8 +18,28 @@ impl Rig {
         self.given(&begun, key, counter)
     }
 
-    async fn touch(&self, cx: &Context, key: &Authenticator, counter: u32) -> GivenFactor {
+    pub(super) async fn touch(&self, cx: &Context, key: &Authenticator, counter: u32) -> GivenFactor {
         self.touch_for(cx, SecondFactorAction::PrincipalChangeApprove, key, counter).await
+    }
+}
+
+impl Rig {
+    /// A key that `boss` asks for, and `root` approves by a touch.
+    pub(super) async fn enroll_by_root(
+        &self,
+        owner: &str,
+        key: &Authenticator,
+        by: &Authenticator,
+        counter: u32,
+    ) {
+        let asked = self.enroll("boss", owner, &key.line("")).await;
+        assert_eq!(asked.map(drop), Err(MISSING.0));
+        let root = self.cx("root").await;
+        let waits = self.vault.list_principal_changes(&root, "demo").await.unwrap().remove(0).proposal;
+        let factor = self.touch(&root, by, counter).await;
+        let approved = self.approve_with(&root, &waits, Some(factor)).await;
+        assert!(matches!(approved, Ok(Approved::SecurityKey(_))), "{approved:?}");
+        self.confirm(owner, &key.line("")).await.unwrap();
     }
 }
 
@@ -120,14 +140,7 @@ async fn a_key_that_was_taken_back_makes_no_approval_easier() {
 async fn a_key_of_the_file_is_touched_to_approve_somebody_elses_key() {
     let red = Authenticator::ed25519(2);
     let rig = Rig::over(Arc::new(MemoryStore::new()), &[("root", red.line(""))], false).await;
-    let blue = Authenticator::ed25519(1).line("blue");
-    let missing = Err(Problem::SecondFactor("second_factor_missing"));
-    assert_eq!(rig.enroll("boss", "ada", &blue).await.map(drop), missing);
-    let root = rig.cx("root").await;
-    let waits = rig.vault.list_principal_changes(&root, "demo").await.unwrap().remove(0).proposal;
-    let factor = rig.touch(&root, &red, 1).await;
-    let approved = rig.approve_with(&root, &waits, Some(factor)).await;
-    assert!(matches!(approved, Ok(Approved::SecurityKey(_))), "{approved:?}");
+    rig.enroll_by_root("ada", &Authenticator::ed25519(1), &red, 1).await;
     // The key that came into force, and the one that was touched.
     assert_eq!(rig.rows(EntityKind::SecurityKey).await.len(), 2);
 }
