@@ -202,8 +202,13 @@ fn is_refused_an_answer(night: &Night, id: &str) {
         let mut glass = BreakGlassServiceClient::new(wire.channel.clone());
         let mut answers = Vec::new();
         for grant_id in [id.to_owned(), "0".repeat(32)] {
-            let approval = v1::ApproveGrantRequest { grant_id: grant_id.clone(), ..Default::default() };
-            let denial = v1::DenyGrantRequest { grant_id, ..Default::default() };
+            let tenant = || "demo".to_owned();
+            let approval = v1::ApproveGrantRequest {
+                tenant: tenant(),
+                grant_id: grant_id.clone(),
+                ..Default::default()
+            };
+            let denial = v1::DenyGrantRequest { tenant: tenant(), grant_id, ..Default::default() };
             let refused = [
                 glass.approve_grant(approval).await.unwrap_err(),
                 glass.deny_grant(denial).await.unwrap_err(),

@@ -306,9 +306,12 @@ pub(crate) async fn a_malformed_entity_is_handed_out_as_one_and_is_in_the_way_of
 
     let store = backend.open();
     let scope = EntityScope::Kind(kind);
-    let row = |name: u8| match malformed.contains(&name) {
-        false => EntityRow::Sound(entity(&place(name), 0)),
-        true => EntityRow::Forged { place: place(name), revision: None },
+    let row = |name: u8| {
+        if malformed.contains(&name) {
+            EntityRow::Forged { place: place(name), revision: None }
+        } else {
+            EntityRow::Sound(entity(&place(name), 0))
+        }
     };
     let all: Vec<_> = (b'a'..=b'g').map(row).collect();
     for limit in 1..=9 {

@@ -870,7 +870,8 @@ async fn who_may_not_is_on_record_with_the_grant_that_it_named() {
         let (notes, factor) = (String::new, None);
         let approving = || Approving { id, terms: terms.clone(), notes: notes(), factor: factor.clone() };
         let denying = || Denying { id, notes: notes(), factor: factor.clone() };
-        let reviewing = Reviewing { id, verdict: ReviewVerdict::Justified, notes: "It was as they said".to_owned() };
+        let reviewing =
+            Reviewing { id, verdict: ReviewVerdict::Justified, notes: "It was as they said".to_owned() };
         let begin = rig.entries().await.len();
         let answers = [
             told(rig.vault.approve_grant(&app, "demo", Ok(approving())).await).map(drop),
