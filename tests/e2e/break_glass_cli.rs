@@ -6,13 +6,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use vault_proto::v1;
+use vault_proto::v1::break_glass_service_client::BreakGlassServiceClient;
 use vault_tests::authenticator::Authenticator;
 use vault_tests::fake_kms::Fault;
 use vault_tests::idp::{self, Idp};
 use vault_tests::process::{Ctl, DevVault, Ran};
 use vault_tests::site::Site;
 use vault_tests::ssh_agent::SoftAgent;
+use vault_tests::wire::Wire;
 
+use crate::break_glass::reason;
 use crate::kms::site_with;
 use crate::oidc;
 
@@ -151,6 +155,9 @@ fn two_people_get_from_a_need_to_the_value_by_two_commands() {
     let approvers = night.types("approver", &["reveal", short, "--out", "-"]).run();
     assert!(approvers.code != Some(0) && approvers.stdout.is_empty(), "{}", approvers.stdout);
 
+    // Who may not answer is in its story, and learns nothing by it.
+    is_refused_an_answer(&night, &id);
+
     // It ends, is reviewed by who had no part in it, and is told.
     night
         .types("auditor", &["review", short, "--verdict", "justified", "--notes", "charts were merged"])
@@ -188,6 +195,31 @@ fn the_glass_breaks_without_a_region_and_without_the_identity_provider() {
     assert_eq!(night.vault.stop(), Some(0));
 }
 
+/// An approval and a denial by who may do neither: of a grant, and of none that there is.
+fn is_refused_an_answer(night: &Night, id: &str) {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let wire = Wire::connect(&night.vault, "auditor").await;
+        let mut glass = BreakGlassServiceClient::new(wire.channel.clone());
+        let mut answers = Vec::new();
+        for grant_id in [id.to_owned(), "0".repeat(32)] {
+            let tenant = || "demo".to_owned();
+            let approval = v1::ApproveGrantRequest {
+                tenant: tenant(),
+                grant_id: grant_id.clone(),
+                ..Default::default()
+            };
+            let denial = v1::DenyGrantRequest { tenant: tenant(), grant_id, ..Default::default() };
+            let refused = [
+                glass.approve_grant(approval).await.unwrap_err(),
+                glass.deny_grant(denial).await.unwrap_err(),
+            ];
+            answers.push(refused.map(|status| (status.code(), reason(&status), status.message().to_owned())));
+        }
+        assert_eq!(answers[0], answers[1]);
+        assert_eq!(answers[0][0].1, "ACTION_NOT_ALLOWED");
+    });
+}
+
 /// The whole story: each step in order, whose it was and of what, refused ones too.
 fn told(night: &Night, id: &str, ssn: &str) {
     let story = night.types("auditor", &["story", id]).ok().stdout;
@@ -196,6 +228,8 @@ fn told(night: &Night, id: &str, ssn: &str) {
         "approver         approved it",
         "oncall           saw 1 of 1 value",
         "approver         REFUSED",
+        "auditor          REFUSED (action_not_allowed): would have approved it",
+        "auditor          REFUSED (action_not_allowed): would have denied it",
         "oncall           ended it",
         "auditor          reviewed it",
     ];

@@ -30,4 +30,5 @@ mod second_factor;
 mod signing;
 mod tamper;
 mod tamper_database;
+mod touch;
 mod wire;

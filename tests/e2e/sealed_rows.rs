@@ -220,6 +220,13 @@ async fn rows_that_an_administrator_of_the_database_forges_give_nothing() {
              UPDATE entities SET content = set_byte(content, length(content) - 1, get_byte(content, length(content) - 1) # 1) \
              WHERE substring(place for 1) = '\\x05' AND position('demo'::bytea in place) = 2; {CHECKSUMS}"
         ));
+        // Malformed: one of no checksum, and some at no place of a row.
+        let eve = row("eve", Role::Admin);
+        let eve = hexed(&[&[eve.place.kind.number(), 0][..], eve.place.name.as_bytes()].concat());
+        database.sql(&format!(
+            "INSERT INTO entities (place, revision, content, checksum) VALUES \
+             ({eve}, 0, {content}, ''), ('\\x01', 0, 'x', ''), ('\\x0100', 0, 'x', ''), ('\\x01ff', 0, 'x', '')"
+        ));
         // With the next change of a principal all of them are read.
         add(&vault, "ann");
         let until = Instant::now() + BOUND;
@@ -230,7 +237,9 @@ async fn rows_that_an_administrator_of_the_database_forges_give_nothing() {
     });
     let refused = reveal(&vault, &grant).await.unwrap_err();
     assert!(refused.contains("DataLoss") || refused.contains("CORRUPT"), "{refused}");
-    for named in [named(&bob), format!("grant {}", grant.id)] {
+    for named in
+        [named(&bob), named(&row("eve", Role::Admin)), format!("grant {}", grant.id), "01ff".to_owned()]
+    {
         assert!(vault.log().contains(&named), "{named} is not named in\n{}", vault.log());
     }
     // Everything else is as it was.

@@ -32,7 +32,7 @@ use vault_proto::v1::principal_service_client::PrincipalServiceClient;
 use crate::client::Client;
 use crate::error::Error;
 use crate::keys::Note;
-use crate::second_factor::{SecurityKey, security_key};
+use crate::second_factor::{SecondFactor, SecondFactorAction, SecurityKey, request_hash, security_key};
 
 /// What kind of caller a principal is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -202,6 +202,22 @@ pub struct PrincipalChange {
     pub superseded: bool,
 }
 
+/// An approval of a change that waits, as it was seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PrincipalChangeApproval(wire::ApprovePrincipalChangeRequest);
+
+impl PrincipalChangeApproval {
+    /// What the second factor is for: see [`Client::begin_second_factor`].
+    pub const fn action(&self) -> SecondFactorAction {
+        SecondFactorAction::PrincipalChangeApprove
+    }
+
+    /// What it is bound to: every byte of the request.
+    pub fn hash(&self) -> [u8; 32] {
+        request_hash(&self.0)
+    }
+}
+
 /// Who is calling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Oneself {
@@ -304,13 +320,35 @@ impl Client {
     /// Approves a change that somebody else asked for, as it was seen, and so makes it. It is not repeated by itself: when it
     /// failed, look first.
     pub async fn approve_principal_change(&self, change: &PrincipalChange, note: &Note) -> Result<(), Error> {
-        let request = wire::ApprovePrincipalChangeRequest {
+        self.approve_principal_change_by(&self.principal_change_approval(change, note), None).await
+    }
+
+    /// An approval that a second factor can be made for: who has, or ever had, a security key may have to touch it.
+    /// The vault says so ([`Reason::SecondFactor`](crate::Reason::SecondFactor)).
+    pub fn principal_change_approval(
+        &self,
+        change: &PrincipalChange,
+        note: &Note,
+    ) -> PrincipalChangeApproval {
+        PrincipalChangeApproval(wire::ApprovePrincipalChangeRequest {
             tenant: self.tenant(),
             id: change.id.clone(),
             hash: change.hash.clone().into(),
             reason: note.reason.clone(),
             ticket: note.ticket.clone(),
-        };
+            second_factor: None,
+        })
+    }
+
+    /// Approves a change that somebody else asked for, as it was seen, by a touch of a security key. It is not repeated by
+    /// itself: when it failed, look first.
+    pub async fn approve_principal_change_by(
+        &self,
+        approval: &PrincipalChangeApproval,
+        factor: Option<SecondFactor>,
+    ) -> Result<(), Error> {
+        let mut request = approval.0.clone();
+        request.second_factor = factor.map(Into::into);
         self.call_of_once(PrincipalServiceClient::new, request, async |mut service, request| {
             service.approve_principal_change(request).await
         })

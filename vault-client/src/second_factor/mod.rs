@@ -50,6 +50,8 @@ pub enum SecondFactorAction {
     KeyConfirm,
     /// To approve a destruction of keys.
     JobApprove,
+    /// To approve a change of principals.
+    PrincipalChangeApprove,
 }
 
 impl SecondFactorAction {
@@ -60,6 +62,7 @@ impl SecondFactorAction {
             Self::GrantDeny => wire::SecondFactorAction::GrantDeny,
             Self::KeyConfirm => wire::SecondFactorAction::KeyConfirm,
             Self::JobApprove => wire::SecondFactorAction::JobApprove,
+            Self::PrincipalChangeApprove => wire::SecondFactorAction::PrincipalChangeApprove,
         }
     }
 }

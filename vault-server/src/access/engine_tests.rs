@@ -496,3 +496,27 @@ fn a_kept_verdict_costs_next_to_nothing() {
     let each = (0..100).map(|_| round()).min().unwrap();
     assert!(each.as_micros() < 10, "{each:?}");
 }
+
+/// By the policies that are in force: a change may be more by some and not by others.
+#[test]
+fn what_makes_more_of_somebody_is_asked_of_the_policies_in_force() {
+    let directory = |roles: &str| {
+        let text = format!(
+            "[[principal]]\nid = 'ann'\nkind = 'human'\nidentities = ['spiffe://test.local/ann']\n\
+             [principal.roles]\n'demo' = [{roles}]\n"
+        );
+        let directory = Directory::parse(&text).unwrap();
+        Principal::clone(directory.principals().next().unwrap())
+    };
+    let (before, after, admin) =
+        (directory("'rotator'"), directory("'rotator', 'console'"), directory("'admin'"));
+    let access = Access::new(test_directory(), test_policies("dev"));
+    let nothing: [&str; 0] = [];
+    assert_eq!(access.widened(Some(&before), &after), nothing);
+    assert_eq!(access.widened(None, &after), nothing);
+    assert_eq!(access.widened(Some(&before), &admin), ["roles"]);
+    let text = "@id(\"find\") permit (principal in Role::\"console\", action == Action::\"find\", resource);";
+    access.reload(test_directory(), site(text));
+    assert_eq!(access.widened(Some(&before), &after), ["roles"]);
+    assert_eq!(access.widened(Some(&after), &before), nothing);
+}

@@ -80,3 +80,12 @@ fn a_counter_goes_up_or_is_never_used() {
         assert_eq!(counted.map(|key| key.counter), good.then_some(now), "{before} {now}");
     }
 }
+
+#[test]
+fn a_key_is_in_force_for_its_owner_until_it_is_taken_back() {
+    let (own, other) = (enrolled().principal, PrincipalId::parse("somebody-else").unwrap());
+    assert!(enrolled().is_in_force_of(&own));
+    assert!(!enrolled().is_in_force_of(&other));
+    assert!(!revoked().is_in_force_of(&own));
+    assert!(!revoked().is_in_force_of(&other));
+}

@@ -1,6 +1,7 @@
 //! Keeps [`Access`] at what the store has of principals.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -27,32 +28,37 @@ pub struct Provisioning {
     access: Arc<Access>,
     /// The row `generation` of what is in force; `None` before the first look. Held for a look: they come one after another.
     seen: Mutex<Option<Option<Entity>>>,
+    /// Whether nobody of the store is let in because it can't be known who they are.
+    is_closed: AtomicBool,
 }
 
 impl Provisioning {
     /// Nothing is in force yet.
     pub fn new(store: Arc<dyn Store>, access: Arc<Access>) -> Self {
-        Self { store, access, seen: Mutex::new(None) }
+        Self { store, access, seen: Mutex::new(None), is_closed: AtomicBool::new(false) }
     }
 
     /// Takes up what is new.
     pub async fn look(&self) -> Result<(), StoreError> {
         let mut seen = self.seen.lock().await;
         let begun = self.access.moment();
-        let generation = self.store.entity(&generation_place()).await?;
-        if seen.as_ref() != Some(&generation) {
-            // What is read now may be newer than the generation: then the next look reads it once more.
-            match self.read().await {
-                Ok(principals) => self.access.provision(principals),
-                // Who of them is disabled can't be known: then none of them may call, and those of the file may.
-                Err(error @ StoreError::Corrupt { .. }) => {
+        let generation = match self.store.entity(&generation_place()).await {
+            // Who of them was disabled since can't be known: then none of them may call, and those of the file may.
+            Err(error @ StoreError::Corrupt { .. }) => {
+                if !self.is_closed.swap(true, Ordering::Relaxed) {
                     tracing::error!(%error, "none of the provisioned principals is let in");
                     self.access.provision(Vec::new());
-                    self.access.looked(begun);
-                    return Ok(());
                 }
-                Err(error) => return Err(error),
+                *seen = None;
+                self.access.looked(begun);
+                return Ok(());
             }
+            generation => generation?,
+        };
+        if seen.as_ref() != Some(&generation) {
+            // What is read now may be newer than the generation: then the next look reads it once more.
+            self.access.provision(self.read().await?);
+            self.is_closed.store(false, Ordering::Relaxed);
             *seen = Some(generation);
         }
         self.access.looked(begun);

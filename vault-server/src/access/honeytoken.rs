@@ -346,6 +346,30 @@ mod tests {
         assert_eq!(known(), [touched]);
     }
 
+    #[tokio::test]
+    async fn one_whose_row_was_altered_goes_on_to_be_one_where_it_was_known() {
+        let store = MemoryStore::new();
+        let honeytokens = Honeytokens::new(Arc::new(store.clone()));
+        let other = Honeytoken { token: Token::from_bytes([0x45; 16]), ..planted() };
+        let first = Honeytokens::next_generation(None);
+        put(&store, vec![first.clone(), planted().entity(), other.entity()]).await;
+        honeytokens.look().await.unwrap();
+        let known = || honeytokens.among([planted().token, other.token].into_iter());
+        assert_eq!(known(), [planted(), other.clone()]);
+        // One of them is altered, and one that nobody knew comes in the same way.
+        let unknown = Honeytoken { token: Token::from_bytes([0x46; 16]), ..planted() };
+        let altered = Entity { revision: 1, content: vec![9], ..other.entity() };
+        let unread = Entity { content: vec![9], ..unknown.entity() };
+        put(&store, vec![Honeytokens::next_generation(Some(&first)), altered, unread]).await;
+        honeytokens.look().await.unwrap();
+        assert_eq!(known(), [planted(), other.clone()]);
+        assert_eq!(honeytokens.among([unknown.token].into_iter()), []);
+        // Where it was not known before, it is none.
+        let elsewhere = Honeytokens::new(Arc::new(store));
+        elsewhere.look().await.unwrap();
+        assert_eq!(elsewhere.among([planted().token, other.token].into_iter()), [planted()]);
+    }
+
     #[test]
     fn each_change_has_a_generation_of_its_own() {
         let first = Honeytokens::next_generation(None);

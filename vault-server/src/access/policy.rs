@@ -5,6 +5,7 @@
 //! * Every policy has an id of its own by `@id("...")`: it goes into the log with each decision.
 //! * A policy set with an error, or even a warning, of the strict validator is not taken.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use cedar_policy::{
@@ -15,7 +16,7 @@ use miette::Diagnostic as _;
 
 use crate::access::question::Asked;
 use crate::access::{TenantScope, Verdict};
-use crate::domain::{ClassName, Environment};
+use crate::domain::{ClassName, Environment, TenantId};
 
 const SCHEMA: &str = include_str!("../../policies/schema.cedarschema");
 pub(super) const BUILTIN: &str = include_str!("../../policies/default.cedar");
@@ -33,6 +34,8 @@ pub struct Policies {
     environment: Environment,
     /// Classes that policies name, and so could treat unlike others.
     classes: Vec<EntityUid>,
+    /// Tenants, the same.
+    tenants: Vec<EntityUid>,
 }
 
 /// Why a policy set is not taken.
@@ -88,12 +91,9 @@ impl Policies {
         let set = named(text)?;
         validate(&set, &schema)?;
         let types = Types::new()?;
-        let mut classes: Vec<_> = set.policies().flat_map(cedar_policy::Policy::entity_literals).collect();
-        classes.retain(|uid| *uid.type_name() == types.class);
-        classes.sort();
-        classes.dedup();
+        let (classes, tenants) = (literals(&set, &types.class), literals(&set, &types.tenant));
         let text = text.to_owned();
-        Ok(Self { text, set, schema, types, authorizer: Authorizer::new(), environment, classes })
+        Ok(Self { text, set, schema, types, authorizer: Authorizer::new(), environment, classes, tenants })
     }
 
     /// As they were written.
@@ -111,6 +111,11 @@ impl Policies {
     /// The classes that they name.
     pub(super) fn named_classes(&self) -> Vec<ClassName> {
         self.classes.iter().filter_map(|uid| ClassName::parse(uid.id().unescaped()).ok()).collect()
+    }
+
+    /// The tenants that they name: a tenant has no other mark by which they could tell it from others.
+    pub(super) fn named_tenants(&self) -> Vec<TenantId> {
+        self.tenants.iter().filter_map(|uid| TenantId::parse(uid.id().unescaped()).ok()).collect()
     }
 
     /// What the policies say.
@@ -191,6 +196,13 @@ impl Policies {
         let entities = Entities::from_entities(entities, Some(&self.schema)).map_err(BadQuestion::new)?;
         Ok((request, entities))
     }
+}
+
+/// What policies name of a type, each once.
+fn literals(set: &PolicySet, of: &EntityTypeName) -> Vec<EntityUid> {
+    let all = set.policies().flat_map(cedar_policy::Policy::entity_literals);
+    let named: BTreeSet<_> = all.filter(|uid| uid.type_name() == of).collect();
+    named.into_iter().collect()
 }
 
 /// The schema does not know such a question; it has no answer but no.

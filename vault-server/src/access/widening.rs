@@ -71,13 +71,13 @@ fn opens(policies: &Policies, before: Option<&Principal>, after: &Principal) -> 
     let changed =
         |place: &&TenantScope| before.is_none_or(|before| before.roles_at(place) != after.roles_at(place));
     let classes = policies.named_classes();
-    // A role that is held everywhere is held at any tenant, too.
-    let anywhere = TenantScope::One(TenantId::parse("any").expect("a tenant's name"));
+    // A role that is held everywhere is held at every tenant, too: at each that policies could treat unlike others, and at others.
+    let everywhere = tenants(policies);
     // Where all roles of a place's own are gone, those that are held everywhere are left: without the guards of the others.
     let before_too = before.into_iter().flat_map(|before| before.roles.keys());
     let mut places: BTreeSet<&TenantScope> = after.roles.keys().chain(before_too).collect();
     if places.contains(&TenantScope::All) {
-        places.insert(&anywhere);
+        places.extend(&everywhere);
     }
     places.into_iter().filter(changed).filter(|place| !after.roles_at(place).is_empty()).any(|place| {
         questions(after, place, &classes).any(|asked| {
@@ -86,6 +86,15 @@ fn opens(policies: &Policies, before: Option<&Principal>, after: &Principal) -> 
             policies.evaluate(&asked).allowed && (had.is_empty() || !policies.evaluate(&then).allowed)
         })
     })
+}
+
+/// The tenants that policies name, and one that they don't.
+fn tenants(policies: &Policies) -> Vec<TenantScope> {
+    let mut tenants = policies.named_tenants();
+    let others = (0..).map(|number| TenantId::parse(&format!("any-{number}")).expect("a tenant's name"));
+    let other = others.into_iter().find(|other| !tenants.contains(other));
+    tenants.extend(other);
+    tenants.into_iter().map(TenantScope::One).collect()
 }
 
 /// All that matters, asked of a principal at a place: about values of any class, and of each that policies make a difference of.

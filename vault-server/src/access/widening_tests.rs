@@ -155,3 +155,39 @@ fn a_guard_of_one_class_is_lost_with_the_role_that_it_hangs_on() {
     let nothing: [&str; 0] = [];
     assert_eq!(widened(&policies, Some(&both), &ann(&[("demo", &[Role::Console])])), nothing);
 }
+
+fn with_services(guard: &str) -> Policies {
+    let text = format!(
+        "@id(\"values\") permit (principal in Role::\"service\", action == Action::\"detokenize\", resource);\n{guard}"
+    );
+    Policies::parse(&text, Environment::parse("prod").unwrap()).unwrap()
+}
+
+/// A role that is held everywhere may be what a guard of one tenant alone hangs on.
+#[test]
+fn a_guard_of_one_tenant_is_lost_with_a_role_that_is_held_everywhere() {
+    let nothing: [&str; 0] = [];
+    let guards = [
+        "@id(\"guard\") forbid (principal in Role::\"console\", action == Action::\"detokenize\", \
+         resource in Tenant::\"st-mary\");",
+        // Everywhere but at the one that is named: also at tenants that nobody has heard of.
+        "@id(\"guard\") forbid (principal in Role::\"console\", action == Action::\"detokenize\", resource) \
+         unless { resource in Tenant::\"any-0\" };",
+    ];
+    let (both, service) = (&[Role::Service, Role::Console][..], &[Role::Service][..]);
+    for guard in guards {
+        let policies = with_services(guard);
+        let by = |before: &[(&str, &[Role])], after: &[(&str, &[Role])]| {
+            widened(&policies, Some(&ann(before)), &ann(after))
+        };
+        assert_eq!(by(&[("*", both)], &[("*", service)]), ["roles"], "{guard}");
+        let apart = [("*", service), ("demo", &[Role::Console][..])];
+        assert_eq!(by(&[("*", both)], &apart), ["roles"], "{guard}: it is kept at one tenant");
+        assert_eq!(by(&[("*", both)], &[("*", &[Role::Console])]), nothing, "{guard}: what it guards goes");
+    }
+    // Where no guard hangs on it, a role that goes is less.
+    let other = "@id(\"guard\") forbid (principal in Role::\"oncall\", action == Action::\"detokenize\", \
+                 resource in Tenant::\"st-mary\");";
+    let gone = widened(&with_services(other), Some(&ann(&[("*", both)])), &ann(&[("*", service)]));
+    assert_eq!(gone, nothing);
+}

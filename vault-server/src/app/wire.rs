@@ -177,10 +177,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
 
 fn second_factor_rules(config: &Config) -> SecondFactorRules {
     let section = &config.second_factor;
-    SecondFactorRules {
-        user_verification: section.user_verification,
-        for_destruction: section.for_destruction,
-    }
+    SecondFactorRules { user_verification: section.user_verification, for_approvals: section.for_approvals }
 }
 
 /// What the log says of a start.

@@ -13,8 +13,8 @@ use crate::domain::{
     KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
-    Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
-    TileId,
+    Change, Committed, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Remembered, Stats, Store,
+    StoreError, TileId,
 };
 
 #[derive(Default)]
@@ -237,6 +237,14 @@ impl Store for TestStore {
         _: Option<&EntityPlace>,
         _: usize,
     ) -> Result<Vec<Entity>, StoreError> {
+        unreachable!()
+    }
+    async fn entity_rows(
+        &self,
+        _: &EntityScope,
+        _: Option<&EntityPlace>,
+        _: usize,
+    ) -> Result<Vec<EntityRow>, StoreError> {
         unreachable!()
     }
     async fn keys(&self, _: Option<&TenantId>, _: KeyPurpose) -> Result<Vec<KeyRecord>, StoreError> {

@@ -41,6 +41,8 @@ actions! {
     KeyConfirm 4 "confirm that this new security key is yours";
     /// Somebody else approves a destruction of keys.
     JobApprove 5 "approve a destruction of keys";
+    /// To approve a change of principals.
+    PrincipalChangeApprove 6 "approve a change of principals";
 }
 
 #[cfg(test)]
@@ -56,6 +58,6 @@ mod tests {
             assert_eq!(SecondFactorAction::from_number(action.number()), Some(*action));
         }
         assert_eq!(SecondFactorAction::from_number(0), None);
-        assert_eq!(SecondFactorAction::from_number(6), None);
+        assert_eq!(SecondFactorAction::from_number(7), None);
     }
 }

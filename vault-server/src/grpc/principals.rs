@@ -11,10 +11,11 @@ use crate::access::{PrincipalKind, Proposed, Role, TenantScope, canonical_identi
 use crate::audit::AuditAction;
 use crate::domain::{PrincipalId, ProposalId, TenantId, Timestamp};
 use crate::vault::{
-    Approved, ChangeOutcome, KnownPrincipal, KnownProposal, Note, PrincipalAsked, Problem, ProposalNamed,
-    Refused, Vault,
+    Approved, ChangeOutcome, GivenFactor, KnownPrincipal, KnownProposal, Note, PrincipalAsked, Problem,
+    ProposalNamed, Refused, Vault,
 };
 
+use super::break_glass::given;
 use super::peer;
 use super::security_keys::wire_key;
 use super::serve::serve;
@@ -107,9 +108,12 @@ impl PrincipalService for PrincipalApi {
         &self,
         request: Request<v1::ApprovePrincipalChangeRequest>,
     ) -> Result<Response<v1::ApprovePrincipalChangeResponse>, Status> {
-        serve(&self.vault, AuditAction::PrincipalApprove, request, async |vault, cx, request| {
-            let v1::ApprovePrincipalChangeRequest { tenant, id, hash, reason, ticket } = request;
-            let named = parse_named(&id, hash.to_vec(), reason, ticket);
+        serve(&self.vault, AuditAction::PrincipalApprove, request, async |vault, cx, mut request| {
+            let factor = request.second_factor.take();
+            let factor = given(factor, &request);
+            let v1::ApprovePrincipalChangeRequest { tenant, id, hash, reason, ticket, .. } = request;
+            let named = factor
+                .and_then(|factor| parse_named(&id, Note::parse(reason, ticket)?, hash.to_vec(), factor));
             let approved = vault.approve_principal_change(cx, &tenant, named).await?;
             let mut response = v1::ApprovePrincipalChangeResponse::default();
             match approved {
@@ -127,7 +131,7 @@ impl PrincipalService for PrincipalApi {
     ) -> Result<Response<v1::RejectPrincipalChangeResponse>, Status> {
         serve(&self.vault, AuditAction::PrincipalReject, request, async |vault, cx, request| {
             let v1::RejectPrincipalChangeRequest { tenant, id, reason, ticket } = request;
-            let named = parse_named(&id, Vec::new(), reason, ticket);
+            let named = Note::parse(reason, ticket).and_then(|note| parse_named(&id, note, Vec::new(), None));
             vault.reject_principal_change(cx, &tenant, named).await?;
             Ok(v1::RejectPrincipalChangeResponse {})
         })
@@ -139,9 +143,14 @@ fn parse_id(id: &str, field: &str) -> Result<PrincipalId, Refused> {
     PrincipalId::parse(id).map_err(|error| Problem::Field(error.rule).at(field))
 }
 
-fn parse_named(id: &str, hash: Vec<u8>, reason: String, ticket: String) -> Result<ProposalNamed, Refused> {
+fn parse_named(
+    id: &str,
+    note: Note,
+    hash: Vec<u8>,
+    factor: Option<GivenFactor>,
+) -> Result<ProposalNamed, Refused> {
     let id = ProposalId::parse(id).map_err(|error| Problem::Field(error.rule).at("id"))?;
-    Ok(ProposalNamed { id, hash, note: Note::parse(reason, ticket)? })
+    Ok(ProposalNamed { id, hash, note, factor })
 }
 
 fn parse_principal(principal: v1::Principal) -> Result<PrincipalAsked, Refused> {

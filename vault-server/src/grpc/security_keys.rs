@@ -113,6 +113,7 @@ fn asked(action: i32, request_hash: &[u8]) -> Result<(SecondFactorAction, [u8; 3
         Ok(v1::SecondFactorAction::GrantDeny) => SecondFactorAction::GrantDeny,
         Ok(v1::SecondFactorAction::KeyConfirm) => SecondFactorAction::KeyConfirm,
         Ok(v1::SecondFactorAction::JobApprove) => SecondFactorAction::JobApprove,
+        Ok(v1::SecondFactorAction::PrincipalChangeApprove) => SecondFactorAction::PrincipalChangeApprove,
         Ok(v1::SecondFactorAction::Unspecified) | Err(_) => {
             return Err(Problem::Field("one of the actions").at("action"));
         }
@@ -148,6 +149,8 @@ mod tests {
         assert_eq!(asked(2, &[7; 32]).unwrap().0, SecondFactorAction::GrantApprove);
         assert_eq!(asked(3, &[7; 32]).unwrap().0, SecondFactorAction::GrantDeny);
         assert_eq!(asked(4, &[7; 32]).unwrap().0, SecondFactorAction::KeyConfirm);
+        assert_eq!(asked(5, &[7; 32]).unwrap().0, SecondFactorAction::JobApprove);
+        assert_eq!(asked(6, &[7; 32]).unwrap().0, SecondFactorAction::PrincipalChangeApprove);
         for bad in [-1, 0, 99] {
             assert_eq!(refused(asked(bad, &[7; 32])), "action");
         }

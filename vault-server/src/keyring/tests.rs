@@ -14,7 +14,8 @@ use crate::domain::{
 use crate::kms::KeyContext;
 use crate::kms::testing::{Mood, TestKms};
 use crate::store::{
-    Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, TileId, Write,
+    Change, Committed, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Remembered, Stats, TileId,
+    Write,
 };
 
 const LIFETIME: Duration = Duration::from_mins(5);
@@ -127,6 +128,14 @@ impl Store for KeyStore {
         _: Option<&EntityPlace>,
         _: usize,
     ) -> Result<Vec<Entity>, StoreError> {
+        no()
+    }
+    async fn entity_rows(
+        &self,
+        _: &EntityScope,
+        _: Option<&EntityPlace>,
+        _: usize,
+    ) -> Result<Vec<EntityRow>, StoreError> {
         no()
     }
     async fn keys(

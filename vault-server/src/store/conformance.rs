@@ -37,6 +37,9 @@ pub(crate) trait Backend: Sync {
         MAX_SEALED_ENTITY
     }
 
+    /// Puts a malformed row of an entity at a key, whatever is there. Nobody has the store open meanwhile.
+    fn malform(&self, key: &[u8]);
+
     /// Whether what the engine needs is to be had here. If not, the test says so and ends.
     fn is_there(&self) -> bool {
         true
@@ -100,6 +103,7 @@ macro_rules! conformance_tests {
             entities_page_by_kind_and_by_tenant
             an_entity_holds_so_much_and_no_more
             an_entity_is_there_after_a_reopen
+            a_malformed_entity_is_handed_out_as_one_and_is_in_the_way_of_no_other
             scans_read_everything_once_in_order
             another_log_is_empty
             everything_is_there_after_a_reopen

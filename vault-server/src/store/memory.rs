@@ -17,8 +17,8 @@ use crate::domain::{
     VaultIdentity,
 };
 use crate::store::{
-    Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
-    TileId, UnderWay, Write, check_lengths,
+    Change, Committed, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Remembered, Stats, Store,
+    StoreError, TileId, UnderWay, Write, check_lengths, corrupt, keys,
 };
 
 /// A store in memory. Clones are the same store.
@@ -40,6 +40,8 @@ struct Rows {
     leases: BTreeMap<LeaseName, Lease>,
     jobs: BTreeMap<JobPlace, Job>,
     entities: BTreeMap<EntityPlace, Entity>,
+    /// Places of those that can't be read.
+    malformed: BTreeSet<EntityPlace>,
     logs: BTreeMap<LogId, LogRows>,
     /// What the next commit fails with.
     next_failure: Option<StoreError>,
@@ -77,6 +79,11 @@ impl MemoryStore {
     /// The next commit fails with this and writes nothing. After [`StoreError::Fatal`] so does everything.
     pub fn fail_next_commit(&self, error: StoreError) {
         self.rows.lock().next_failure = Some(error);
+    }
+
+    /// Puts a malformed row at an entity's place, as a disk or a stray hand does.
+    pub fn malform(&self, place: EntityPlace) {
+        self.rows.lock().malformed.insert(place);
     }
 
     /// Commits wait until [`MemoryStore::unblock_commits`].
@@ -170,6 +177,7 @@ impl Rows {
     fn commit(&mut self, log: LogId, change: Change) -> Result<Committed, StoreError> {
         check_lengths(&change)?;
         for (number, write) in change.writes.iter().enumerate() {
+            named_entity(write).map_or(Ok(()), |place| self.well_formed(place))?;
             let twice = change.writes[..number].iter().any(|before| same_row(before, write));
             if twice || !self.check(write) {
                 return Err(StoreError::Conflict { write: number });
@@ -180,6 +188,10 @@ impl Rows {
         let first_sequence = log.len() as u64;
         log.extend(change.entries);
         Ok(Committed { first_sequence })
+    }
+
+    fn well_formed(&self, place: &EntityPlace) -> Result<(), StoreError> {
+        if self.malformed.contains(place) { Err(malformed(place)) } else { Ok(()) }
     }
 
     fn tokens(&self, is_one: impl Fn(&Record) -> bool, after: Option<Token>, limit: usize) -> Vec<Token> {
@@ -195,6 +207,18 @@ fn name(key: &KeyRecord) -> KeyName {
 
 fn is_under(record: &Record, key: KeyId) -> bool {
     matches!(record.body, Body::Sealed { key_id, .. } if key_id == key)
+}
+
+fn malformed(place: &EntityPlace) -> StoreError {
+    corrupt(keys::Space::Entities, &keys::entity(place))
+}
+
+/// The entity that a write's condition is about.
+fn named_entity(write: &Write) -> Option<&EntityPlace> {
+    match write {
+        Write::Stands { place, .. } => Some(place),
+        write => changed_entity(write),
+    }
 }
 
 fn changed_entity(write: &Write) -> Option<&EntityPlace> {
@@ -363,7 +387,7 @@ impl Store for MemoryStore {
     }
 
     async fn entity(&self, place: &EntityPlace) -> Result<Option<Entity>, StoreError> {
-        self.read(|rows| rows.entities.get(place).cloned())
+        self.read(|rows| rows.well_formed(place).map(|()| rows.entities.get(place).cloned()))?
     }
 
     async fn entities(
@@ -372,11 +396,27 @@ impl Store for MemoryStore {
         after: Option<&EntityPlace>,
         limit: usize,
     ) -> Result<Vec<Entity>, StoreError> {
-        let is_past = |place: &EntityPlace| after.is_none_or(|after| place > after);
+        let sound = |row: EntityRow| match row {
+            EntityRow::Sound(entity) => Ok(entity),
+            EntityRow::Forged { place, .. } => Err(malformed(&place)),
+        };
+        self.entity_rows(of, after, limit).await?.into_iter().map(sound).collect()
+    }
+
+    async fn entity_rows(
+        &self,
+        of: &EntityScope,
+        after: Option<&EntityPlace>,
+        limit: usize,
+    ) -> Result<Vec<EntityRow>, StoreError> {
+        let is_one = |place: &&EntityPlace| of.contains(place) && after.is_none_or(|after| *place > after);
         self.read(|rows| {
-            let found = rows.entities.values();
-            let found = found.filter(|entity| of.contains(&entity.place) && is_past(&entity.place));
-            found.take(limit).cloned().collect()
+            let places: BTreeSet<_> = rows.entities.keys().chain(&rows.malformed).filter(is_one).collect();
+            let row = |place: &EntityPlace| match rows.entities.get(place) {
+                Some(entity) if !rows.malformed.contains(place) => EntityRow::Sound(entity.clone()),
+                _ => EntityRow::Forged { place: place.clone(), revision: None },
+            };
+            places.into_iter().take(limit).map(row).collect()
         })
     }
 
@@ -515,6 +555,13 @@ mod tests {
     impl Backend for MemoryStore {
         fn open(&self) -> Arc<dyn Store> {
             Arc::new(self.clone())
+        }
+
+        fn malform(&self, key: &[u8]) {
+            // There are no others.
+            if let Some(place) = keys::parse_entity(key) {
+                Self::malform(self, place);
+            }
         }
     }
 

@@ -12,10 +12,12 @@ pub mod embedded;
 pub mod memory;
 pub mod postgres;
 
+mod entity_row;
 mod keys;
 mod lease;
 mod row;
 mod sealed;
+mod told;
 
 #[cfg(test)]
 mod conformance;
@@ -25,8 +27,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub use self::entity_row::EntityRow;
 pub use self::lease::{Held, Lease, LeaseError, Leases};
 pub use self::sealed::SealedStore;
+use self::told::Told;
 use crate::domain::{
     BlindIndex, ClassName, Entity, EntityPlace, EntityScope, Job, JobPlace, KeyId, KeyPurpose, KeyRecord,
     KeyVersion, LeaseName, MAX_SEALED_ENTITY, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
@@ -337,16 +341,15 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Entity>, StoreError>;
 
-    /// As [`Store::entities`], but a row that the vault did not write is named, and is in the way of no other. A store that
-    /// does not know has none of them.
+    /// As [`Store::entities`], but a row that the vault did not write is handed out as one, and is in the way of no other. An
+    /// engine knows those that are malformed; [`SealedStore`] knows the others, too. One that is at no place of an entity is
+    /// told to the operator and passed over: nobody looks there.
     async fn entity_rows(
         &self,
         of: &EntityScope,
         after: Option<&EntityPlace>,
         limit: usize,
-    ) -> Result<Vec<EntityRow>, StoreError> {
-        Ok(self.entities(of, after, limit).await?.into_iter().map(EntityRow::Sound).collect())
-    }
+    ) -> Result<Vec<EntityRow>, StoreError>;
 
     /// Jobs that are not over, in order of their places. A row that is not what was written is named, and is in the way
     /// of no other.
@@ -449,38 +452,6 @@ impl UnderWay {
             Err(error) => return Err(error),
         }
         Ok(())
-    }
-}
-
-/// A row of an entity, whether or not the vault wrote it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EntityRow {
-    /// As the vault wrote it.
-    Sound(Entity),
-    /// Not the vault's: nothing is known of it but that it is there. It was told when it was read.
-    Forged {
-        /// Where it stands.
-        place: EntityPlace,
-        /// The revision it has, to drop it by.
-        revision: u64,
-    },
-}
-
-impl EntityRow {
-    /// Where it stands.
-    pub fn place(&self) -> &EntityPlace {
-        match self {
-            Self::Sound(entity) => &entity.place,
-            Self::Forged { place, .. } => place,
-        }
-    }
-
-    /// The entity, if it is one of the vault's.
-    pub fn sound(self) -> Option<Entity> {
-        match self {
-            Self::Sound(entity) => Some(entity),
-            Self::Forged { .. } => None,
-        }
     }
 }
 

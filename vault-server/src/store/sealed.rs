@@ -6,6 +6,7 @@
 //! * Rows that begin, go and stand by their revisions do so as in the engine below; a revision is not under the seal.
 //! * So a row that was the vault's own once, and is put back at its place, opens again; and one that is gone is not missed.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,9 +14,9 @@ use bytes::Bytes;
 
 use super::{
     Change, Committed, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Remembered, Stats, Store,
-    StoreError, TileId, UnderWay, Write,
+    StoreError, TileId, Told, UnderWay, Write,
 };
-use crate::crypto::{Forged, RowKey};
+use crate::crypto::RowKey;
 use crate::domain::{
     BlindIndex, ClassName, Entity, EntityPlace, EntityScope, Job, JobPlace, KeyId, KeyPurpose, KeyRecord,
     KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
@@ -25,28 +26,47 @@ use crate::domain::{
 pub struct SealedStore {
     engine: Arc<dyn Store>,
     key: Arc<RowKey>,
+    told: Told,
 }
 
 impl SealedStore {
     /// The entities of an engine, sealed.
     pub fn new(engine: Arc<dyn Store>, key: Arc<RowKey>) -> Self {
-        Self { engine, key }
+        Self { engine, key, told: Told::default() }
     }
 
     fn open(&self, entity: Entity) -> Result<Entity, (Entity, StoreError)> {
         match self.key.open(&entity.place, &entity.content) {
             Ok(content) => Ok(Entity { content, ..entity }),
             Err(why) => {
-                let error = forged(&entity.place, why);
-                tracing::error!(%error, "a row of the access layer was not written by the vault");
+                let error = self.forged(&entity.place, why);
                 Err((entity, error))
             }
         }
     }
+
+    /// The error that names a row. The operator is told: at once, and then once in a while.
+    fn forged(&self, place: &EntityPlace, why: impl Display) -> StoreError {
+        let error = forged(place, why);
+        if self.told.is_due(&error.to_string()) {
+            tracing::error!(%error, "a row of the access layer was not written by the vault");
+        }
+        error
+    }
+
+    /// Of the engine's error about a row, where it is malformed: the one that names it.
+    fn malformed(&self, place: &EntityPlace, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Corrupt { .. } => self.forged(place, MALFORMED),
+            error => error,
+        }
+    }
 }
 
+const MALFORMED: &str = "it is malformed";
+
 /// The error that names a row.
-fn forged(place: &EntityPlace, why: Forged) -> StoreError {
+fn forged(place: &EntityPlace, why: impl Display) -> StoreError {
     let EntityPlace { kind, tenant, name } = place;
     let of = tenant.as_ref().map_or("the vault", TenantId::as_str);
     StoreError::Corrupt { what: format!("{} {name:?} of {of}: {why}", kind.as_str()) }
@@ -64,7 +84,7 @@ impl Store for SealedStore {
     }
 
     async fn entity(&self, place: &EntityPlace) -> Result<Option<Entity>, StoreError> {
-        let found = self.engine.entity(place).await?;
+        let found = self.engine.entity(place).await.map_err(|error| self.malformed(place, error))?;
         // Where it was looked for is what it must be sealed for.
         let found = found.map(|entity| self.open(Entity { place: place.clone(), ..entity }));
         found.transpose().map_err(|(_, error)| error)
@@ -86,10 +106,18 @@ impl Store for SealedStore {
         after: Option<&EntityPlace>,
         limit: usize,
     ) -> Result<Vec<EntityRow>, StoreError> {
-        let page = self.engine.entities(of, after, limit).await?;
-        let rows = page.into_iter().map(|entity| match self.open(entity) {
-            Ok(entity) => EntityRow::Sound(entity),
-            Err((Entity { place, revision, .. }, _)) => EntityRow::Forged { place, revision },
+        let page = self.engine.entity_rows(of, after, limit).await?;
+        let rows = page.into_iter().map(|row| match row {
+            EntityRow::Sound(entity) => match self.open(entity) {
+                Ok(entity) => EntityRow::Sound(entity),
+                Err((Entity { place, revision, .. }, _)) => {
+                    EntityRow::Forged { place, revision: Some(revision) }
+                }
+            },
+            EntityRow::Forged { place, revision } => {
+                self.forged(&place, MALFORMED);
+                EntityRow::Forged { place, revision }
+            }
         });
         Ok(rows.collect())
     }

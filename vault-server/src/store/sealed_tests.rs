@@ -30,6 +30,10 @@ impl Backend for Sealed {
     fn longest_entity(&self) -> usize {
         crate::domain::MAX_ENTITY
     }
+
+    fn malform(&self, key: &[u8]) {
+        Backend::malform(&self.0, key);
+    }
 }
 
 conformance_tests!(Sealed(MemoryStore::new()));
@@ -120,7 +124,7 @@ async fn a_forged_row_is_handed_out_as_one_and_is_in_the_way_of_no_other() {
     }
     let scope = of_kind(EntityKind::Alert);
     let rows = sealed(&engine).entity_rows(&scope, None, 9).await.unwrap();
-    let forged = |place: &EntityPlace| EntityRow::Forged { place: place.clone(), revision: 0 };
+    let forged = |place: &EntityPlace| EntityRow::Forged { place: place.clone(), revision: Some(0) };
     let good = |place: &EntityPlace| EntityRow::Sound(entity(place, 0));
     let [a, b, c, d] = &places;
     assert_eq!(rows, [good(a), forged(b), good(c), forged(d)]);

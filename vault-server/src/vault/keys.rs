@@ -2,7 +2,7 @@
 
 use crate::access::Action;
 use crate::audit::{AuditAction, Draft, Item, LogError, Outcome};
-use crate::domain::{KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, RequestId, TenantId};
+use crate::domain::{GrantId, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, RequestId, TenantId};
 use crate::store::Write;
 
 use super::{Context, Note, Problem, Refused, Vault, whole};
@@ -230,12 +230,25 @@ impl Vault {
         tenant: &str,
         fields: Result<T, Refused>,
     ) -> Result<(TenantId, Draft, T), Refused> {
+        self.asked_naming(cx, (audit, action), tenant, fields, |_| None).await
+    }
+
+    /// The same, of what names a grant: who may not is on record with the one it named, whether or not there is one.
+    pub(super) async fn asked_naming<T>(
+        &self,
+        cx: &Context,
+        (audit, action): (AuditAction, Action),
+        tenant: &str,
+        fields: Result<T, Refused>,
+        grant: impl Fn(&T) -> Option<GrantId>,
+    ) -> Result<(TenantId, Draft, T), Refused> {
         let tenant = self.tenant(cx, audit, tenant).await?;
         let mut draft = cx.draft(audit, &tenant);
         let fields = match fields {
             Ok(fields) => fields,
             Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
         };
+        draft.grant = grant(&fields);
         self.allow(cx, &mut draft, &tenant, whole(action, None), Vec::new).await?;
         Ok((tenant, draft, fields))
     }

@@ -16,7 +16,7 @@ use crate::access::{
     AlertKind, Challenge, Confirmation, EnrolledKey, PrincipalKind, SECOND_FACTOR_NAMESPACE, SshSignature,
     Wanted,
 };
-use crate::audit::{Actor, AuditAction, Decision, Draft, LogError};
+use crate::audit::{Actor, AuditAction, Decision, Draft, Item, LogError};
 use crate::domain::{ChallengeId, EntityKind, EntityScope, SecondFactorAction, Timestamp};
 use crate::store::{EntityRow, Write};
 
@@ -28,8 +28,8 @@ use super::{Context, Problem, Refused, Vault};
 pub struct SecondFactorRules {
     /// Whether people must prove to their key who they are, by PIN or finger, and not only touch it.
     pub user_verification: bool,
-    /// Whether who approves a destruction of keys and has, or ever had, one must touch it.
-    pub for_destruction: bool,
+    /// Whether who approves a destruction of keys or a change of principals and has, or ever had, one must touch it.
+    pub for_approvals: bool,
 }
 
 /// What a caller gives as its second factor.
@@ -151,6 +151,47 @@ impl Vault {
         Err(self.log_refusal(draft.clone(), Vec::new(), refused).await)
     }
 
+    /// As [`Self::touched`], of who approves what needs no second factor by itself: whoever ever had a security key must touch
+    /// one; to take it back makes the approval no easier. `None`: nobody has to.
+    pub(super) async fn touched_by_approver(
+        &self,
+        cx: &Context,
+        draft: &Draft,
+        action: SecondFactorAction,
+        given: Option<GivenFactor>,
+    ) -> Result<Option<Touch>, Refused> {
+        let rules = self.parts.second_factor;
+        if !rules.for_approvals {
+            return Ok(None);
+        }
+        match self.ever_had_a_key(&cx.caller.principal.id).await {
+            Ok(false) => Ok(None),
+            Ok(true) => self.touched(cx, draft, action, given).await.map(Some),
+            Err(refused) => Err(self.log_refusal(draft.clone(), Vec::new(), refused).await),
+        }
+    }
+
+    /// Commits what somebody touched a key for, or did not have to. `false`: something other than that was changed meanwhile.
+    pub(super) async fn commit_touched(
+        &self,
+        draft: Draft,
+        items: Vec<Item>,
+        mut writes: Vec<Write>,
+        touch: Vec<Write>,
+    ) -> Result<bool, Refused> {
+        let others = writes.len();
+        writes.extend(touch);
+        match self.parts.log.commit(draft.clone(), items, writes).await {
+            Ok(_) => Ok(true),
+            Err(LogError::Conflict { write }) if write >= others => {
+                let refused = Problem::SecondFactor("second_factor_used").whole();
+                Err(self.log_refusal(draft, Vec::new(), refused).await)
+            }
+            Err(LogError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     async fn touch(
         &self,
         cx: &Context,
@@ -221,7 +262,9 @@ impl Vault {
             for row in &page {
                 let (challenge, revision) = match row {
                     EntityRow::Sound(row) => (Challenge::open(row), row.revision),
-                    EntityRow::Forged { revision, .. } => (None, *revision),
+                    EntityRow::Forged { revision: Some(revision), .. } => (None, *revision),
+                    // A malformed one opens nothing, and stays until somebody removes it.
+                    EntityRow::Forged { revision: None, .. } => continue,
                 };
                 let place = row.place().clone();
                 match challenge {

@@ -146,7 +146,7 @@ impl Rig {
                 kms_price: 0,
             },
             people: PeopleRules { second_person: true, wait: Duration::from_hours(72) },
-            second_factor: SecondFactorRules { user_verification, for_destruction: true },
+            second_factor: SecondFactorRules { user_verification, for_approvals: true },
             grants: crate::vault::GrantRules::for_tests(),
         });
         Self { vault, store, clock }
@@ -187,7 +187,8 @@ impl Rig {
         let approver = self.cx(if who == "root" { "super" } else { "root" }).await;
         let waiting = self.vault.list_principal_changes(&approver, "demo").await.unwrap();
         let waits = waiting.into_iter().find(|waits| waits.proposal.id == id).unwrap();
-        let named = ProposalNamed { id, hash: waits.proposal.hash().to_vec(), note: Note::default() };
+        let named =
+            ProposalNamed { id, hash: waits.proposal.hash().to_vec(), note: Note::default(), factor: None };
         match self.vault.approve_principal_change(&approver, "demo", Ok(named)).await {
             // One that nobody could make again is confirmed by who has it.
             Ok(Approved::SecurityKey(key)) if line.starts_with("sk-ecdsa") => Ok(*key),

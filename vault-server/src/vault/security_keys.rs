@@ -286,25 +286,31 @@ impl Vault {
         Ok(of)
     }
 
-    /// Whether somebody has, or ever had, a security key that counted. With a row among them that the vault did not write, that
-    /// can't be said.
+    /// Whether somebody has, or ever had, a security key that counted. Where none is found and there is a row that the vault did
+    /// not write, that can't be said.
     pub(super) async fn ever_had_a_key(&self, principal: &PrincipalId) -> Result<bool, Refused> {
         if !self.parts.access.listed_keys_of(principal).is_empty() {
             return Ok(true);
         }
         let scope = EntityScope::Tenant(EntityKind::SecurityKey, None);
-        let mut after = None;
+        let (mut after, mut unknown) = (None, false);
         loop {
-            let page = self.parts.store.entities(&scope, after.as_ref(), PAGE).await?;
-            let Some(last) = page.last() else { return Ok(false) };
-            after = Some(last.place.clone());
-            for row in &page {
-                let known = EnrolledKey::open(row).ok_or_else(|| Problem::RecordCorrupt.whole())?;
-                if known.principal == *principal && known.confirmed != Confirmation::Waits {
-                    return Ok(true);
+            let page = self.parts.store.entity_rows(&scope, after.as_ref(), PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.place().clone());
+            for row in page {
+                match row.sound().as_ref().and_then(EnrolledKey::open) {
+                    Some(known)
+                        if known.principal == *principal && known.confirmed != Confirmation::Waits =>
+                    {
+                        return Ok(true);
+                    }
+                    Some(_) => {}
+                    None => unknown = true,
                 }
             }
         }
+        if unknown { Err(Problem::RecordCorrupt.whole()) } else { Ok(false) }
     }
 
     /// Whether the caller may enroll keys for this person.

@@ -142,7 +142,10 @@ impl Delivery {
                 EntityRow::Sound(entity) => entity,
                 // Who wrote it would have somebody told what did not happen.
                 EntityRow::Forged { place, revision } => {
-                    self.lose(turn, place, *revision, "forged", Vec::new()).await?;
+                    // A malformed one stays until somebody removes it.
+                    if let Some(revision) = revision {
+                        self.lose(turn, place, *revision, "forged", Vec::new()).await?;
+                    }
                     continue;
                 }
             };

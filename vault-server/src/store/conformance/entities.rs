@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Backend, CONFLICT, all_entries, change, get, record, write};
 use crate::domain::{Entity, EntityKind, EntityName, EntityPlace, EntityScope};
-use crate::store::{Store, StoreError, Write};
+use crate::store::{EntityRow, Store, StoreError, Write, keys};
 
 pub(crate) fn entity_place(kind: EntityKind, tenant: Option<&str>, name: &[u8]) -> EntityPlace {
     EntityPlace { kind, tenant: tenant.map(super::tenant), name: EntityName::new(name).unwrap() }
@@ -283,4 +283,64 @@ pub(crate) async fn an_entity_is_there_after_a_reopen(backend: &impl Backend) {
     assert_eq!(store.entity(&bob).await, Ok(None));
     write(&store, [put(&ann, 2), stands(&eve, 0), stands(&bob, None)]).await.unwrap();
     assert_eq!(store.entity(&ann).await, Ok(Some(entity(&ann, 2))));
+}
+
+pub(crate) async fn a_malformed_entity_is_handed_out_as_one_and_is_in_the_way_of_no_other(
+    backend: &impl Backend,
+) {
+    let kind = EntityKind::Principal;
+    let place = |name: u8| entity_place(kind, None, &[name]);
+    let store = backend.open();
+    let puts: Vec<_> = (b'a'..=b'g').map(|name| put(&place(name), 0)).collect();
+    write(&store, puts).await.unwrap();
+    drop(store);
+    let malformed = b"bcg";
+    for name in malformed {
+        backend.malform(&keys::entity(&place(*name)));
+    }
+    // At no place of an entity: before all of them, between them, and behind them.
+    let long = [&[kind.number(), 0][..], &[b'd'; EntityName::MAX_LEN + 1]].concat();
+    for key in [&[kind.number(), 0][..], &long, &[kind.number(), b'Z', 0, 1], &[kind.number(), b'z']] {
+        backend.malform(key);
+    }
+
+    let store = backend.open();
+    let scope = EntityScope::Kind(kind);
+    let row = |name: u8| {
+        if malformed.contains(&name) {
+            EntityRow::Forged { place: place(name), revision: None }
+        } else {
+            EntityRow::Sound(entity(&place(name), 0))
+        }
+    };
+    let all: Vec<_> = (b'a'..=b'g').map(row).collect();
+    for limit in 1..=9 {
+        let mut rows: Vec<EntityRow> = Vec::new();
+        loop {
+            let page = store.entity_rows(&scope, rows.last().map(EntityRow::place), limit).await.unwrap();
+            let is_last = page.len() < limit;
+            rows.extend(page);
+            if is_last {
+                break;
+            }
+        }
+        assert_eq!(rows, all, "{limit}");
+    }
+    assert!(matches!(store.entities(&scope, None, 9).await, Err(StoreError::Corrupt { .. })));
+    assert!(matches!(store.entity(&place(b'b')).await, Err(StoreError::Corrupt { .. })));
+    assert_eq!(store.entity(&place(b'd')).await, Ok(Some(entity(&place(b'd'), 0))));
+    // It is nobody's to write, and the others are.
+    for refused in
+        [put(&place(b'b'), 1), gone(&place(b'b'), 0), stands(&place(b'b'), 0), stands(&place(b'b'), None)]
+    {
+        let refused = write(&store, [refused]).await;
+        assert!(matches!(refused, Err(StoreError::Corrupt { .. })), "{refused:?}");
+    }
+    write(&store, [put(&place(b'd'), 1), gone(&place(b'e'), 0)]).await.unwrap();
+    assert_eq!(
+        store.entity_rows(&scope, Some(&place(b'c')), 1).await,
+        Ok(vec![EntityRow::Sound(entity(&place(b'd'), 1))])
+    );
+    let others = EntityScope::Tenant(kind, Some(super::tenant("st-mary")));
+    assert_eq!(store.entity_rows(&others, None, 9).await, Ok(vec![]));
 }

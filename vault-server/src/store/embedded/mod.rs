@@ -49,8 +49,8 @@ use crate::domain::{
 };
 use crate::store::keys::{Space, meta};
 use crate::store::{
-    Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
-    TileId, UnderWay, row,
+    Change, Committed, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Remembered, Stats, Store,
+    StoreError, TileId, UnderWay, row,
 };
 
 /// Opens the store in `dir`, makes it if there is none. Blocks; needs no runtime.
@@ -364,6 +364,16 @@ impl<E: Engine> Store for EmbeddedStore<E> {
     ) -> Result<Vec<Entity>, StoreError> {
         let (of, after) = (of.clone(), after.cloned());
         self.read(limit, move |engine| read::entities(engine, &of, after.as_ref(), limit)).await
+    }
+
+    async fn entity_rows(
+        &self,
+        of: &EntityScope,
+        after: Option<&EntityPlace>,
+        limit: usize,
+    ) -> Result<Vec<EntityRow>, StoreError> {
+        let (of, after) = (of.clone(), after.cloned());
+        self.read(limit, move |engine| read::entity_rows(engine, &of, after.as_ref(), limit)).await
     }
 
     async fn jobs_under_way(&self) -> Result<UnderWay, StoreError> {

@@ -11,7 +11,9 @@ use crate::domain::{
 use crate::store::embedded::engine::{Direction, Engine};
 use crate::store::keys::{self, Space, meta};
 use crate::store::row::{self, CHECKSUM};
-use crate::store::{DerivedState, Lease, Lookup, Remembered, StoreError, TileId, UnderWay, corrupt};
+use crate::store::{
+    DerivedState, EntityRow, Lease, Lookup, Remembered, StoreError, TileId, UnderWay, corrupt,
+};
 
 pub(crate) fn identity(engine: &impl Engine) -> Result<Option<VaultIdentity>, StoreError> {
     let key = meta::IDENTITY;
@@ -194,6 +196,29 @@ pub(crate) fn entities(
     after: Option<&EntityPlace>,
     limit: usize,
 ) -> Result<Vec<Entity>, StoreError> {
+    some_entities(engine, of, after, limit, |key, read| {
+        read.map(Some).ok_or_else(|| corrupt(Space::Entities, key))
+    })
+}
+
+/// The same with those that are malformed.
+pub(crate) fn entity_rows(
+    engine: &impl Engine,
+    of: &EntityScope,
+    after: Option<&EntityPlace>,
+    limit: usize,
+) -> Result<Vec<EntityRow>, StoreError> {
+    some_entities(engine, of, after, limit, |key, read| Ok(EntityRow::at(key, read)))
+}
+
+/// What `take` makes of the rows of a scope past `after`: of the key, and what was read.
+fn some_entities<R>(
+    engine: &impl Engine,
+    of: &EntityScope,
+    after: Option<&EntityPlace>,
+    limit: usize,
+    take: impl Fn(&[u8], Option<Entity>) -> Result<Option<R>, StoreError>,
+) -> Result<Vec<R>, StoreError> {
     let mut found = Vec::new();
     let prefix = keys::entities(of);
     let from = after.map_or_else(Vec::new, |place| [&keys::entity(place)[..], &[0]].concat());
@@ -203,7 +228,7 @@ pub(crate) fn entities(
     }
     scan(engine, Space::Entities, &prefix, &from, Direction::Forward, &mut |key, row| {
         let read = keys::parse_entity(key).and_then(|place| row::read_entity(&place, row).ok());
-        found.push(read.ok_or_else(|| corrupt(Space::Entities, key))?);
+        found.extend(take(key, read)?);
         Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     })?;
     Ok(found)

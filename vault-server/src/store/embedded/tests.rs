@@ -15,11 +15,30 @@ impl Backend for (tempfile::TempDir, EngineKind) {
     fn open(&self) -> Arc<dyn Store> {
         open(self.1, self.0.path(), StoreOptions::default()).unwrap()
     }
+
+    fn malform(&self, key: &[u8]) {
+        let path = self.0.path().join(self.1.as_str());
+        match self.1 {
+            EngineKind::Fjall => malform(&fjall::FjallEngine::open(&path, 1 << 20).unwrap(), key),
+            EngineKind::Sled => malform(&sled::SledEngine::open(&path, 1 << 20, false).unwrap(), key),
+        }
+    }
+}
+
+/// A row of no version that there is.
+fn malform(engine: &impl Engine, key: &[u8]) {
+    let mut rows = Rows::default();
+    rows.put(Space::Entities, key, b"x");
+    engine.apply(&[rows], true).unwrap();
 }
 
 impl Backend for SimulatedEngine {
     fn open(&self) -> Arc<dyn Store> {
         Arc::new(start(self))
+    }
+
+    fn malform(&self, key: &[u8]) {
+        malform(self, key);
     }
 }
 

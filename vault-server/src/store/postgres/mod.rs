@@ -57,8 +57,8 @@ use crate::domain::{
     KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
-    Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
-    TileId, UnderWay, check_lengths,
+    Change, Committed, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Remembered, Stats, Store,
+    StoreError, TileId, UnderWay, check_lengths, keys,
 };
 
 /// How many changes may wait for the committer, and how many bytes.
@@ -264,8 +264,29 @@ impl Store for PostgresStore {
         after: Option<&EntityPlace>,
         limit: usize,
     ) -> Result<Vec<Entity>, StoreError> {
-        let rows = self.query(&read::entities_statement(of, after, limit)).await?;
+        let after = after.map(keys::entity);
+        let rows = self.query(&read::entities_statement(of, after.as_deref(), limit)).await?;
         rows.iter().map(rows::entity).collect()
+    }
+
+    async fn entity_rows(
+        &self,
+        of: &EntityScope,
+        after: Option<&EntityPlace>,
+        limit: usize,
+    ) -> Result<Vec<EntityRow>, StoreError> {
+        let (mut found, mut after) = (Vec::new(), after.map(keys::entity));
+        // In place of those that are passed over come others: who reads takes a short page for the last.
+        while found.len() < limit {
+            let wanted = limit - found.len();
+            let rows = self.query(&read::entities_statement(of, after.as_deref(), wanted)).await?;
+            found.extend(rows.iter().filter_map(rows::entity_row));
+            after = rows.last().map(|row| rows::entity_key(row).to_vec());
+            if rows.len() < wanted {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     async fn jobs_under_way(&self) -> Result<UnderWay, StoreError> {

@@ -224,15 +224,11 @@ pub(super) fn entity_statement(place: &EntityPlace) -> Statement<'static> {
 }
 
 /// All places of a scope are longer than what they begin with.
-pub(super) fn entities_statement(
-    of: &EntityScope,
-    place: Option<&EntityPlace>,
-    limit: usize,
-) -> Statement<'static> {
+pub(super) fn entities_statement(of: &EntityScope, after: Option<&[u8]>, limit: usize) -> Statement<'static> {
     let first = keys::entities(of);
     // No place begins with more: a kind's number is small.
     let end = keys::past_prefix(&first).unwrap_or_else(|| vec![u8::MAX]);
-    let after = place.map(keys::entity).unwrap_or_default().max(first);
+    let after = after.map(<[u8]>::to_vec).unwrap_or_default().max(first);
     let mut statement = Statement::new(&format!(
         "SELECT {} FROM entities WHERE place > $1 AND place < $2 ORDER BY place LIMIT $3",
         rows::ENTITY

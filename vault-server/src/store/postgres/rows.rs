@@ -15,7 +15,7 @@ use crate::domain::{
 };
 use crate::store::keys::{self, Space, purpose_byte};
 use crate::store::row::{self, CHECKSUM};
-use crate::store::{Lease, LogId, Lookup, Remembered, StoreError, corrupt};
+use crate::store::{EntityRow, Lease, LogId, Lookup, Remembered, StoreError, corrupt};
 
 pub(super) const RECORD: &str = "token, tenant, class, subject, blind_index, created, key_id, key_version, sealed, \
                                  erased, revision, checksum";
@@ -275,8 +275,19 @@ fn read_job(place: &[u8], row: &Row) -> Option<Job> {
 }
 
 pub(super) fn entity(row: &Row) -> Result<Entity, StoreError> {
-    let place: &[u8] = get(row, "place").unwrap_or_default();
+    let place = entity_key(row);
     read_entity(place, row).ok_or_else(|| corrupt(Space::Entities, place))
+}
+
+/// Where an entity's row stands.
+pub(super) fn entity_key(row: &Row) -> &[u8] {
+    get(row, "place").unwrap_or_default()
+}
+
+/// The same where it may be malformed. `None`: it is at no place of an entity.
+pub(super) fn entity_row(row: &Row) -> Option<EntityRow> {
+    let place = entity_key(row);
+    EntityRow::at(place, read_entity(place, row))
 }
 
 fn read_entity(place: &[u8], row: &Row) -> Option<Entity> {

@@ -78,6 +78,18 @@ impl Backend for Database {
         on_runtime(async move { open(options, None).await.unwrap() })
     }
 
+    fn malform(&self, key: &[u8]) {
+        let (options, place) = (self.options(), hex::encode(key));
+        let text = format!(
+            "INSERT INTO entities (place, revision, content, checksum) VALUES ('\\x{place}', 0, 'x', '') \
+             ON CONFLICT (place) DO UPDATE SET checksum = ''"
+        );
+        on_runtime(async move {
+            let connection = Connector::new(options).connect().await.unwrap();
+            connection.client().batch_execute(&text).await.unwrap();
+        });
+    }
+
     fn is_there(&self) -> bool {
         self.options.is_some()
     }

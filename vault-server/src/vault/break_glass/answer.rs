@@ -31,6 +31,10 @@ pub struct Denying {
     pub factor: Option<GivenFactor>,
 }
 
+const APPROVE: (AuditAction, Action) = (AuditAction::GrantApprove, Action::GrantApprove);
+/// Who may approve may deny.
+const DENY: (AuditAction, Action) = (AuditAction::GrantDeny, Action::GrantApprove);
+
 impl Vault {
     /// Approves a grant; the last approval that is needed puts it in force.
     pub async fn approve_grant(
@@ -42,7 +46,7 @@ impl Vault {
         let asked = asked
             .and_then(|asked| Ok(Approving { notes: Words::NOTES.parse(asked.notes, "notes")?, ..asked }));
         let (tenant, mut draft, asked) =
-            self.asked(cx, AuditAction::GrantApprove, Action::GrantApprove, tenant, asked).await?;
+            self.asked_naming(cx, APPROVE, tenant, asked, |asked| Some(asked.id)).await?;
         let Approving { id, terms, notes, factor } = asked;
         draft.reason.clone_from(&notes);
         self.person(cx, &draft).await?;
@@ -90,7 +94,7 @@ impl Vault {
         let asked =
             asked.and_then(|asked| Ok(Denying { notes: Words::NOTES.parse(asked.notes, "notes")?, ..asked }));
         let (tenant, mut draft, asked) =
-            self.asked(cx, AuditAction::GrantDeny, Action::GrantApprove, tenant, asked).await?;
+            self.asked_naming(cx, DENY, tenant, asked, |asked| Some(asked.id)).await?;
         let Denying { id, notes, factor } = asked;
         draft.reason = notes;
         self.person(cx, &draft).await?;

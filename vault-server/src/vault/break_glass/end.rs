@@ -12,6 +12,8 @@ use crate::vault::whole;
 use super::pending::Pending;
 use super::{ATTEMPTS, Beside, Context, Problem, Refused, Seen, Vault, stopped, told};
 
+const END: (AuditAction, Action) = (AuditAction::GrantEnd, Action::GrantEnd);
+
 impl Vault {
     /// Ends a grant: its requester, or who may see grants of others and may end them.
     pub async fn close_grant(
@@ -22,7 +24,7 @@ impl Vault {
     ) -> Result<Grant, Refused> {
         let asked = asked.and_then(|(id, notes)| Ok((id, Words::NOTES.parse(notes, "notes")?)));
         let (tenant, mut draft, (id, notes)) =
-            self.asked(cx, AuditAction::GrantEnd, Action::GrantEnd, tenant, asked).await?;
+            self.asked_naming(cx, END, tenant, asked, |(id, _)| Some(*id)).await?;
         draft.reason = notes;
         for _ in 0..ATTEMPTS {
             let Seen { grant, revision } = self.look_for(&mut draft, &tenant, id).await?;

@@ -23,7 +23,7 @@ mod tests;
 use std::time::Duration;
 
 use crate::access::{AlertKind, Grant, GrantRefusal, GrantState, PrincipalKind};
-use crate::audit::{Draft, Item, LogError};
+use crate::audit::{Draft, Item};
 use crate::domain::{GrantId, TenantId};
 use crate::store::Write;
 
@@ -120,17 +120,8 @@ impl Vault {
         let entity = grant.entity(revision).ok_or_else(|| Problem::Internal.whole())?;
         let mut writes = vec![Write::PutEntity(entity)];
         writes.extend(beside.writes);
-        let touch = writes.len();
-        writes.extend(beside.touch);
-        match self.parts.log.commit(draft.clone(), items, writes).await {
-            Ok(_) => Ok(Some(Seen { grant, revision })),
-            Err(LogError::Conflict { write }) if write >= touch => {
-                let refused = Problem::SecondFactor("second_factor_used").whole();
-                Err(self.log_refusal(draft, Vec::new(), refused).await)
-            }
-            Err(LogError::Conflict { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let put = self.commit_touched(draft, items, writes, beside.touch).await?;
+        Ok(put.then_some(Seen { grant, revision }))
     }
 
     /// What can't be done with a grant: on record with the true cause.

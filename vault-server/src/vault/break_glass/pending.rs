@@ -63,20 +63,17 @@ impl Pending {
     }
 }
 
-/// The revision of a row that the vault did not write. `None`: that can't be read either.
+/// The revision of a row that the vault did not write. `None`: it is malformed, and stays.
 async fn forged(store: &dyn Store, place: &EntityPlace) -> Result<Option<u64>, StoreError> {
     let scope = EntityScope::Tenant(EntityKind::Grant, None);
     let mut after = None;
     loop {
-        let page = match store.entity_rows(&scope, after.as_ref(), PAGE).await {
-            Err(StoreError::Corrupt { .. }) => return Ok(None),
-            page => page?,
-        };
+        let page = store.entity_rows(&scope, after.as_ref(), PAGE).await?;
         let Some(last) = page.last() else { return Ok(None) };
         after = Some(last.place().clone());
         for row in page {
             match row {
-                EntityRow::Forged { place: of, revision } if of == *place => return Ok(Some(revision)),
+                EntityRow::Forged { place: of, revision } if of == *place => return Ok(revision),
                 _ => {}
             }
         }

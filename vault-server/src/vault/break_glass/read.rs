@@ -32,7 +32,7 @@ impl Vault {
         tenant: &str,
         listing: Listing,
     ) -> Result<Vec<Grant>, Refused> {
-        let (tenant, mut draft, only) = self.may_see_grants(cx, tenant).await?;
+        let (tenant, mut draft, only) = self.may_see_grants(cx, tenant, None).await?;
         if listing.limit > Self::MOST_GRANTS {
             let refused = Problem::Field("at most 1,000").at("limit");
             return Err(self.log_refusal(draft, Vec::new(), refused).await);
@@ -74,7 +74,8 @@ impl Vault {
         tenant: &str,
         id: Result<GrantId, Refused>,
     ) -> Result<Grant, Refused> {
-        let (tenant, mut draft, only) = self.may_see_grants(cx, tenant).await?;
+        let named = id.as_ref().ok().copied();
+        let (tenant, mut draft, only) = self.may_see_grants(cx, tenant, named).await?;
         let id = match id {
             Ok(id) => id,
             Err(refused) => return Err(self.log_refusal(draft, Vec::new(), refused).await),
@@ -87,14 +88,16 @@ impl Vault {
         Ok(grant)
     }
 
-    /// Whether a caller may see grants of a tenant; whose alone, if not everybody's.
+    /// Whether a caller may see grants of a tenant; whose alone, if not everybody's. `named`: the one that it asks for.
     async fn may_see_grants(
         &self,
         cx: &Context,
         tenant: &str,
+        named: Option<GrantId>,
     ) -> Result<(TenantId, Draft, Option<PrincipalId>), Refused> {
         let tenant = self.tenant(cx, AuditAction::GrantRead, tenant).await?;
         let mut draft = cx.draft(AuditAction::GrantRead, &tenant);
+        draft.grant = named;
         let all = self.decide(cx, &tenant, whole(Action::GrantRead, None));
         if all.allowed {
             draft.policies.extend(all.policies.iter().cloned());

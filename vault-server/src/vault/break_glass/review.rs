@@ -17,6 +17,8 @@ pub struct Reviewing {
     pub notes: String,
 }
 
+const REVIEW: (AuditAction, Action) = (AuditAction::GrantReview, Action::GrantReview);
+
 impl Vault {
     /// Reviews a grant: who neither asked nor approved.
     pub async fn review_grant(
@@ -28,7 +30,7 @@ impl Vault {
         let asked = asked
             .and_then(|asked| Ok(Reviewing { notes: Words::REASON.parse(asked.notes, "notes")?, ..asked }));
         let (tenant, mut draft, asked) =
-            self.asked(cx, AuditAction::GrantReview, Action::GrantReview, tenant, asked).await?;
+            self.asked_naming(cx, REVIEW, tenant, asked, |asked| Some(asked.id)).await?;
         let Reviewing { id, verdict, notes } = asked;
         draft.reason.clone_from(&notes);
         draft.details.push(("verdict", verdict.as_str().to_owned()));

@@ -154,7 +154,7 @@ impl Rig {
                 kms_price: 0,
             },
             people: PeopleRules { second_person: true, wait: Duration::from_hours(72) },
-            second_factor: SecondFactorRules { user_verification: false, for_destruction: true },
+            second_factor: SecondFactorRules { user_verification: false, for_approvals: true },
             grants,
         });
         Self { vault, store, clock, counter: AtomicU32::new(beside.map_or(1, |_| 1000)) }
@@ -854,4 +854,41 @@ async fn grants_are_seen_and_ended_by_who_has_to_do_with_them() {
     assert_eq!(denied.state(), GrantState::Denied);
     assert_eq!(rig.reveal(&dirk, &denied, &[]).await, Err(Problem::GrantState));
     assert_eq!(rig.last(AuditAction::GrantDeny).await.reason, "not without a ticket");
+}
+
+/// The story of a grant has them; and whoever asks learns nothing by it.
+#[tokio::test]
+async fn who_may_not_is_on_record_with_the_grant_that_it_named() {
+    let rig = Rig::new().await;
+    let tokens = rig.keep("demo", 1, None).await;
+    let dora = rig.cx("dora").await;
+    let grant = rig.ask(&dora, "demo", asked(&tokens, "a")).await.unwrap();
+    let terms = grant.terms().hash().to_vec();
+    let nothing = GrantId::from_bytes([0xee; 16]);
+    let (app, robot) = (rig.cx("app").await, rig.cx("robot").await);
+    for id in [grant.terms().id, nothing] {
+        let (notes, factor) = (String::new, None);
+        let approving = || Approving { id, terms: terms.clone(), notes: notes(), factor: factor.clone() };
+        let denying = || Denying { id, notes: notes(), factor: factor.clone() };
+        let reviewing =
+            Reviewing { id, verdict: ReviewVerdict::Justified, notes: "It was as they said".to_owned() };
+        let begin = rig.entries().await.len();
+        let answers = [
+            told(rig.vault.approve_grant(&app, "demo", Ok(approving())).await).map(drop),
+            told(rig.vault.deny_grant(&app, "demo", Ok(denying())).await).map(drop),
+            told(rig.vault.review_grant(&app, "demo", Ok(reviewing)).await).map(drop),
+            told(rig.vault.close_grant(&app, "demo", Ok((id, notes()))).await).map(drop),
+            told(rig.vault.get_grant(&app, "demo", Ok(id)).await).map(drop),
+        ];
+        assert!(answers.iter().all(|answer| *answer == Err(Problem::ActionNotAllowed)), "{answers:?}");
+        // A program, whatever roles it has.
+        let program = told(rig.vault.approve_grant(&robot, "demo", Ok(approving())).await);
+        assert_eq!(program, Err(Problem::ActionNotAllowed));
+        let entries = rig.entries().await.split_off(begin);
+        assert_eq!(entries.len(), answers.len() + 1);
+        for entry in entries {
+            assert_eq!(entry.grant, id.to_string(), "{:?}", entry.action());
+            assert_eq!(entry.decision(), vault_proto::v1::audit_entry::Decision::Deny);
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! Approves what destroys keys: another person than who asked for it.
 
 use crate::access::{Action, Caller, Party, PrincipalKind, TenantScope};
-use crate::audit::{AuditAction, Draft, LogError};
-use crate::domain::{Job, JobId, JobState, PrincipalId, SecondFactorAction};
+use crate::audit::AuditAction;
+use crate::domain::{Job, JobId, JobState, SecondFactorAction};
 use crate::store::Write;
 
 use super::{ATTEMPTS, later, next};
-use crate::vault::{Context, GivenFactor, Note, Problem, Refused, Vault, whole};
+use crate::vault::{Context, GivenFactor, Note, Problem, Refused, Touch, Vault, whole};
 
 /// An approval, as it came.
 pub struct JobApproval {
@@ -46,11 +46,13 @@ impl Vault {
                 Some(_) if cx.caller.principal.kind != PrincipalKind::Human => Problem::SecondPerson.whole(),
                 Some(job) if !self.may_still_ask(&job) => Problem::ChangedMeanwhile.whole(),
                 Some(mut job) => {
-                    if touch.is_none() && self.must_touch(&cx.caller.principal.id).await? {
+                    if touch.is_none() {
                         let action = SecondFactorAction::JobApprove;
-                        let touched = self.touched(cx, &draft, action, factor.clone()).await?;
-                        draft.details.push(("security_key", touched.key().to_owned()));
-                        touch = Some(touched.into_writes());
+                        let touched = self.touched_by_approver(cx, &draft, action, factor.clone()).await?;
+                        draft
+                            .details
+                            .extend(touched.iter().map(|touch| ("security_key", touch.key().to_owned())));
+                        touch = Some(touched.map(Touch::into_writes).unwrap_or_default());
                     }
                     let now = self.parts.clock.now();
                     job.state = JobState::Running;
@@ -59,10 +61,12 @@ impl Vault {
                     let mut draft = draft.clone();
                     draft.details.push(("kind", job.place.kind.as_str().to_owned()));
                     let touch = touch.clone().unwrap_or_default();
-                    match self.put_approved(draft, next(job, now), touch).await? {
-                        Some(job) => return Ok(job),
-                        None => continue,
+                    let job = next(job, now);
+                    if self.commit_touched(draft, Vec::new(), vec![Write::PutJob(job.clone())], touch).await?
+                    {
+                        return Ok(job);
                     }
+                    continue;
                 }
             };
             return Err(self.log_refusal(draft, Vec::new(), problem).await);
@@ -79,27 +83,6 @@ impl Vault {
         asker.enabled
             && asker.expires.is_none_or(|expires| now < expires)
             && self.parts.access.explain(&asker, &place, question).allowed
-    }
-
-    /// Whether somebody must touch a security key: who ever had one. To take it back makes the approval no easier.
-    async fn must_touch(&self, approver: &PrincipalId) -> Result<bool, Refused> {
-        Ok(self.parts.second_factor.for_destruction && self.ever_had_a_key(approver).await?)
-    }
-
-    /// `None`: it was changed meanwhile; look again.
-    async fn put_approved(&self, draft: Draft, job: Job, touch: Vec<Write>) -> Result<Option<Job>, Refused> {
-        let mut writes = vec![Write::PutJob(job.clone())];
-        writes.extend(touch);
-        match self.parts.log.commit(draft.clone(), Vec::new(), writes).await {
-            Ok(_) => Ok(Some(job)),
-            // The second factor was used already.
-            Err(LogError::Conflict { write }) if write > 0 => {
-                let refused = Problem::SecondFactor("second_factor_used").whole();
-                Err(self.log_refusal(draft, Vec::new(), refused).await)
-            }
-            Err(LogError::Conflict { .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
     }
 }
 

@@ -2,7 +2,9 @@ use super::*;
 use crate::access::Directory;
 use crate::access::authenticator::Authenticator;
 use crate::access::testing::test_policies;
-use crate::domain::{ClassName, JobBudget, JobKind, JobOrder, JobPlace, Plaintext, TenantId, Timestamp};
+use crate::domain::{
+    ClassName, JobBudget, JobKind, JobOrder, JobPlace, Plaintext, PrincipalId, TenantId, Timestamp,
+};
 use crate::vault::second_factor::tests::Rig;
 use crate::vault::{JobAsked, NewValue};
 
@@ -130,7 +132,7 @@ async fn without_a_key_or_without_the_rule_nobody_touches_anything() {
     let job = rig.shred().await;
     assert!(rig.approve_by(&rig.cx("chief").await, job.id, None).await.is_ok(), "who approves has none");
     let mut rig = Rig::new().await;
-    rig.vault.parts.second_factor.for_destruction = false;
+    rig.vault.parts.second_factor.for_approvals = false;
     rig.enroll("boss", "chief", &Authenticator::ed25519(2).line("")).await.unwrap();
     let job = rig.shred().await;
     assert!(rig.approve_by(&rig.cx("chief").await, job.id, None).await.is_ok());

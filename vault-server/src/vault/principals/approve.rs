@@ -7,9 +7,9 @@ use crate::access::{
     TenantScope, generation_place, write_principal,
 };
 use crate::audit::{AuditAction, Draft, LogError};
-use crate::domain::{Entity, EntityKind, EntityScope, ProposalId, TenantId};
+use crate::domain::{Entity, EntityKind, EntityScope, ProposalId, SecondFactorAction, TenantId};
 use crate::store::Write;
-use crate::vault::whole;
+use crate::vault::{GivenFactor, Touch, whole};
 
 use super::propose::stands;
 use super::{
@@ -25,6 +25,8 @@ pub struct ProposalNamed {
     pub hash: Vec<u8>,
     /// What the caller says about it.
     pub note: Note,
+    /// For an approval: the second factor, if one came.
+    pub factor: Option<GivenFactor>,
 }
 
 /// What was approved, and is so from now on.
@@ -45,7 +47,8 @@ struct Standing {
 }
 
 impl Vault {
-    /// Approves a change, and so makes it. In force here when this returns, elsewhere within a second.
+    /// Approves a change, and so makes it, by a touch of the caller's security key if it ever had one. In force here when this
+    /// returns, elsewhere within a second.
     pub async fn approve_principal_change(
         &self,
         cx: &Context,
@@ -53,23 +56,41 @@ impl Vault {
         asked: Result<ProposalNamed, Refused>,
     ) -> Result<Approved, Refused> {
         const ACTION: AuditAction = AuditAction::PrincipalApprove;
-        let (tenant, mut draft, ProposalNamed { id, hash, note }) =
+        let (tenant, mut draft, ProposalNamed { id, hash, note, factor }) =
             self.asked_of_place(cx, ACTION, Action::PrincipalApprove, tenant, asked).await?;
         note.into_draft(&mut draft);
         draft.details.push(("proposal", id.to_string()));
         if cx.caller.principal.kind != PrincipalKind::Human {
             return Err(self.log_refusal(draft, Vec::new(), Problem::SecondPerson.whole()).await);
         }
+        // What would be refused anyway is refused before a touch is used up.
+        let (_, about) = self.approvable(cx, tenant.as_ref(), (id, &hash), &draft).await?;
+        let action = SecondFactorAction::PrincipalChangeApprove;
+        let touch = self.touched_by_approver(cx, &about, action, factor).await?;
+        draft.details.extend(touch.iter().map(|touch| ("security_key", touch.key().to_owned())));
+        let touch = touch.map(Touch::into_writes).unwrap_or_default();
         for _ in 0..ATTEMPTS {
-            let (standing, draft) = self.standing(cx, tenant.as_ref(), id, &draft).await?;
-            if let Err(refusal) = self.may_approve(cx, &standing, &hash) {
-                return Err(self.not_approved(draft, refusal).await);
-            }
-            if let Some(approved) = self.make(cx, tenant.as_ref(), standing, draft).await? {
+            let (standing, draft) = self.approvable(cx, tenant.as_ref(), (id, &hash), &draft).await?;
+            if let Some(approved) = self.make(cx, tenant.as_ref(), standing, draft, touch.clone()).await? {
                 return Ok(approved);
             }
         }
         Err(Problem::Overloaded.whole())
+    }
+
+    /// A change that the caller may approve as it stands and as it was seen (its hash).
+    async fn approvable(
+        &self,
+        cx: &Context,
+        tenant: Option<&TenantId>,
+        (id, hash): (ProposalId, &[u8]),
+        draft: &Draft,
+    ) -> Result<(Standing, Draft), Refused> {
+        let (standing, draft) = self.standing(cx, tenant, id, draft).await?;
+        match self.may_approve(cx, &standing, hash) {
+            Ok(()) => Ok((standing, draft)),
+            Err(refusal) => Err(self.not_approved(draft, refusal).await),
+        }
     }
 
     /// Rejects a change that waits, or takes one's own back.
@@ -192,6 +213,7 @@ impl Vault {
         tenant: Option<&TenantId>,
         standing: Standing,
         mut draft: Draft,
+        touch: Vec<Write>,
     ) -> Result<Option<Approved>, Refused> {
         let Standing { generation, all, proposal, revision } = standing;
         let scope = proposal.tenant.clone();
@@ -203,7 +225,7 @@ impl Vault {
                 let details = draft.details.clone();
                 let alert = self.alert(cx, AlertKind::PrincipalChanged, scope, None, details)?;
                 let writes = vec![gone, Write::PutEntity(write_principal(&after)), alert];
-                let made = self.commit_change(draft, generation.as_ref(), writes).await?;
+                let made = self.commit_change(draft, generation.as_ref(), writes, touch).await?;
                 Ok(made.then(|| Approved::Principal(shown(&Arc::new(*after), tenant))))
             }
             Proposed::SecurityKey { principal, key, label } => {
@@ -217,11 +239,8 @@ impl Vault {
                 let details = draft.details.clone();
                 let alert = self.alert(cx, AlertKind::SecurityKeyEnrolled, scope, None, details)?;
                 let writes = vec![gone, Write::PutEntity(row), alert, stands(generation.as_ref())];
-                match self.parts.log.commit(draft, Vec::new(), writes).await {
-                    Ok(_) => Ok(Some(Approved::SecurityKey(Box::new(enrolled)))),
-                    Err(LogError::Conflict { .. }) => Ok(None),
-                    Err(error) => Err(error.into()),
-                }
+                let made = self.commit_touched(draft, Vec::new(), writes, touch).await?;
+                Ok(made.then(|| Approved::SecurityKey(Box::new(enrolled))))
             }
         }
     }

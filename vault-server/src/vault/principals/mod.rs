@@ -15,7 +15,7 @@ use crate::access::{
     Action, AlertKind, Caller, Directory, EnrolledKey, Principal, PrincipalKind, Proposed, Role, TenantScope,
     generation_place, next_generation, principal_place, read_principal, state_hash, write_principal,
 };
-use crate::audit::{AuditAction, Draft, LogError};
+use crate::audit::{AuditAction, Draft};
 use crate::domain::{Entity, EntityKind, EntityScope, PrincipalId, TenantId, Timestamp};
 use crate::store::{EntityRow, StoreError, Write};
 
@@ -220,7 +220,7 @@ impl Vault {
             let alert =
                 self.alert(cx, AlertKind::PrincipalChanged, tenant.clone(), None, draft.details.clone())?;
             let writes = vec![Write::PutEntity(write_principal(&after)), alert];
-            if self.commit_change(draft.clone(), generation.as_ref(), writes).await? {
+            if self.commit_change(draft.clone(), generation.as_ref(), writes, Vec::new()).await? {
                 return Ok(Outcome::Made(shown(&Arc::new(after), tenant.as_ref())));
             }
         }
@@ -264,23 +264,22 @@ impl Vault {
         })
     }
 
-    /// Writes a change of principals as the one after `generation`, and takes it up here. `false`: somebody else was faster.
+    /// Writes a change of principals as the one after `generation`, and takes it up here; `touch`: what uses the touch up that it
+    /// was approved by. `false`: somebody else was faster.
     async fn commit_change(
         &self,
         draft: Draft,
         generation: Option<&Entity>,
         mut writes: Vec<Write>,
+        touch: Vec<Write>,
     ) -> Result<bool, Refused> {
         let next = next_generation(generation).map_err(|_| Problem::Internal.whole())?;
         writes.push(Write::PutEntity(next));
-        match self.parts.log.commit(draft, Vec::new(), writes).await {
-            Ok(_) => {
-                self.parts.provisioning.look().await?;
-                Ok(true)
-            }
-            Err(LogError::Conflict { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
+        let made = self.commit_touched(draft, Vec::new(), writes, touch).await?;
+        if made {
+            self.parts.provisioning.look().await?;
         }
+        Ok(made)
     }
 
     /// What becomes of a principal that shall be as `asked`, by an admin of `tenant`, or of the vault.

@@ -1,3 +1,6 @@
+mod malformed;
+mod touch;
+
 use super::*;
 use crate::access::authenticator::Authenticator;
 use crate::access::{Party, Proposal, SecurityKey};
@@ -5,8 +8,8 @@ use crate::domain::ProposalId;
 use crate::store::LogId;
 use crate::store::embedded::{self, EngineKind, StoreOptions};
 use crate::store::memory::MemoryStore;
-use crate::vault::Enrollment;
 use crate::vault::second_factor::tests::{Rig, START};
+use crate::vault::{Enrollment, GivenFactor};
 
 const HOUR: u64 = 3_600_000_000;
 
@@ -80,7 +83,20 @@ impl Rig {
     }
 
     async fn approve_as(&self, cx: &Context, id: ProposalId, hash: Vec<u8>) -> Result<Approved, Problem> {
-        let named = ProposalNamed { id, hash, note: Note::default() };
+        self.approve_named(cx, ProposalNamed { id, hash, note: Note::default(), factor: None }).await
+    }
+
+    async fn approve_with(
+        &self,
+        cx: &Context,
+        proposal: &Proposal,
+        factor: Option<GivenFactor>,
+    ) -> Result<Approved, Problem> {
+        let (id, hash) = (proposal.id, proposal.hash().to_vec());
+        self.approve_named(cx, ProposalNamed { id, hash, note: Note::default(), factor }).await
+    }
+
+    async fn approve_named(&self, cx: &Context, named: ProposalNamed) -> Result<Approved, Problem> {
         let approved = self.vault.approve_principal_change(cx, "demo", Ok(named)).await;
         approved.map_err(|refused| {
             assert!(refused.logged, "a refusal is on record");
@@ -276,8 +292,12 @@ async fn who_asks_or_approves_must_be_allowed_to_at_that_moment() {
     let put = rig.vault.put_principal(&root, "*", Ok(wide), Ok(Note::default())).await;
     let Ok(Outcome::Waits(waits)) = put else { panic!("{put:?}") };
     rig.is_refused(&chief, &waits.proposal, waits.proposal.hash().to_vec(), (Problem::NotFound, "")).await;
-    let named =
-        ProposalNamed { id: waits.proposal.id, hash: waits.proposal.hash().to_vec(), note: Note::default() };
+    let named = ProposalNamed {
+        id: waits.proposal.id,
+        hash: waits.proposal.hash().to_vec(),
+        note: Note::default(),
+        factor: None,
+    };
     let done = rig.vault.approve_principal_change(&rig.cx("super").await, "*", Ok(named)).await;
     assert!(done.is_ok(), "{done:?}");
 }
@@ -286,7 +306,7 @@ async fn who_asks_or_approves_must_be_allowed_to_at_that_moment() {
 async fn a_change_is_rejected_or_taken_back_and_then_is_gone() {
     let rig = Rig::new().await;
     let reject = async |who: &str, id: ProposalId| {
-        let named = ProposalNamed { id, hash: Vec::new(), note: Note::default() };
+        let named = ProposalNamed { id, hash: Vec::new(), note: Note::default(), factor: None };
         let cx = rig.cx(who).await;
         rig.vault.reject_principal_change(&cx, "demo", Ok(named)).await.map_err(|refused| refused.problem)
     };

@@ -14,6 +14,7 @@ use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::paste::tell;
 use crate::short_id::{self, ShortId};
+use crate::touch::{TouchArgs, second_factor};
 use crate::words::NoteArgs;
 
 /// See, provision, change and disable principals.
@@ -34,7 +35,7 @@ pub(crate) enum PrincipalsCommand {
     /// List changes that wait for another person's approval; all with `--tenant '*'`.
     Pending,
     /// Approve a change that somebody else asked for, after a look at it in `pending`: it is made at once.
-    Approve(AnswerArgs),
+    Approve(ApproveArgs),
     /// Reject a change that waits, or take your own back.
     Reject(AnswerArgs),
 }
@@ -47,6 +48,15 @@ pub(crate) struct AnswerArgs {
 
     #[command(flatten)]
     note: NoteArgs,
+}
+
+#[derive(Args)]
+pub(crate) struct ApproveArgs {
+    #[command(flatten)]
+    answer: AnswerArgs,
+
+    #[command(flatten)]
+    touch: TouchArgs,
 }
 
 #[derive(Debug, Clone)]
@@ -211,12 +221,21 @@ async fn pending(global: &Global, client: &Client) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Approves a change: as it is shown.
-async fn approve(global: &Global, client: &Client, args: AnswerArgs) -> Result<(), Failure> {
+/// Approves a change: as it is shown, and with a touch of the security key, if the vault wants one.
+async fn approve(global: &Global, client: &Client, args: ApproveArgs) -> Result<(), Failure> {
+    let ApproveArgs { answer: AnswerArgs { id, note }, touch } = args;
     let waiting = client.list_principal_changes().await?;
-    let change = args.id.of(waiting, |change| change.id.clone())?;
+    let change = id.of(waiting, |change| change.id.clone())?;
     show::changes(global.json, std::slice::from_ref(&change))?;
-    client.approve_principal_change(&change, &args.note.into()).await?;
+    let approval = client.principal_change_approval(&change, &note.into());
+    match client.approve_principal_change_by(&approval, None).await {
+        Err(refused) if refused.reason() == Reason::SecondFactor => {
+            let signer = touch.signer()?;
+            let (_, factor) = second_factor(client, &signer, approval.action(), approval.hash()).await?;
+            client.approve_principal_change_by(&approval, Some(factor)).await?;
+        }
+        done => done?,
+    }
     if !global.json {
         tell(&approved(global, &change));
     }

@@ -11,8 +11,8 @@ use crate::domain::{
     KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
-    Change, Committed, Derived, DerivedState, Lease, LogId, Lookup, Remembered, Stats, Store, StoreError,
-    TileId,
+    Change, Committed, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Remembered, Stats, Store,
+    StoreError, TileId,
 };
 
 pub(super) struct Failing {
@@ -141,6 +141,15 @@ impl Store for Failing {
         limit: usize,
     ) -> Result<Vec<Entity>, StoreError> {
         self.call()?.entities(of, after, limit).await
+    }
+
+    async fn entity_rows(
+        &self,
+        of: &EntityScope,
+        after: Option<&EntityPlace>,
+        limit: usize,
+    ) -> Result<Vec<EntityRow>, StoreError> {
+        self.call()?.entity_rows(of, after, limit).await
     }
 
     fn log(&self) -> LogId {
