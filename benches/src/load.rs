@@ -1,4 +1,5 @@
-//! The callers: the generated client over TLS 1.3 with a client certificate, nothing between.
+//! The callers: the generated client over TLS 1.3 with a client certificate, nothing between; and tasks of a service that
+//! share a `vault_client::Client`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
+use vault_client::{DataClass, NewValue, Plaintext, SubjectId};
 use vault_proto::v1::vault_service_client::VaultServiceClient;
 use vault_proto::v1::{self, detokenize_result, tokenize_result};
 
@@ -32,9 +34,13 @@ pub(crate) enum Case {
     DetokenizeStream,
     TokenizeOne,
     TokenizeBatch,
+    /// By `vault_client`, which makes one request of calls at the same time.
+    DetokenizeShared,
+    TokenizeShared,
 }
 
 impl Case {
+    /// What clients of a service can do, and a bare one, too.
     pub(crate) const ALL: &[Case] = &[
         Self::DetokenizeOne,
         Self::DetokenizeBatch,
@@ -43,6 +49,9 @@ impl Case {
         Self::TokenizeBatch,
     ];
 
+    /// What tasks do that share a client of `vault_client`.
+    pub(crate) const SHARED: &[Case] = &[Self::DetokenizeShared, Self::TokenizeShared];
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::DetokenizeOne => "detokenize, one a call",
@@ -50,12 +59,14 @@ impl Case {
             Self::DetokenizeStream => "detokenize, stream of 100s",
             Self::TokenizeOne => "tokenize, one a call",
             Self::TokenizeBatch => "tokenize, 1,000 a call",
+            Self::DetokenizeShared => "detokenize, vault-client",
+            Self::TokenizeShared => "tokenize, vault-client",
         }
     }
 
     pub(crate) fn items(self) -> usize {
         match self {
-            Self::DetokenizeOne | Self::TokenizeOne => 1,
+            Self::DetokenizeOne | Self::TokenizeOne | Self::DetokenizeShared | Self::TokenizeShared => 1,
             Self::DetokenizeBatch | Self::TokenizeBatch => BATCH,
             Self::DetokenizeStream => STREAM_BATCH,
         }
@@ -75,6 +86,7 @@ type Client = VaultServiceClient<Channel>;
 /// A server under load.
 pub(crate) struct Target {
     clients: Vec<Client>,
+    shared: vault_client::Client,
     tokens: Arc<Vec<String>>,
 }
 
@@ -85,12 +97,19 @@ impl Target {
         for number in 0..CONNECTIONS.next_multiple_of(addresses.len()) {
             clients.push(connect(pki, addresses[number % addresses.len()]).await?);
         }
+        let mut shared = vault_client::Client::builder()
+            .ca_file(pki.join("ca.pem"))
+            .identity_files(pki.join("service.pem"), pki.join("service.key"));
+        for address in addresses {
+            shared = shared.endpoint(format!("https://{address}"));
+        }
+        let shared = shared.connect()?;
         let response = clients[0].clone().tokenize(tokenize_request(BATCH)).await?.into_inner();
         let tokens = response.results.into_iter().map(|result| match result.outcome {
             Some(tokenize_result::Outcome::Token(token)) => Ok(token),
             other => anyhow::bail!("no token: {other:?}"),
         });
-        Ok(Self { tokens: Arc::new(tokens.collect::<Result<_, _>>()?), clients })
+        Ok(Self { tokens: Arc::new(tokens.collect::<Result<_, _>>()?), clients, shared })
     }
 
     /// Runs a case with so many callers for so long.
@@ -106,12 +125,14 @@ impl Target {
         let mut running = JoinSet::new();
         for caller in 0..callers {
             let client = self.clients[caller % self.clients.len()].clone();
-            let tokens = Arc::clone(&self.tokens);
+            let (tokens, shared) = (Arc::clone(&self.tokens), self.shared.clone());
             running.spawn(async move {
-                if case == Case::DetokenizeStream {
-                    stream(client, &tokens, from, until).await
-                } else {
-                    calls(client, case, &tokens, caller, from, until).await
+                match case {
+                    Case::DetokenizeStream => stream(client, &tokens, from, until).await,
+                    Case::DetokenizeShared | Case::TokenizeShared => {
+                        single_calls(shared, case, &tokens, caller, from, until).await
+                    }
+                    _ => calls(client, case, &tokens, caller, from, until).await,
                 }
             });
         }
@@ -149,7 +170,7 @@ async fn calls(
                 let token = tokens[next % tokens.len()].clone();
                 check_values(&client.detokenize(detokenize_request(vec![token])).await?.into_inner(), 1)?;
             }
-            Case::DetokenizeBatch | Case::DetokenizeStream => {
+            Case::DetokenizeBatch => {
                 let request = detokenize_request(tokens.to_vec());
                 check_values(&client.detokenize(request).await?.into_inner(), tokens.len())?;
             }
@@ -158,6 +179,9 @@ async fn calls(
                 let token =
                     |r: &v1::TokenizeResult| matches!(r.outcome, Some(tokenize_result::Outcome::Token(_)));
                 anyhow::ensure!(response.results.iter().all(token), "an item failed");
+            }
+            Case::DetokenizeStream | Case::DetokenizeShared | Case::TokenizeShared => {
+                anyhow::bail!("called otherwise")
             }
         }
         next += 1;
@@ -169,6 +193,41 @@ async fn calls(
             times.push(now - started);
         }
     }
+}
+
+/// Calls for one value, one after the other, by a client that others use at the same time.
+async fn single_calls(
+    client: vault_client::Client,
+    case: Case,
+    tokens: &[String],
+    caller: usize,
+    from: Instant,
+    until: Instant,
+) -> anyhow::Result<Vec<Duration>> {
+    let tokens = tokens.iter().map(|token| token.parse()).collect::<Result<Vec<vault_client::Token>, _>>()?;
+    let options = vault_client::DetokenizeOptions::default();
+    let mut times = Vec::new();
+    for next in caller * 17.. {
+        let started = Instant::now();
+        if case == Case::DetokenizeShared {
+            let token = &tokens[next % tokens.len()];
+            let value = client.detokenize_one(token, vault_client::Purpose::Treatment, &options).await?;
+            // To see that it came.
+            anyhow::ensure!(!value.expose().is_empty(), "no value");
+        } else {
+            let value = Plaintext::new("999-31-4101".to_owned());
+            let about = SubjectId::new(format!("p-{:04}", next % 500))?;
+            client.tokenize_one(NewValue::new(DataClass::SSN, value).about(about)).await?;
+        }
+        let now = Instant::now();
+        if now > until {
+            break;
+        }
+        if started >= from {
+            times.push(now - started);
+        }
+    }
+    Ok(times)
 }
 
 /// A stream that keeps a few messages in flight.

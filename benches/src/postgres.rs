@@ -56,7 +56,7 @@ pub(crate) async fn run(arguments: &Arguments, instances: usize, cores: usize) -
         "batches",
         "vault p50 / p99"
     );
-    for case in Case::ALL.iter().filter(|case| case.name().starts_with(&arguments.case)) {
+    for case in Case::ALL.iter().chain(Case::SHARED).filter(|case| case.name().starts_with(&arguments.case)) {
         for _ in 0..arguments.rounds {
             measure(arguments, &url, *case, instances).await?;
         }

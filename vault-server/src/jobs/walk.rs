@@ -156,7 +156,7 @@ impl Task {
             writes.extend(self.index.iter().map(|(_, key)| Write::Active(key.id())));
             let conditions = writes.len();
             writes.reserve_exact(tokens.len());
-            let lookups = self.parts.store.records(&tokens).await?;
+            let lookups = self.parts.store.records_to_replace(&tokens).await?;
             reached(self.kind(), Step::Loaded);
             for (place, (token, lookup)) in tokens.iter().zip(lookups).enumerate() {
                 match lookup {

@@ -4,6 +4,7 @@
 mod entities;
 mod keys;
 mod leases;
+mod replaced;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::store::{
 pub(crate) use self::entities::*;
 pub(crate) use self::keys::*;
 pub(crate) use self::leases::*;
+pub(crate) use self::replaced::*;
 
 /// The only log of a store under test, unless the test has several instances.
 pub(crate) const LOG: LogId = LogId(0);
@@ -71,6 +73,8 @@ macro_rules! conformance_tests {
             concurrent_changes_have_consecutive_sequences_and_their_own_entries
             concurrent_inserts_of_a_token_have_one_winner
             concurrent_replaces_lose_no_update
+            what_was_read_to_be_replaced_is_replaced_as_it_is_now
+            concurrent_replaces_of_what_was_read_lose_no_update
             entries_page_by_count_and_bytes
             an_entry_may_be_as_long_as_a_bundle_allows_and_no_longer
             long_rows_are_replaced_removed_and_scanned_as_short_ones_are

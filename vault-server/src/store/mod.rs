@@ -264,6 +264,12 @@ pub trait Store: Send + Sync + 'static {
     /// Records by token, in the order asked for.
     async fn records(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError>;
 
+    /// [`Store::records`], for who is about to replace them. An engine may keep in mind what it read, so that it need not look a
+    /// second time before it writes.
+    async fn records_to_replace(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {
+        self.records(tokens).await
+    }
+
     /// At most `limit` tokens whose record has this index, in order of their bytes.
     async fn find(
         &self,

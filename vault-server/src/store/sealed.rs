@@ -149,6 +149,10 @@ impl Store for SealedStore {
         self.engine.records(tokens).await
     }
 
+    async fn records_to_replace(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {
+        self.engine.records_to_replace(tokens).await
+    }
+
     async fn find(
         &self,
         tenant: &TenantId,

@@ -18,8 +18,9 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use crate::domain::{KeyId, KeyState, Record, Timestamp};
 use crate::store::embedded::engine::{Engine, Rows};
 use crate::store::embedded::landed::Landed;
-use crate::store::embedded::prepare::{Condition, Prepared, RowId};
+use crate::store::embedded::prepare::{Condition, Prepared, RowId, put_index_changes};
 use crate::store::embedded::read;
+use crate::store::embedded::seen::Rewritten;
 use crate::store::keys::{self, Indexed, Space};
 use crate::store::row::{self, RecordRow};
 use crate::store::{Committed, StoreError, corrupt};
@@ -92,6 +93,7 @@ pub(crate) struct Committer<E: Engine> {
     limits: BatchLimits,
     batch: Batch,
     landed: Landed,
+    rewritten: Rewritten,
     durable: watch::Sender<u64>,
 }
 
@@ -127,6 +129,8 @@ struct Effects {
     rows: Rows,
     new_records: u64,
     forgotten: usize,
+    /// The records that it replaces are as they were seen: what follows was foreseen.
+    as_seen: bool,
 }
 
 impl<E: Engine> Committer<E> {
@@ -142,7 +146,15 @@ impl<E: Engine> Committer<E> {
             records: progress.records.load(Ordering::SeqCst),
             ..Batch::default()
         };
-        Self { engine, progress, limits, batch, landed: Landed::default(), durable }
+        Self {
+            engine,
+            progress,
+            limits,
+            batch,
+            landed: Landed::default(),
+            rewritten: Rewritten::default(),
+            durable,
+        }
     }
 
     /// Works until the queue's last sender is gone and the queue is empty.
@@ -175,7 +187,9 @@ impl<E: Engine> Committer<E> {
         match verdict {
             Ok(effects) => {
                 if let Task::Commit(change) = &job.task {
-                    self.landed.note(&change.sealed_under, self.batch.number + 1);
+                    let batch = self.batch.number + 1;
+                    self.landed.note(&change.sealed_under, batch);
+                    change.replaced().for_each(|token| self.rewritten.note(token, batch));
                 }
                 let done = self.batch.add(job.task, effects);
                 self.batch.done.push((job.waiting, done));
@@ -193,6 +207,7 @@ impl<E: Engine> Committer<E> {
         let mut effects = Effects::default();
         match task {
             Task::Commit(change) => {
+                effects.as_seen = self.is_as_seen(change);
                 for (write, condition) in change.conditions.iter().enumerate() {
                     for id in condition.rows().into_iter().flatten() {
                         self.touch(id, number, write)?;
@@ -278,6 +293,7 @@ impl<E: Engine> Committer<E> {
                 effects.new_records += 1;
                 if self.contains(Space::Records, token)? { Err(conflict(write)) } else { Ok(()) }
             }
+            Condition::NextRecord(_) if effects.as_seen => Ok(()),
             Condition::NextRecord(record) => self.check_next_record(record, write, effects),
             Condition::NewKey { place, id } => {
                 let there = self.contains(Space::Keys, place)? || self.contains(Space::KeyIds, id)?;
@@ -311,17 +327,15 @@ impl<E: Engine> Committer<E> {
         if next.revision.checked_sub(1) != Some(there.revision) {
             return Err(conflict(write));
         }
-        let (old, new) = (there.indexed(token), Indexed::of(next));
-        for space in Indexed::SPACES.into_iter().filter(|space| !old.same_in(*space, &new)) {
-            let (gone, put) = (old.key_in(space), new.key_in(space));
-            if !gone.is_empty() {
-                effects.rows.remove(space, &gone);
-            }
-            if !put.is_empty() {
-                effects.rows.put(space, &put, &[]);
-            }
-        }
+        put_index_changes(&there.indexed(token), &Indexed::of(next), &mut effects.rows);
         Ok(())
+    }
+
+    /// Whether the records that a change replaces were seen, all of them, and are still as they were.
+    fn is_as_seen(&self, change: &Prepared) -> bool {
+        change.foreseen.as_ref().is_some_and(|foreseen| {
+            change.replaced().all(|token| self.rewritten.is_unchanged(&token, foreseen.durable))
+        })
     }
 
     fn check_forget(&self, expires: Timestamp, key: &[u8; 32], effects: &mut Effects) -> Result<(), NotNow> {
@@ -420,7 +434,9 @@ impl Batch {
                     self.log_size += 1;
                 }
                 self.records += effects.new_records;
+                let foreseen = change.foreseen.filter(|_| effects.as_seen).map(|foreseen| foreseen.rows);
                 self.parts.extend([change.rows, effects.rows]);
+                self.parts.extend(foreseen);
                 Done::Committed(committed)
             }
             Task::Forget(_) => {

@@ -20,6 +20,7 @@ mod landed;
 mod options;
 mod prepare;
 mod read;
+mod seen;
 mod sled;
 
 #[cfg(test)]
@@ -43,6 +44,7 @@ use self::directory::LockedDirectory;
 use self::engine::{Direction, Engine, Rows};
 pub use self::options::{EngineKind, StoreOptions};
 use self::prepare::{Condition, Prepared};
+use self::seen::Seen;
 use crate::domain::{
     self, BlindIndex, ClassName, Entity, EntityPlace, EntityScope, JobPlace, KeyId, KeyPurpose, KeyRecord,
     KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
@@ -83,6 +85,8 @@ struct EmbeddedStore<E: Engine> {
     room: Arc<Semaphore>,
     room_bytes: u32,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// What was read in order to be replaced.
+    seen: Arc<Seen>,
     /// One at a time writes derived rows.
     deriving: Arc<Mutex<()>>,
 }
@@ -136,6 +140,7 @@ impl<E: Engine> EmbeddedStore<E> {
             room: Arc::new(Semaphore::new(room_bytes as usize)),
             room_bytes,
             thread: Mutex::new(Some(thread)),
+            seen: Arc::default(),
             deriving: Arc::default(),
         })
     }
@@ -244,7 +249,7 @@ impl<E: Engine> Store for EmbeddedStore<E> {
     }
 
     async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
-        let mut change = Prepared::new(change)?;
+        let mut change = Prepared::new(change, &self.seen)?;
         self.look_ahead(&mut change).await?;
         let bytes = change.bytes();
         match self.ask(Task::Commit(change), bytes).await? {
@@ -256,6 +261,18 @@ impl<E: Engine> Store for EmbeddedStore<E> {
     async fn records(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {
         let tokens = tokens.to_vec();
         self.read(tokens.len(), move |engine| read::records(engine, &tokens)).await
+    }
+
+    async fn records_to_replace(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {
+        let (tokens, seen) = (tokens.to_vec(), Arc::clone(&self.seen));
+        // What is read is at least as new as that.
+        let durable = *self.durable.borrow();
+        self.read(tokens.len(), move |engine| {
+            let lookups = read::records(engine, &tokens)?;
+            seen.note(&lookups, durable);
+            Ok(lookups)
+        })
+        .await
     }
 
     async fn find(

@@ -45,7 +45,7 @@ impl Default for StoreOptions {
         Self {
             cache_bytes: 256 << 20,
             max_batch_changes: 4096,
-            max_batch_bytes: 8 << 20,
+            max_batch_bytes: 2 << 20,
             sled_explicit_sync: true,
         }
     }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use crate::domain::{EntityPlace, JobPlace, KeyId, LeaseName, Record, Timestamp};
 use crate::store::embedded::engine::Rows;
+use crate::store::embedded::seen::{Foreseen, Seen};
 use crate::store::keys::{self, Indexed, Space};
 use crate::store::{Change, StoreError, Write, check_lengths, row};
 
@@ -96,6 +97,8 @@ pub(crate) struct Prepared {
     pub(crate) conditions: Vec<Condition>,
     /// What the writes put, but for the index rows of a changed record: which of them change is known by what is there.
     pub(crate) rows: Rows,
+    /// Those index rows, if what is there was seen.
+    pub(crate) foreseen: Option<Foreseen>,
     /// Keys that its records are sealed under.
     pub(crate) sealed_under: Vec<KeyId>,
     /// Entries, to be numbered.
@@ -104,8 +107,9 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     /// Refuses what is too long.
-    pub(crate) fn new(change: Change) -> Result<Self, StoreError> {
+    pub(crate) fn new(change: Change, seen: &Seen) -> Result<Self, StoreError> {
         check_lengths(&change)?;
+        let foreseen = seen.foresee(replaced(&change));
         let mut sealed_under = Vec::new();
         for write in &change.writes {
             if let Write::Insert(record) | Write::Replace(record) = write
@@ -117,12 +121,42 @@ impl Prepared {
         }
         let mut rows = Rows::default();
         let conditions = change.writes.into_iter().map(|write| prepare(write, &mut rows)).collect();
-        Ok(Self { conditions, rows, sealed_under, entries: change.entries })
+        Ok(Self { conditions, rows, foreseen, sealed_under, entries: change.entries })
+    }
+
+    /// Tokens of the records that it replaces.
+    pub(crate) fn replaced(&self) -> impl Iterator<Item = [u8; 16]> {
+        self.conditions.iter().filter_map(|condition| match condition {
+            Condition::NextRecord(record) => Some(*record.token.as_bytes()),
+            _ => None,
+        })
     }
 
     /// About how many bytes it holds in memory and writes.
     pub(crate) fn bytes(&self) -> usize {
-        self.rows.bytes() + self.entries.iter().map(Bytes::len).sum::<usize>()
+        let foreseen = self.foreseen.as_ref().map_or(0, |foreseen| foreseen.rows.bytes());
+        self.rows.bytes() + foreseen + self.entries.iter().map(Bytes::len).sum::<usize>()
+    }
+}
+
+/// The records that a change replaces, as they will be.
+fn replaced(change: &Change) -> impl Iterator<Item = &Record> {
+    change.writes.iter().filter_map(|write| match write {
+        Write::Replace(record) => Some(record),
+        _ => None,
+    })
+}
+
+/// Puts and removes the index rows that only one of two revisions of a record has.
+pub(super) fn put_index_changes(old: &Indexed<'_>, new: &Indexed<'_>, rows: &mut Rows) {
+    for space in Indexed::SPACES.into_iter().filter(|space| !old.same_in(*space, new)) {
+        let (gone, put) = (old.key_in(space), new.key_in(space));
+        if !gone.is_empty() {
+            rows.remove(space, &gone);
+        }
+        if !put.is_empty() {
+            rows.put(space, &put, &[]);
+        }
     }
 }
 

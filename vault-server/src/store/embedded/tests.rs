@@ -160,7 +160,7 @@ mod unused {
 
     /// What the committer says if the one who asks looked so far, and saw nothing.
     async fn asked(store: &EmbeddedStore<SimulatedEngine>, looked: u64) -> Result<Done, StoreError> {
-        let mut change = Prepared::new(change([Write::Unused(key_id(1))], &[])).unwrap();
+        let mut change = Prepared::new(change([Write::Unused(key_id(1))], &[]), &Seen::default()).unwrap();
         let Some(Condition::Unused { looked: at, .. }) = change.conditions.first_mut() else { panic!() };
         *at = Some(looked);
         store.ask(Task::Commit(change), 1).await
@@ -518,7 +518,7 @@ mod durability {
         assert!(futures::poll!(&mut first).is_pending());
         tokio::task::block_in_place(|| engine.wait_until_syncing());
         // In this order, as they are: without a look before.
-        let ask = |change| store.ask(Task::Commit(Prepared::new(change).unwrap()), 1);
+        let ask = |change| store.ask(Task::Commit(Prepared::new(change, &store.seen).unwrap()), 1);
         let unused = || change([Write::Unused(key_id(1))], &[]);
         let erased =
             Record { index: None, body: Body::Erased { at: Timestamp(7) }, revision: 1, ..record(1) };
