@@ -3,7 +3,7 @@ use crate::access::Directory;
 use crate::access::authenticator::Authenticator;
 use crate::access::testing::test_policies;
 use crate::domain::{ClassName, JobBudget, JobKind, JobOrder, JobPlace, Plaintext, TenantId, Timestamp};
-use crate::vault::second_factor::tests::Rig;
+use crate::vault::testing::Rig;
 use crate::vault::{JobAsked, NewValue};
 
 fn demo() -> TenantId {
