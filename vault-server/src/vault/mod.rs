@@ -25,6 +25,8 @@ mod second_factor;
 mod security_keys;
 mod sessions;
 mod signing;
+#[cfg(test)]
+mod testing;
 mod tokenize;
 mod warrant;
 mod watched;

@@ -2,7 +2,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::access::authenticator::Authenticator;
-use crate::vault::second_factor::tests::Rig;
+use crate::vault::testing::Rig;
 
 #[tokio::test]
 async fn a_key_is_enrolled_by_another_person_with_an_alert() {

@@ -5,7 +5,7 @@ use crate::access::testing::test_policies;
 use crate::domain::{
     ClassName, JobBudget, JobKind, JobOrder, JobPlace, Plaintext, PrincipalId, TenantId, Timestamp,
 };
-use crate::vault::second_factor::tests::Rig;
+use crate::vault::testing::Rig;
 use crate::vault::{JobAsked, NewValue};
 
 fn demo() -> TenantId {
