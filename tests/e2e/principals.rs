@@ -178,7 +178,10 @@ fn more_of_somebody_is_made_by_two_people() {
 fn without_the_rule_one_person_is_enough_and_that_is_said() {
     let dir = TempDir::new().unwrap();
     let site = site(&dir);
-    site.edit("vault.toml", |text| text.replace("[access]\n", "[access]\nsecond_person_for_roles = false\n"));
+    site.edit("vault.toml", |text| {
+        let alone = "[second_factor]\nfor_approvals = false\n\n[access]\nsecond_person_for_roles = false\n";
+        text.replace("[access]\n", alone)
+    });
     let vault = site.serve();
     let add = ["principals", "add", "ann", "--kind", "human", "--identity", ANN, "--role", "approver"];
     vault.ctl("approver", &add).ok();
@@ -186,7 +189,8 @@ fn without_the_rule_one_person_is_enough_and_that_is_said() {
     let query = ["--tenant", "*", "--json", "audit", "query", "--limit", "100", "--action"];
     let log = |action: &str| vault.ctl("auditor", &[&query[..], &[action]].concat()).ok().stdout;
     assert!(log("principal_change").contains("not_asked_for"));
-    assert!(log("start").contains("second_person_for_roles"));
+    let start = log("start");
+    assert!(start.contains("second_person_for_roles") && start.contains("second_factor_for_approvals"));
 }
 
 /// Asked for at one instance; of two others that approve it at once, one does, and it is in force on all.
