@@ -42,7 +42,7 @@
 //!   One bad item never fails or hides the others: look at each. Batches of any size may be given; they are cut
 //!   into messages that the vault takes.
 //! * [`Client::tokenize_one`], [`Client::detokenize_one`] and [`Client::mask_one`] may be called from thousands of
-//!   tasks at once: calls made while one is under way travel together in the next request.
+//!   tasks at once: calls made while two requests of them are under way travel together in the next.
 //! * [`Client::tokenize_stream`] and [`Client::detokenize_stream`] are for bulk: batch after batch over one stream,
 //!   as fast as the vault takes them.
 //! * [`bulk`] replaces the PHI of whole files; `vaultctl import` and `export` are made of it.
