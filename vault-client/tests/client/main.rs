@@ -74,7 +74,8 @@ async fn concurrent_single_calls_travel_together_and_get_their_own_answers() {
     *server.state.delay.lock().unwrap() = Duration::from_millis(20);
     let tokens = join_all((0..200).map(|n| client.tokenize_one(new(format!("n{n}"))))).await;
     let tokens: Vec<_> = tokens.into_iter().map(Result::unwrap).collect();
-    assert!(server.state.calls() <= 2, "{}", server.state.calls());
+    // Two that find nobody under way, and those that come meanwhile together behind each.
+    assert!(server.state.calls() <= 4, "{}", server.state.calls());
     let before = server.state.calls();
     let options = why();
     let values =
@@ -82,7 +83,7 @@ async fn concurrent_single_calls_travel_together_and_get_their_own_answers() {
     for (n, value) in values.into_iter().enumerate() {
         assert_eq!(value.unwrap().expose(), format!("n{n}"));
     }
-    assert!(server.state.calls() - before <= 2);
+    assert!(server.state.calls() - before <= 4, "{}", server.state.calls() - before);
 }
 
 #[tokio::test]
