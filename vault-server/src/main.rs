@@ -12,7 +12,8 @@ use vault_mem::WipingAllocator;
 static ALLOCATOR: WipingAllocator<MiMalloc> = WipingAllocator::new(MiMalloc);
 
 fn main() -> ExitCode {
-    // First thing: no core file, no debugger, and what it starts inherits that.
+    vault_mem::keep_large_pages();
+    // Before anything else is done: no core file, no debugger, and what it starts inherits that.
     if let Err(error) = vault_mem::harden() {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
