@@ -9,7 +9,6 @@
 //!   is tried again: after a failed sync nobody knows which pages the disk has.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -21,6 +20,7 @@ use crate::store::embedded::landed::Landed;
 use crate::store::embedded::prepare::{Condition, Prepared, RowId, put_index_changes};
 use crate::store::embedded::read;
 use crate::store::embedded::seen::Rewritten;
+use crate::store::embedded::touched::{Taken, Touched};
 use crate::store::keys::{self, Indexed, Space};
 use crate::store::row::{self, RecordRow};
 use crate::store::{Committed, StoreError, corrupt};
@@ -102,7 +102,7 @@ pub(crate) struct Committer<E: Engine> {
 struct Batch {
     number: u64,
     /// Rows that its tasks are about, and which task.
-    touched: HashMap<RowId, usize>,
+    touched: Touched,
     /// Keys that were looked up, and whether each is active. It holds for the batch: who comes after a change of a key
     /// is not in it.
     active: HashMap<KeyId, bool>,
@@ -182,7 +182,7 @@ impl<E: Engine> Committer<E> {
         let number = self.batch.done.len();
         let verdict = self.check(number, &job.task);
         if verdict.is_err() {
-            self.batch.touched.retain(|_, by| *by != number);
+            self.batch.touched.give_back(number);
         }
         match verdict {
             Ok(effects) => {
@@ -212,8 +212,8 @@ impl<E: Engine> Committer<E> {
                     for id in condition.rows().into_iter().flatten() {
                         self.touch(id, number, write)?;
                     }
-                    let changed = condition.watched().and_then(|id| self.batch.touched.get(&id));
-                    if changed.is_some_and(|by| *by != number) {
+                    let changed = condition.watched().and_then(|id| self.batch.touched.by(&id));
+                    if changed.is_some_and(|by| by != number) {
                         return Err(NotNow::Later);
                     }
                     self.check_condition(condition, (number, write), &mut effects)?;
@@ -236,14 +236,11 @@ impl<E: Engine> Committer<E> {
     }
 
     fn touch(&mut self, id: RowId, number: usize, write: usize) -> Result<(), NotNow> {
-        match self.batch.touched.entry(id) {
-            Entry::Vacant(entry) => {
-                entry.insert(number);
-                Ok(())
-            }
+        match self.batch.touched.take(id, number) {
+            Ok(()) => Ok(()),
             // Two writes of one change to one row: its first would be lost.
-            Entry::Occupied(entry) if *entry.get() == number => Err(conflict(write)),
-            Entry::Occupied(_) => Err(NotNow::Later),
+            Err(Taken { by }) if by == number => Err(conflict(write)),
+            Err(Taken { .. }) => Err(NotNow::Later),
         }
     }
 
@@ -271,8 +268,7 @@ impl<E: Engine> Committer<E> {
             }
             Condition::Unused { key, looked } => {
                 // Records that the batch at hand writes are not there to be seen yet.
-                let of_record = |row: &RowId| matches!(row, RowId::Record(_));
-                if self.batch.touched.iter().any(|(row, by)| *by != number && of_record(row)) {
+                if self.batch.touched.has_records_of_others(number) {
                     return Err(NotNow::Later);
                 }
                 // It may be behind a million rows that went: who asked has looked, so that nobody waits for that here.

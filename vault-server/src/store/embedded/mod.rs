@@ -10,6 +10,7 @@
 //!
 //! Engines stand behind `engine::Engine`, a trait of five calls; `directory` keeps the directory to one process.
 
+mod by_token;
 mod committer;
 mod derive;
 mod directory;
@@ -22,6 +23,7 @@ mod prepare;
 mod read;
 mod seen;
 mod sled;
+mod touched;
 
 #[cfg(test)]
 mod simulated;

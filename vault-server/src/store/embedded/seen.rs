@@ -4,19 +4,18 @@
 //! A record was seen as it was when some batch was durable. The committer writes all batches, so it knows whether the record was
 //! changed in one since ([`Rewritten`]). If it was, or if that is forgotten, it looks itself.
 
-use std::collections::HashMap;
-
 use parking_lot::Mutex;
 
-use crate::domain::{BlindIndex, ClassName, Record, SubjectRef, TenantId, Token};
+use crate::domain::{BlindIndex, ClassName, Record, SubjectRef, TenantId};
 use crate::store::Lookup;
+use crate::store::embedded::by_token::ByToken;
 use crate::store::embedded::engine::Rows;
 use crate::store::embedded::prepare::put_index_changes;
 use crate::store::keys::Indexed;
 
 /// Records that somebody read in order to replace them.
 #[derive(Debug, Default)]
-pub(super) struct Seen(Mutex<HashMap<Token, Sight>>);
+pub(super) struct Seen(Mutex<ByToken<Sight>>);
 
 /// What index rows are made of, and the revision.
 #[derive(Debug)]
@@ -51,7 +50,7 @@ impl Seen {
         }
         for lookup in read.iter().take(Self::MOST) {
             if let Lookup::Found(record) = lookup {
-                seen.insert(record.token, Sight::of(record, durable));
+                seen.insert(*record.token.as_bytes(), Sight::of(record, durable));
             }
         }
     }
@@ -63,7 +62,7 @@ impl Seen {
         let mut foreseen = Foreseen { durable: u64::MAX, rows: Rows::default() };
         let mut seen = self.0.lock();
         for next in next {
-            let sight = seen.remove(&next.token)?;
+            let sight = seen.remove(next.token.as_bytes())?;
             if next.revision.checked_sub(1) != Some(sight.revision) {
                 return None;
             }
@@ -92,7 +91,7 @@ impl Sight {
 #[derive(Debug, Default)]
 pub(super) struct Rewritten {
     /// The last batch, by token: those of late, and those before.
-    batches: [HashMap<[u8; 16], u64>; 2],
+    batches: [ByToken<u64>; 2],
     /// The batch that each begins with; some of that may be in the one before.
     from: [u64; 2],
 }
@@ -166,7 +165,7 @@ mod tests {
         }
         assert_eq!(seen.0.lock().len(), Seen::MOST);
         seen.note(&[found(1 << 40)], 1);
-        assert_eq!(seen.0.lock().keys().collect::<Vec<_>>(), [&token(1 << 40)]);
+        assert_eq!(seen.0.lock().keys().collect::<Vec<_>>(), [token(1 << 40).as_bytes()]);
     }
 
     fn name(number: usize) -> [u8; 16] {
