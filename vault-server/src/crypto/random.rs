@@ -26,6 +26,14 @@ impl Fresh {
         Ok(Self(bytes))
     }
 
+    /// For so many seals, from one call. What is sealed where must be settled before: then a machine that was set back, or
+    /// copied, between this and the seals makes the same seals of the same values again, and tells nothing by it.
+    pub(super) fn several(number: usize) -> Result<Vec<Self>, RandomError> {
+        let mut bytes = vec![[0; SALT + NONCE]; number];
+        getrandom::fill(bytes.as_flattened_mut()).map_err(|_| RandomError)?;
+        Ok(bytes.into_iter().map(Self).collect())
+    }
+
     #[cfg(test)]
     pub(super) fn chosen(bytes: [u8; SALT + NONCE]) -> Self {
         Self(bytes)

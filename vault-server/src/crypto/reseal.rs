@@ -1,5 +1,8 @@
 //! Sealing records anew, for the jobs that do so: what was sealed is opened and sealed again in here, and no value leaves.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use crate::crypto::aad::Place;
@@ -9,7 +12,7 @@ use crate::crypto::random::Fresh;
 use crate::crypto::seal::{SealError, seal_plain};
 use crate::crypto::{DataKey, IndexKey};
 use crate::domain::class::DataClass;
-use crate::domain::{BlindIndex, Body, JobId, Record, TenantId, Timestamp, VaultIdentity};
+use crate::domain::{BlindIndex, Body, JobId, KeyId, Record, TenantId, Timestamp, VaultIdentity};
 
 /// That a job may seal a tenant's records anew: its beginning is in the log, durably. No `Clone`.
 pub struct Mandate {
@@ -51,23 +54,30 @@ pub enum ResealError {
     Seal(#[from] SealError),
 }
 
-/// Seals records of one key anew.
+/// Seals records anew.
 pub struct Resealing<'a> {
     /// By what right.
     pub mandate: &'a Mandate,
     /// Which vault this is.
     pub identity: &'a VaultIdentity,
-    /// The key that they are sealed under.
-    pub from: &'a DataKey,
+    /// The keys that they are sealed under.
+    pub from: &'a HashMap<KeyId, Arc<DataKey>>,
     /// The key to seal them under.
     pub to: &'a DataKey,
 }
 
 impl Resealing<'_> {
-    /// Seals the record anew, as it is, and counts its revision on. It stays as it was if that fails.
-    pub fn record(&self, record: &mut Record) -> Result<(), ResealError> {
-        let plain = self.open(record)?;
-        self.seal(record, record.index, &plain)
+    /// Seals the records anew, as they are, and counts their revisions on. One for which that fails stays as it was.
+    pub fn records(&self, records: &mut [Box<Record>]) -> Vec<Result<(), ResealError>> {
+        let fresh = match Fresh::several(records.len()) {
+            Ok(fresh) => fresh,
+            Err(error) => return vec![Err(SealError::Random(error).into()); records.len()],
+        };
+        let anew = |(record, fresh): (&mut Box<Record>, &Fresh)| {
+            let plain = self.open(record)?;
+            self.seal(record, record.index, &plain, fresh)
+        };
+        records.iter_mut().zip(&fresh).map(anew).collect()
     }
 
     /// Makes the record's index under another index key and seals it anew, and counts its revision on. It stays as it was
@@ -86,21 +96,27 @@ impl Resealing<'_> {
         let value = unpad(plain.clone())?;
         let normalized = class.normalize(&value, now).map_err(|_| ResealError::Class)?;
         let index = Some(blind_index(index, class.name(), &normalized));
-        self.seal(record, index, &plain)
+        self.seal(record, index, &plain, &Fresh::new().map_err(SealError::from)?)
     }
 
     fn open(&self, record: &Record) -> Result<Zeroizing<Vec<u8>>, ResealError> {
         if record.tenant != self.mandate.tenant {
             return Err(ResealError::NotMandated);
         }
-        Ok(unseal_padded(record, self.identity, self.from)?)
+        let from = record.key_id().and_then(|id| self.from.get(&id)).ok_or(OpenError::WrongKey)?;
+        Ok(unseal_padded(record, self.identity, from)?)
     }
 
-    fn seal(&self, record: &mut Record, index: Option<BlindIndex>, plain: &[u8]) -> Result<(), ResealError> {
-        let fresh = Fresh::new().map_err(SealError::from)?;
+    fn seal(
+        &self,
+        record: &mut Record,
+        index: Option<BlindIndex>,
+        plain: &[u8],
+        fresh: &Fresh,
+    ) -> Result<(), ResealError> {
         let place = Place { index, ..Place::of_record(record, self.identity) };
         let bytes =
-            seal_plain(&place, self.to, plain.len(), &fresh, |sealed| sealed.extend_from_slice(plain))?;
+            seal_plain(&place, self.to, plain.len(), fresh, |sealed| sealed.extend_from_slice(plain))?;
         record.body = Body::Sealed { key_id: self.to.id(), key_version: self.to.version(), bytes };
         record.index = index;
         // A row that changed four billion times: compare-and-set refuses what does not count on.

@@ -158,25 +158,28 @@ impl Task {
             writes.reserve_exact(tokens.len());
             let lookups = self.parts.store.records_to_replace(&tokens).await?;
             reached(self.kind(), Step::Loaded);
-            for (place, (token, lookup)) in tokens.iter().zip(lookups).enumerate() {
-                match lookup {
-                    // Who erased or changed it meanwhile has won.
-                    Lookup::Missing => {}
-                    Lookup::Corrupt => walked.failed.push(Item::of_token(*token, Outcome::Corrupt)),
-                    Lookup::Found(mut record) => match self.anew(&mut record) {
-                        None => {}
-                        Some(Ok(())) => {
+            let mut lookups = tokens.iter().zip(lookups).peekable();
+            while lookups.peek().is_some() {
+                let mut due = Vec::with_capacity(STRETCH);
+                for (token, lookup) in lookups.by_ref().take(STRETCH) {
+                    match lookup {
+                        Lookup::Corrupt => walked.failed.push(Item::of_token(*token, Outcome::Corrupt)),
+                        Lookup::Found(record) if self.is_due(&record) => due.push(record),
+                        // Who erased or changed it meanwhile has won.
+                        Lookup::Missing | Lookup::Found(_) => {}
+                    }
+                }
+                let outcomes = self.anew(&mut due);
+                for (record, outcome) in due.into_iter().zip(outcomes) {
+                    match outcome {
+                        Ok(()) => {
                             walked.bytes += record.sealed_len() as u64;
                             writes.push(Write::Replace(*record));
                         }
-                        Some(Err(error)) => {
-                            walked.failed.push(Item::of_record(&record, outcome(error)));
-                        }
-                    },
+                        Err(error) => walked.failed.push(Item::of_record(&record, why(error))),
+                    }
                 }
-                if place % STRETCH == STRETCH - 1 {
-                    tokio::task::yield_now().await;
-                }
+                tokio::task::yield_now().await;
             }
             walked.done = (writes.len() - conditions) as u64;
             if walked.done == 0 {
@@ -199,22 +202,29 @@ impl Task {
         Ok(Walked::default())
     }
 
-    /// `None`: there is nothing to do with it.
-    fn anew(&self, record: &mut Record) -> Option<Result<(), ResealError>> {
-        let from = self.from.get(&record.key_id()?)?;
-        let (mandate, to) = (&*self.mandate, &*self.to);
-        let resealing = Resealing { mandate, identity: &self.parts.identity, from, to };
-        let Some((class, key)) = &self.index else { return Some(resealing.record(record)) };
-        let is_old = record.index.is_some_and(|index| index.version != key.version());
-        if !is_old || record.class != *class {
-            return None;
-        }
-        let class = self.parts.classes.get(class)?;
-        Some(resealing.indexed(record, class, key, self.parts.clock.now()))
+    /// Whether there is anything to do with it.
+    fn is_due(&self, record: &Record) -> bool {
+        let is_under = record.key_id().is_some_and(|id| self.from.contains_key(&id));
+        is_under
+            && self.index.as_ref().is_none_or(|(class, key)| {
+                record.class == *class && record.index.is_some_and(|index| index.version != key.version())
+            })
+    }
+
+    /// Seals them anew, those that it can.
+    fn anew(&self, due: &mut [Box<Record>]) -> Vec<Result<(), ResealError>> {
+        let (mandate, identity) = (&*self.mandate, &self.parts.identity);
+        let resealing = Resealing { mandate, identity, from: &self.from, to: &self.to };
+        let Some((class, key)) = &self.index else { return resealing.records(due) };
+        let Some(class) = self.parts.classes.get(class) else {
+            return vec![Err(ResealError::Class); due.len()];
+        };
+        let now = self.parts.clock.now();
+        due.iter_mut().map(|record| resealing.indexed(record, class, key, now)).collect()
     }
 }
 
-fn outcome(error: ResealError) -> Outcome {
+fn why(error: ResealError) -> Outcome {
     match error {
         ResealError::Open(_) | ResealError::NotMandated => Outcome::Corrupt,
         ResealError::Class => Outcome::Invalid,
