@@ -190,8 +190,7 @@ impl Bench {
     /// The job with nothing beside it and no bound.
     async fn alone(&self) -> anyhow::Result<()> {
         self.rotate().await?;
-        // What came before is not to be merged meanwhile.
-        sleep(Duration::from_secs(3)).await;
+        self.rest().await;
         let (begin, before) = (Instant::now(), cpu::of_process(self.process));
         let mut memory = vec![(Duration::ZERO, resident(self.process)?)];
         let watch = async {
@@ -218,6 +217,21 @@ impl Bench {
         println!("  resident, MiB: {}", points.collect::<Vec<_>>().join(", "));
         println!("  at most, MiB: {}", peak(self.process)?);
         Ok(())
+    }
+
+    /// Waits until the server has merged what was written before: nothing is to go on beside a job that is alone.
+    async fn rest(&self) {
+        const MOST: Duration = Duration::from_mins(1);
+        const IDLE: f64 = 0.05;
+        let until = Instant::now() + MOST;
+        loop {
+            let (from, before) = (Instant::now(), cpu::of_process(self.process));
+            sleep(Duration::from_secs(1)).await;
+            let spent = cpu::of_process(self.process).saturating_sub(before);
+            if spent.as_secs_f64() < IDLE * from.elapsed().as_secs_f64() || Instant::now() > until {
+                return;
+            }
+        }
     }
 
     /// A new version of each tenant's data key.
