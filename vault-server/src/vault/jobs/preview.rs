@@ -204,3 +204,7 @@ fn is_old(key: &KeyRecord) -> bool {
 fn there(keys: &[KeyRecord]) -> u64 {
     keys.iter().filter(|key| key.state != KeyState::Destroyed).count() as u64
 }
+
+#[cfg(test)]
+#[path = "preview_tests.rs"]
+mod tests;
