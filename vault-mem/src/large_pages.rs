@@ -15,7 +15,8 @@ const LARGE_PAGE: c_long = 2048;
 /// say otherwise. By default it gives back 64 KiB: each time the kernel splits a large page for good, until there are nearly
 /// none. To be called first, by a binary whose allocator is mimalloc.
 pub fn keep_large_pages() {
-    // SAFETY: the option is there, as asserted above, and takes any number; no thread is there yet that could read it.
+    // SAFETY: the option is there, as asserted above, and takes any number. mimalloc keeps it in one aligned word and reads it
+    // when it gives memory back: in a call that is not the first thing, another thread may still use the number of before.
     unsafe { mi_option_set_default(MINIMAL_PURGE_SIZE, LARGE_PAGE) };
 }
 
