@@ -2,13 +2,17 @@
 //! many connections, by the driver that the vault uses. Each row of an answer is read into values.
 
 use std::hint::black_box;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context as _;
 use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::sync::Notify;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, NoTls, Row};
 
-use crate::replay::Recording;
+use crate::replay::{Recording, Sent};
 
 /// What one round trip does.
 enum Statement {
@@ -129,8 +133,47 @@ fn values(row: &Row) -> anyhow::Result<Vec<Value>> {
     row.columns().iter().enumerate().map(value).collect()
 }
 
+/// When a loop sends a statement.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// When the one before it on its connection is answered, whatever the other connections do: a log entry may be
+    /// written before the records have been read that it is about.
+    Free,
+    /// And when all are answered that had been when it was recorded: nothing is written before what it follows from.
+    AsRecorded,
+}
+
+/// What a connection sends, if that is a statement, and after how many answers on each connection.
+type Step = (Option<Statement>, Vec<usize>);
+
 /// A loop for each connection of a recording, ready to go.
-pub(crate) struct Loops(Vec<(Client, Vec<Statement>)>);
+pub(crate) struct Loops(Vec<(Client, Vec<Step>)>);
+
+/// How many were answered on each connection.
+struct Answered {
+    counts: Vec<AtomicUsize>,
+    more: Notify,
+}
+
+impl Answered {
+    async fn wait_for(&self, after: &[usize]) {
+        let all =
+            || self.counts.iter().zip(after).all(|(count, wanted)| count.load(Ordering::SeqCst) >= *wanted);
+        loop {
+            let mut more = pin!(self.more.notified());
+            more.as_mut().enable();
+            if all() {
+                return;
+            }
+            more.await;
+        }
+    }
+
+    fn note(&self, connection: usize) {
+        self.counts[connection].fetch_add(1, Ordering::SeqCst);
+        self.more.notify_waiters();
+    }
+}
 
 impl Loops {
     /// Runs what comes before the measured part.
@@ -139,9 +182,8 @@ impl Loops {
         for requests in &recording.measured {
             let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
             tokio::spawn(connection);
-            let statements =
-                requests.iter().filter_map(|messages| Statement::read(messages.clone()).transpose());
-            loops.push((client, statements.collect::<Result<_, _>>()?));
+            let step = |sent: &Sent| anyhow::Ok((Statement::read(sent.bytes.clone())?, sent.after.clone()));
+            loops.push((client, requests.iter().map(step).collect::<Result<_, _>>()?));
         }
         for (connection, messages) in &recording.before {
             if let Some(statement) = Statement::read(messages.clone())? {
@@ -151,12 +193,21 @@ impl Loops {
         Ok(Self(loops))
     }
 
-    /// Each connection sends its next statement when the last is answered.
-    pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let running = self.0.into_iter().map(|(client, statements)| {
+    /// Each connection sends its next statement when the last is answered, and `order` lets it.
+    pub(crate) async fn run(self, order: Order) -> anyhow::Result<()> {
+        let counts = self.0.iter().map(|_| AtomicUsize::new(0)).collect();
+        let answered = Arc::new(Answered { counts, more: Notify::new() });
+        let running = (0..).zip(self.0).map(|(connection, (client, steps))| {
+            let answered = Arc::clone(&answered);
             tokio::spawn(async move {
-                for statement in &statements {
-                    statement.run(&client).await?;
+                for (statement, after) in &steps {
+                    if order == Order::AsRecorded {
+                        answered.wait_for(after).await;
+                    }
+                    if let Some(statement) = statement {
+                        statement.run(&client).await?;
+                    }
+                    answered.note(connection);
                 }
                 anyhow::Ok(())
             })

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tempfile::TempDir;
 use tokio::time::sleep_until;
 
-use crate::bare::Loops;
+use crate::bare::{Loops, Order};
 use crate::load::{Case, Figures, Target, WARM_UP};
 use crate::replay::Recorder;
 use crate::{Arguments, cpu, servers};
@@ -30,6 +30,8 @@ impl Drop for Instances {
 const RECORDED: &str = "bench_recorded";
 const REPLAYED: &str = "bench_replayed";
 const LOOPED: &str = "bench_looped";
+/// Of the loop that keeps the order of the recording.
+const ORDERED: &str = "bench_ordered";
 /// Where the vault is measured, with nothing between.
 const MEASURED: &str = "bench_measured";
 
@@ -41,14 +43,20 @@ pub(crate) async fn run(arguments: &Arguments, instances: usize, cores: usize) -
         share_out(database, cores)?;
         println!("{cores} of the cores for the database, the others for all else: vault, callers, loop.");
     }
-    println!("Ratios: vault to bare loop and to replay, by time; bare loop to vault, by processor time.");
+    println!(
+        "Ratios: vault to ordered loop, bare loop and replay, by time; bare loop to vault, by processor time."
+    );
+    println!(
+        "The ordered loop sends nothing before what had been answered when it was recorded; the bare loop does."
+    );
     println!(
         "Batches are log entries a commit, as measured and as recorded: the loop has the recorded ones."
     );
     println!(
-        "{:<28} {:>9} {:>17} {:>17} {:>6}   {:<44} {:>11} {:>22}",
+        "{:<28} {:>9} {:>17} {:>17} {:>17} {:>6}   {:<44} {:>11} {:>22}",
         "case",
         "vault /s",
+        "ordered loop /s",
         "bare loop /s",
         "replay /s",
         "by CPU",
@@ -65,7 +73,7 @@ pub(crate) async fn run(arguments: &Arguments, instances: usize, cores: usize) -
 }
 
 async fn measure(arguments: &Arguments, url: &str, case: Case, instances: usize) -> anyhow::Result<()> {
-    for name in [RECORDED, REPLAYED, LOOPED, MEASURED] {
+    for name in [RECORDED, REPLAYED, LOOPED, ORDERED, MEASURED] {
         administer(url, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await?;
         administer(url, &format!("CREATE DATABASE {name}")).await?;
     }
@@ -78,12 +86,16 @@ async fn measure(arguments: &Arguments, url: &str, case: Case, instances: usize)
     let recorded = load(arguments, case, instances, &of(recorder.address, RECORDED), database).await?;
     let recording = recorder.recording(recorded.from, recorded.until)?;
     let values = recorded.figures.items_per_second * (recorded.until - recorded.from).as_secs_f64();
-    let loops = Loops::prepare(&of(server, LOOPED), &recording).await?;
     let spent = || database.map(cpu::of_family).unwrap_or_default() + cpu::of_process(std::process::id());
-    let (begin, before) = (Instant::now(), spent());
-    loops.run().await?;
-    let (looped, cost) = (values / begin.elapsed().as_secs_f64(), spent().saturating_sub(before));
-    let of_loop = cost.as_secs_f64() * 1e6 / values;
+    let looped = async |name: &str, order: Order| {
+        let loops = Loops::prepare(&of(server, name), &recording).await?;
+        let (begin, before) = (Instant::now(), spent());
+        loops.run(order).await?;
+        let (elapsed, cost) = (begin.elapsed(), spent().saturating_sub(before));
+        anyhow::Ok((values / elapsed.as_secs_f64(), cost.as_secs_f64() * 1e6 / values))
+    };
+    let (ordered, _) = looped(ORDERED, Order::AsRecorded).await?;
+    let (looped, of_loop) = looped(LOOPED, Order::Free).await?;
     let replayed = values / recording.replay(server, (RECORDED, REPLAYED)).await?.as_secs_f64();
 
     let Figures { items_per_second: speed, p50, p99 } = vault.figures;
@@ -92,9 +104,10 @@ async fn measure(arguments: &Arguments, url: &str, case: Case, instances: usize)
     let (batch, recorded_batch) =
         (entries_a_commit(&of(server, MEASURED)).await?, entries_a_commit(&of(server, RECORDED)).await?);
     println!(
-        "{:<28} {speed:>9.0} {looped:>9.0} ({:>4.2}x) {replayed:>9.0} ({:>4.2}x) {:>5.2}x   {of_vault:>9.2} + \
+        "{:<28} {speed:>9.0} {ordered:>9.0} ({:>4.2}x) {looped:>9.0} ({:>4.2}x) {replayed:>9.0} ({:>4.2}x) {:>5.2}x   {of_vault:>9.2} + \
          {of_database:>8.2} + {of_callers:>8.2} : {of_loop:>8.2} {batch:>5.1}, {recorded_batch:>4.1} {p50:>11.2?} / {p99:>8.2?}",
         case.name(),
+        speed / ordered,
         speed / looped,
         speed / replayed,
         of_loop / (of_vault + of_database + of_callers),

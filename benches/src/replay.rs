@@ -6,12 +6,12 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader, BufWriter};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -22,21 +22,44 @@ const BUFFER: usize = 64 << 10;
 struct Request {
     at: Instant,
     connection: usize,
-    bytes: Vec<u8>,
+    bytes: Bytes,
+    /// How many had been answered on each connection when it was sent.
+    answered: Vec<usize>,
+}
+
+/// What went by so far.
+#[derive(Default)]
+struct Seen {
+    requests: Vec<Request>,
+    answered: Vec<usize>,
+}
+
+impl Seen {
+    fn sent(&mut self, connection: usize, bytes: Bytes) {
+        let answered = self.answered.clone();
+        self.requests.push(Request { at: Instant::now(), connection, bytes, answered });
+    }
+
+    fn answered(&mut self, connection: usize) {
+        if self.answered.len() <= connection {
+            self.answered.resize(connection + 1, 0);
+        }
+        self.answered[connection] += 1;
+    }
 }
 
 /// Stands between a vault and its database, and records.
 pub(crate) struct Recorder {
     pub(crate) address: SocketAddr,
-    requests: Arc<Mutex<Vec<Request>>>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 impl Recorder {
     pub(crate) async fn start(database: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let requests = Arc::<Mutex<Vec<Request>>>::default();
-        let recorded = Arc::clone(&requests);
+        let seen = Arc::<Mutex<Seen>>::default();
+        let recorded = Arc::clone(&seen);
         tokio::spawn(async move {
             let connections = AtomicUsize::new(0);
             while let Ok((client, _)) = listener.accept().await {
@@ -48,21 +71,30 @@ impl Recorder {
                 });
             }
         });
-        Ok(Self { address, requests })
+        Ok(Self { address, seen })
     }
 
     /// What was sent before `until`, of which what came from `from` on is measured.
     pub(crate) fn recording(&self, from: Instant, until: Instant) -> anyhow::Result<Recording> {
-        let mut requests = self.requests.lock().map_err(|_| anyhow::anyhow!("a recording failed"))?;
+        let mut seen = seen(&self.seen)?;
         let mut recording = Recording::default();
-        for request in requests.drain(..).filter(|request| request.at < until) {
-            if recording.measured.len() <= request.connection {
-                recording.measured.resize_with(request.connection + 1, Vec::new);
+        let mut before = Vec::new();
+        for Request { at, connection, bytes, answered } in seen.requests.drain(..) {
+            if at >= until {
+                break;
             }
-            if request.at < from {
-                recording.before.push((request.connection, request.bytes.into()));
+            if recording.measured.len() <= connection {
+                recording.measured.resize_with(connection + 1, Vec::new);
+                before.resize(connection + 1, 0);
+            }
+            if at < from {
+                recording.before.push((connection, bytes));
+                before[connection] += 1;
             } else {
-                recording.measured[request.connection].push(request.bytes.into());
+                let after = (0..).zip(answered).map(|(of, count): (usize, usize)| {
+                    count.saturating_sub(before.get(of).copied().unwrap_or_default())
+                });
+                recording.measured[connection].push(Sent { bytes, after: after.collect() });
             }
         }
         Ok(recording)
@@ -75,7 +107,14 @@ pub(crate) struct Recording {
     /// In their order, each with its connection.
     pub(crate) before: Vec<(usize, Bytes)>,
     /// By connection.
-    pub(crate) measured: Vec<Vec<Bytes>>,
+    pub(crate) measured: Vec<Vec<Sent>>,
+}
+
+/// What was sent at once.
+pub(crate) struct Sent {
+    pub(crate) bytes: Bytes,
+    /// How many of each connection's measured ones had been answered by then.
+    pub(crate) after: Vec<usize>,
 }
 
 impl Recording {
@@ -91,7 +130,7 @@ impl Recording {
         }
         let begin = Instant::now();
         let replays = lines.into_iter().zip(&self.measured).map(|(mut line, requests)| {
-            let requests: Vec<_> = requests.iter().map(|bytes| renamed(bytes, names)).collect();
+            let requests: Vec<_> = requests.iter().map(|sent| renamed(&sent.bytes, names)).collect();
             tokio::spawn(async move {
                 for bytes in requests {
                     line.ask(&bytes).await?;
@@ -142,20 +181,23 @@ fn text(body: &[u8]) -> String {
     String::from_utf8_lossy(body).replace('\0', " ")
 }
 
+fn seen(seen: &Mutex<Seen>) -> anyhow::Result<MutexGuard<'_, Seen>> {
+    seen.lock().map_err(|_| anyhow::anyhow!("a recording failed"))
+}
+
 async fn pass(
     client: TcpStream,
     database: SocketAddr,
     connection: usize,
-    requests: &Mutex<Vec<Request>>,
+    recorded: &Arc<Mutex<Seen>>,
 ) -> anyhow::Result<()> {
     let server = TcpStream::connect(database).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    let (from_client, mut to_client) = client.into_split();
+    let (from_client, to_client) = client.into_split();
     let (from_server, mut to_server) = server.into_split();
     let mut from_client = BufReader::with_capacity(BUFFER, from_client);
-    let mut from_server = BufReader::with_capacity(BUFFER, from_server);
-    let answers = tokio::spawn(async move { tokio::io::copy_buf(&mut from_server, &mut to_client).await });
+    let answers = tokio::spawn(pass_answers(from_server, to_client, connection, Arc::clone(recorded)));
     let mut bytes = Vec::new();
     let mut first = true;
     loop {
@@ -171,18 +213,53 @@ async fn pass(
         from_client.read_exact(&mut bytes[body..]).await?;
         // After these the database says that it is ready; after an X it says nothing.
         if first || matches!(tag, b'S' | b'Q' | b'X') {
-            to_server.write_all(&bytes).await?;
-            let request = Request { at: Instant::now(), connection, bytes: std::mem::take(&mut bytes) };
+            let sent = Bytes::from(std::mem::take(&mut bytes));
+            // Before the database has it: none of what it answers before is to this.
+            if tag != b'X' {
+                seen(recorded)?.sent(connection, sent.clone());
+            }
+            to_server.write_all(&sent).await?;
             if tag == b'X' {
                 break;
             }
-            requests.lock().map_err(|_| anyhow::anyhow!("a recording failed"))?.push(request);
         }
         first = false;
     }
     drop(to_server);
     answers.await??;
     Ok(())
+}
+
+/// Hands on what the database says, and notes each time that it is ready for more.
+async fn pass_answers(
+    from_server: OwnedReadHalf,
+    to_client: OwnedWriteHalf,
+    connection: usize,
+    recorded: Arc<Mutex<Seen>>,
+) -> anyhow::Result<()> {
+    let mut from_server = BufReader::with_capacity(BUFFER, from_server);
+    let mut to_client = BufWriter::with_capacity(BUFFER, to_client);
+    let mut body = Vec::new();
+    loop {
+        let tag = match from_server.read_u8().await {
+            Ok(tag) => tag,
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let length = from_server.read_u32().await?;
+        body.resize(length.checked_sub(4).context("a length")? as usize, 0);
+        from_server.read_exact(&mut body).await?;
+        to_client.write_u8(tag).await?;
+        to_client.write_u32(length).await?;
+        to_client.write_all(&body).await?;
+        if tag == b'Z' {
+            // Before the client has it: what it sends then is after this.
+            seen(&recorded)?.answered(connection);
+        }
+        if from_server.buffer().is_empty() {
+            to_client.flush().await?;
+        }
+    }
 }
 
 /// The first message with the other database's name; all others as they are.
