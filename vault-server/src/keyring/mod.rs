@@ -27,7 +27,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::try_join_all;
 use parking_lot::Mutex;
 use vault_mem::{LockedKey, LockedMemoryError};
 
@@ -180,13 +179,19 @@ impl Keyring {
         self.0.active(tenant, KeyPurpose::Index).await.and_then(index_key)
     }
 
-    /// Every version of a tenant's index key that is not gone, newest first; empty if it has none. All or an error: a look-up
-    /// under some of them would silently miss records.
+    /// Every version of a tenant's index key that is not gone, as the list of at most a second ago has them, newest
+    /// first; empty if it has none. All or an error: a look-up under some of them would silently miss records.
     pub async fn index_keys(&self, tenant: &TenantId) -> Result<Vec<Arc<IndexKey>>, KeyringError> {
         let versions = self.0.versions(tenant, KeyPurpose::Index).await?;
-        let keys =
-            try_join_all(versions.usable()?.into_iter().map(|record| self.0.open(tenant, record))).await?;
-        keys.into_iter().map(index_key).collect()
+        self.0.open_index_keys(tenant, &versions).await
+    }
+
+    /// As [`Keyring::index_keys`], as the store has them now: what any instance has sealed before the call is under one
+    /// of these.
+    pub async fn index_keys_now(&self, tenant: &TenantId) -> Result<Vec<Arc<IndexKey>>, KeyringError> {
+        let generation = self.0.state.lock().generation;
+        let versions = self.0.read_versions(tenant, KeyPurpose::Index, generation).await?;
+        self.0.open_index_keys(tenant, &versions).await
     }
 
     /// The data keys of a warrant's records. A key is opened for the tenant of the record that refers to it, and

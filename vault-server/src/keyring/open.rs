@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use futures::stream::{self, StreamExt};
 use tokio::time::{Instant, sleep};
 use vault_mem::LockedKey;
 
 use super::cache::{OpenKey, Slot};
 use super::versions::{Versions, check_state};
-use super::{Inner, KeyringError, data_key};
+use super::{Inner, KeyringError, data_key, index_key};
 use crate::crypto::{DataKey, IndexKey};
 use crate::domain::{KeyId, KeyPurpose, KeyRecord, Record, TenantId};
 use crate::kms::KeyContext;
@@ -100,6 +101,16 @@ impl Inner {
         state.cache.get(&Slot { tenant: tenant.clone(), purpose, id }, now)
     }
 
+    /// All versions of a list that may be used, newest first.
+    pub(super) async fn open_index_keys(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        versions: &Versions,
+    ) -> Result<Vec<Arc<IndexKey>>, KeyringError> {
+        let opening = versions.usable()?.into_iter().map(|record| self.open(tenant, record));
+        try_join_all(opening).await?.into_iter().map(index_key).collect()
+    }
+
     /// Opens a key of a list that is fresh.
     pub(super) async fn open(
         self: &Arc<Self>,
@@ -119,7 +130,7 @@ impl Inner {
             state.generation
         };
         self.start_sweeping();
-        let (inner, record) = (self.clone(), record.clone());
+        let (inner, record, purpose) = (self.clone(), record.clone(), record.purpose);
         let load = {
             let slot = slot.clone();
             async move {
@@ -136,7 +147,22 @@ impl Inner {
                 Ok(key)
             }
         };
-        self.opening.join(slot, load).await
+        let id = slot.id;
+        let key = self.opening.join(slot, load).await?;
+        self.check_still(tenant, purpose, id).await?;
+        Ok(key)
+    }
+
+    /// A KMS may take seconds: whether the key may be used still, by a list that is fresh by now.
+    async fn check_still(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        purpose: KeyPurpose,
+        id: KeyId,
+    ) -> Result<(), KeyringError> {
+        let versions = self.versions(tenant, purpose).await?;
+        // One that was made in another instance a moment ago is not in the list yet.
+        versions.find(id).map_or(Ok(()), |record| check_state(record))
     }
 
     pub(super) async fn unwrap(&self, record: &KeyRecord) -> Result<LockedKey, KeyringError> {

@@ -579,3 +579,41 @@ async fn a_key_whose_change_was_not_committed_is_not_used() {
     assert!(matches!(bench.keyring.active_data_key(&mary()).await, Err(KeyringError::Store(_))));
     assert_eq!(bench.keyring.stats().entries, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_marked_while_the_kms_was_slow_is_not_handed_out() {
+    for state in [KeyState::Compromised, KeyState::Destroyed] {
+        let bench = Bench::with(OPTIONS, FRESH * 5);
+        let id = bench.keyring.active_data_key(&mary()).await.unwrap().id();
+        bench.keyring.forget_all();
+        let tenant = mary();
+        let (first, joined, ()) =
+            tokio::join!(bench.open_one(&tenant, id), bench.open_one(&tenant, id), async {
+                sleep(FRESH / 10).await;
+                bench.store.change(id, |key| key.state = state);
+            });
+        assert!(first.is_err() && joined.is_err(), "{state:?}");
+        assert_eq!(bench.keyring.stats().entries, 0, "its bytes are gone from the cache");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_index_keys_are_those_of_now_for_who_asks_so() {
+    let bench = Bench::new();
+    let old = bench.keyring.active_index_key(&mary()).await.unwrap().id();
+    let mut next = bench.store.only();
+    (next.id, next.version) = (KeyId::from_bytes([5; 16]), KeyVersion(2));
+    let context = KeyContext {
+        identity: bench.keyring.0.identity.clone(),
+        tenant: Some(mary()),
+        purpose: KeyPurpose::Index,
+        key_id: next.id,
+    };
+    (_, next.wraps) = bench.keyring.0.kms.generate(&context).await.unwrap();
+    let ids = |keys: Vec<Arc<IndexKey>>| keys.iter().map(|key| key.id()).collect::<Vec<_>>();
+    assert_eq!(ids(bench.keyring.index_keys(&mary()).await.unwrap()), [old]);
+    let new = next.id;
+    bench.store.keys.lock().push(next);
+    assert_eq!(ids(bench.keyring.index_keys(&mary()).await.unwrap()), [old], "for up to a second");
+    assert_eq!(ids(bench.keyring.index_keys_now(&mary()).await.unwrap()), [new, old]);
+}

@@ -177,7 +177,7 @@ impl Vault {
                     Problem::Field("of one tenant: a person is known within a tenant only").at("subject")
                 );
             };
-            let keys = self.parts.keyring.index_keys(tenant).await?;
+            let keys = self.parts.keyring.index_keys_now(tenant).await?;
             if keys.is_empty() {
                 return Ok(None);
             }

@@ -72,7 +72,8 @@ impl Vault {
         Ok(results)
     }
 
-    /// All tokens of a person, under every version of the key that names people.
+    /// All tokens of a person, under every version of the key that names people: also one that another instance has
+    /// just made, and one that is made meanwhile.
     async fn erase_subject(
         &self,
         cx: &Context,
@@ -81,9 +82,11 @@ impl Vault {
         subject: &SubjectId,
     ) -> Result<Vec<Erased>, Refused> {
         let mut results = Vec::new();
-        let mut names = Vec::new();
-        for key in self.parts.keyring.index_keys(tenant).await? {
-            let name = crypto::subject_ref(&key, subject);
+        let mut names: Vec<SubjectRef> = Vec::new();
+        loop {
+            let keys = self.parts.keyring.index_keys_now(tenant).await?;
+            let all = keys.iter().map(|key| crypto::subject_ref(key, subject));
+            let Some(name) = all.filter(|name| !names.contains(name)).next() else { break };
             names.push(name);
             let mut after = None;
             loop {

@@ -48,25 +48,12 @@ impl Vault {
         let question =
             Question { action: Action::Find, class: Some(class.name()), purpose: None, grant: None };
         self.allow(cx, &mut draft, &tenant, question, refused).await?;
-        let keys = self.parts.keyring.index_keys(&tenant).await?;
         let limit = if limit == 0 { Self::USUAL_MATCHES } else { limit };
-        let mut results = Vec::with_capacity(count);
-        let mut items = Vec::new();
-        let mut told = 0;
-        for value in values {
-            let result = match value {
-                Ok(value) => self.find_one(&tenant, class, &keys, &value, limit, &mut items).await?,
-                Err(problem) => Err(problem),
-            };
-            if result.is_err() {
-                items.push(Item { class: Some(class.name().clone()), ..Item::invalid() });
-            }
-            told += result.as_ref().map_or(0, |found| found.tokens.len());
-            results.push(result);
-            if told > Self::MOST_MATCHES_AT_ALL {
-                // Nothing is told, so nothing of it is on record but that it was asked.
-                return Err(self.log_refusal(draft, Vec::new(), Problem::ResponseTooLarge.whole()).await);
-            }
+        let (results, items) = self.find_all(&tenant, class, &values, limit).await?;
+        if results.iter().flatten().map(|found| found.tokens.len()).sum::<usize>() > Self::MOST_MATCHES_AT_ALL
+        {
+            // Nothing is told, so nothing of it is on record but that it was asked.
+            return Err(self.log_refusal(draft, Vec::new(), Problem::ResponseTooLarge.whole()).await);
         }
         draft.decision = decision(&items);
         self.within_limits(cx, &tenant, Action::Find, &draft, &items).await?;
@@ -82,6 +69,56 @@ impl Vault {
         if class.indexed() { Ok(class) } else { Err(Problem::ClassNotIndexed.at("data_class")) }
     }
 
+    /// Looks under every version of the tenant's index key, and again if there turns out to be a newer one: another
+    /// instance may have made it, and sealed under it, before this one knew of it.
+    async fn find_all(
+        &self,
+        tenant: &TenantId,
+        class: &DataClass,
+        values: &[Result<Plaintext, Problem>],
+        limit: usize,
+    ) -> Result<(Vec<Result<Found, Problem>>, Vec<Item>), Refused> {
+        const ATTEMPTS: usize = 4;
+        let mut keys = self.parts.keyring.index_keys(tenant).await?;
+        for _ in 0..ATTEMPTS {
+            let looked = self.look_under(&keys, tenant, class, values, limit).await?;
+            let now = self.parts.keyring.index_keys_now(tenant).await?;
+            if now.iter().all(|key| keys.iter().any(|known| known.id() == key.id())) {
+                return Ok(looked);
+            }
+            keys = now;
+        }
+        Err(Problem::Overloaded.whole())
+    }
+
+    async fn look_under(
+        &self,
+        keys: &[Arc<IndexKey>],
+        tenant: &TenantId,
+        class: &DataClass,
+        values: &[Result<Plaintext, Problem>],
+        limit: usize,
+    ) -> Result<(Vec<Result<Found, Problem>>, Vec<Item>), Refused> {
+        let (mut results, mut items, mut told) = (Vec::with_capacity(values.len()), Vec::new(), 0);
+        for value in values {
+            let result = match value {
+                Ok(value) => self.find_one(tenant, class, keys, value, limit, &mut items).await?,
+                Err(problem) => Err(problem.clone()),
+            };
+            if result.is_err() {
+                items.push(Item { class: Some(class.name().clone()), ..Item::invalid() });
+            }
+            told += result.as_ref().map_or(0, |found| found.tokens.len());
+            results.push(result);
+            if told > Self::MOST_MATCHES_AT_ALL {
+                break;
+            }
+        }
+        Ok((results, items))
+    }
+
+    /// `keys`: newest first. A job moves a record from an older one to the newest meanwhile: so the oldest is looked
+    /// under first, and what is not there any more is found under the newest.
     async fn find_one(
         &self,
         tenant: &TenantId,
@@ -96,7 +133,7 @@ impl Vault {
             Err(invalid) => return Ok(Err(Problem::Value(invalid))),
         };
         let mut records = Vec::new();
-        for key in keys {
+        for key in keys.iter().rev() {
             let index = crypto::blind_index(key, class.name(), &normalized);
             let tokens = self.parts.store.find(tenant, class.name(), index, limit + 1).await?;
             for lookup in self.parts.store.records(&tokens).await? {

@@ -120,11 +120,14 @@ impl Vault {
             draft.details.extend(describe(&new));
             let mut items = vec![item(&new)];
             let mut writes = vec![Write::InsertKey(new.clone())];
-            // There is none after a compromise that no KMS was there to mend.
+            // There is no active one after a compromise that no KMS was there to mend.
             if let Some(active) = active {
                 draft.details.push(("replaces", active.version.0.to_string()));
                 items.push(item(active));
                 writes.push(Write::ReplaceKey(changed(active, KeyState::Retired)));
+            } else if let Some(there) = versions.iter().find(|key| key.state != KeyState::Destroyed) {
+                // It stays as it is. But if it goes meanwhile, so that the tenant has none, none is made any more.
+                writes.push(Write::ReplaceKey(changed(there, there.state)));
             }
             match self.parts.log.commit(draft, items, writes).await {
                 Ok(_) => {
@@ -276,3 +279,7 @@ pub(super) fn item(key: &KeyRecord) -> Item {
 pub(super) fn describe(key: &KeyRecord) -> [(&'static str, String); 2] {
     [("key_purpose", key.purpose.as_str().to_owned()), ("key_version", key.version.0.to_string())]
 }
+
+#[cfg(test)]
+#[path = "keys_tests.rs"]
+mod tests;

@@ -231,7 +231,8 @@ impl Vault {
             AskedScope::Tokens(tokens) => self.scope_of_tokens(tenant, &tokens).await,
             AskedScope::Subject(subject) => {
                 let bare = |refused: Refused| (refused, Vec::new());
-                let keys = self.parts.keyring.index_keys(tenant).await.map_err(|error| bare(error.into()))?;
+                let keys =
+                    self.parts.keyring.index_keys_now(tenant).await.map_err(|error| bare(error.into()))?;
                 let names: Vec<SubjectRef> =
                     keys.iter().map(|key| crypto::subject_ref(key, &subject)).collect();
                 if names.is_empty() {

@@ -154,7 +154,7 @@ impl Rig {
         let keyring = match beside {
             // Wraps are the KMS's own: all instances have the same one.
             Some(other) => Arc::clone(&other.vault.parts.keyring),
-            None => keyring(&identity, &store, &as_clock),
+            None => keyring(&identity, &store, &as_clock, TestKms::new("east")),
         };
         let options = LogOptions { deadline: Duration::from_mins(1), max_in_flight: 256 };
         let log = Log::new(Arc::clone(&store), Arc::clone(&as_clock), options);
@@ -192,6 +192,13 @@ impl Rig {
             grants,
         });
         Self { vault, store, clock }
+    }
+
+    /// It opens keys by this KMS from now on, and knows of none.
+    pub(in crate::vault) fn opens_by(&mut self, kms: &Arc<TestKms>) {
+        let clock: Arc<dyn Clock> = Arc::<TestClock>::clone(&self.clock);
+        self.vault.parts.keyring =
+            keyring(&self.vault.parts.identity.clone(), &self.store, &clock, Arc::clone(kms));
     }
 
     pub(in crate::vault) async fn cx(&self, who: &str) -> Context {
@@ -248,11 +255,16 @@ impl Rig {
 const LIMITS: Limits =
     Limits { items: 1000, value_bytes: 100, response_bytes: 1 << 20, remember: Duration::from_mins(1) };
 
-fn keyring(identity: &VaultIdentity, store: &Arc<dyn Store>, clock: &Arc<dyn Clock>) -> Arc<Keyring> {
+fn keyring(
+    identity: &VaultIdentity,
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+    kms: Arc<TestKms>,
+) -> Arc<Keyring> {
     Arc::new(Keyring::new(
         identity.clone(),
         Arc::clone(store),
-        WrappingKeys::new(vec![TestKms::new("east")]),
+        WrappingKeys::new(vec![kms]),
         Arc::new(KeyJournal::new(Arc::clone(clock))),
         Arc::clone(clock),
         CacheOptions { lifetime: Duration::from_hours(1), max_uses: u64::MAX, max_entries: 100 },
