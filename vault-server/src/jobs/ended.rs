@@ -6,7 +6,7 @@
 use super::shift::{End, Shift, Stop, is_used};
 use super::steps::{Step, reached};
 use crate::audit::{AuditAction, Item, Outcome};
-use crate::domain::{JobKind, KeyPurpose, KeyRecord, KeyState, TenantId};
+use crate::domain::{JobKind, JobState, KeyPurpose, KeyRecord, KeyState, TenantId};
 use crate::store::Write;
 
 /// Destroys one version of a data key.
@@ -27,7 +27,7 @@ pub(super) async fn destroy(shift: &mut Shift, tenant: &TenantId) -> Result<End,
         return Ok(End::Failed("key_in_use"));
     }
     // The store looks again as it writes, and nothing can be written under a key that is not active.
-    end_of(shift, key, true).await?;
+    end_of(shift, key, Records::None, JobState::Done).await?;
     shift.parts.keyring.forget(tenant, KeyPurpose::Data);
     Ok(End::Done)
 }
@@ -37,18 +37,31 @@ pub(super) async fn shred(shift: &mut Shift, tenant: &TenantId) -> Result<End, S
     if !is_approved(shift) {
         return Ok(End::Failed("not_approved"));
     }
-    for purpose in [KeyPurpose::Data, KeyPurpose::Index] {
-        loop {
-            // Oldest first, so that the active one is the last to go, and none is made for want of one.
-            let mut keys = shift.parts.keyring.list(Some(tenant), purpose).await?;
-            keys.retain(|key| key.state != KeyState::Destroyed);
-            let Some(key) = keys.pop() else { break };
-            shift.tick().await?;
-            end_of(shift, key, false).await?;
-        }
+    loop {
+        let keyring = &shift.parts.keyring;
+        let (data, mut left) = (
+            keyring.list(Some(tenant), KeyPurpose::Data).await?,
+            keyring.list(Some(tenant), KeyPurpose::Index).await?,
+        );
+        // Oldest first, so that the active one is the last to go, and none is made for want of one.
+        left.extend(data);
+        left.retain(|key| key.state != KeyState::Destroyed);
+        let Some(key) = left.pop() else { break };
+        let purpose = key.purpose;
+        let then = if left.is_empty() { JobState::Done } else { shift.job.state };
+        shift.tick().await?;
+        end_of(shift, key, Records::Some, then).await?;
         shift.parts.keyring.forget(tenant, purpose);
     }
     Ok(End::Done)
+}
+
+/// Whether records refer to a key that is destroyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Records {
+    /// None, or it stays.
+    None,
+    Some,
 }
 
 /// By another than who asked, and not too early, whatever was asked of the row before.
@@ -59,8 +72,8 @@ fn is_approved(shift: &Shift) -> bool {
 }
 
 /// Destroys a key, with the certificate of that in the log, if the job still stands as it did: a cancel or a pause that
-/// was acknowledged comes first. `unused`: and if no record refers to the key.
-async fn end_of(shift: &mut Shift, key: KeyRecord, unused: bool) -> Result<(), Stop> {
+/// was acknowledged comes first. `then`: how the job stands once it is gone.
+async fn end_of(shift: &mut Shift, key: KeyRecord, records: Records, then: JobState) -> Result<(), Stop> {
     reached(shift.job.place.kind, Step::Loaded);
     let mut details = vec![
         ("key_purpose", key.purpose.as_str().to_owned()),
@@ -69,19 +82,19 @@ async fn end_of(shift: &mut Shift, key: KeyRecord, unused: bool) -> Result<(), S
         ("asked_us", shift.job.order.asked.0.to_string()),
         ("not_before_us", shift.job.order.not_before.0.to_string()),
     ];
-    if unused {
+    if records == Records::None {
         details.push(("records", "0".to_owned()));
     }
     let item = Item { key_id: Some(key.id), outcome: Outcome::Ok, ..Item::invalid() };
     let (id, revision) = (key.id, key.revision.wrapping_add(1));
     let gone = KeyRecord { state: KeyState::Destroyed, wraps: Vec::new(), revision, ..key };
     let mut writes = vec![Write::ReplaceKey(gone)];
-    if unused {
+    if records == Records::None {
         writes.push(Write::Unused(id));
     }
     shift.job.progress.done += 1;
     reached(shift.job.place.kind, Step::Made);
-    shift.write_as_it_stands(AuditAction::KeyDestroy, details, vec![item], writes).await?;
+    shift.write_as_it_stands(AuditAction::KeyDestroy, details, vec![item], writes, then).await?;
     reached(shift.job.place.kind, Step::Committed);
     Ok(())
 }

@@ -9,7 +9,7 @@ use super::agreement::Agreement;
 use super::pace::Pace;
 use super::steps::{Step, reached};
 use super::worker::Parts;
-use crate::audit::{AuditAction, Item, LogError};
+use crate::audit::{AuditAction, Beside, Draft, Item, LogError};
 use crate::domain::{Job, JobProgress, JobState, KeyId};
 use crate::keyring::KeyringError;
 use crate::store::{Held, LeaseError, StoreError, Write};
@@ -140,7 +140,7 @@ impl Shift {
     pub(super) async fn report(&mut self) -> Result<(), Stop> {
         self.reported = Instant::now();
         reached(self.job.place.kind, Step::Counted);
-        self.put(self.job.state, None, Vec::new()).await?;
+        self.put(self.job.state).await?;
         reached(self.job.place.kind, Step::Reported);
         Ok(())
     }
@@ -156,32 +156,37 @@ impl Shift {
         Ok(())
     }
 
-    /// Ends the job, with its figures in the log, and with `writes` in the same commit.
-    pub(super) async fn end(&mut self, end: End, writes: Vec<Write>) -> Result<(), Stop> {
+    /// Ends the job, with its figures in the log, if that was not done with its last step.
+    pub(super) async fn end(&mut self, end: End) -> Result<(), Stop> {
         let state = match end {
+            End::Done if self.job.state == JobState::Done => return Ok(()),
             End::Done => JobState::Done,
             End::Failed(cause) => {
                 cause.clone_into(&mut self.job.cause);
                 JobState::Failed
             }
         };
-        self.put(state, Some(AuditAction::JobEnd), writes).await
+        self.put(state).await
     }
 
     /// Writes what can't be taken back, with its entry and with the job's row in the same commit: if somebody paused or
-    /// cancelled the job before, nothing of it is written.
+    /// cancelled the job before, nothing of it is written. `then`: how the job stands from then on; if that is its end,
+    /// that is on record with it, since nobody could cancel it any more.
     pub(super) async fn write_as_it_stands(
         &mut self,
         action: AuditAction,
         details: Vec<(&'static str, String)>,
         items: Vec<Item>,
         writes: Vec<Write>,
+        then: JobState,
     ) -> Result<(), Stop> {
-        let job = self.next(self.job.state);
+        let job = self.next(then);
         let mut draft = job_draft(&job, action);
         draft.details.extend(details);
         let writes = [self.fence(), Write::PutJob(job.clone())].into_iter().chain(writes).collect();
-        match self.parts.log.commit(draft, items, writes).await {
+        let ends = then == JobState::Done;
+        let entries = ends.then(|| (end_draft(&job), Vec::new())).into_iter().collect();
+        match self.parts.log.commit_with(draft, items, Beside { writes, entries }).await {
             Ok(_) => {
                 self.take_over(job);
                 Ok(())
@@ -207,7 +212,8 @@ impl Shift {
 
     /// Puts on record that a job of the vault's own begins.
     pub(super) async fn put_begin(&mut self) -> Result<(), Stop> {
-        self.write_as_it_stands(AuditAction::JobBegin, Vec::new(), Vec::new(), Vec::new()).await?;
+        let state = self.job.state;
+        self.write_as_it_stands(AuditAction::JobBegin, Vec::new(), Vec::new(), Vec::new(), state).await?;
         reached(self.job.place.kind, Step::Begun);
         Ok(())
     }
@@ -219,34 +225,16 @@ impl Shift {
         }
     }
 
-    /// Changes the job's row. What others did with it meanwhile is obeyed.
-    async fn put(
-        &mut self,
-        state: JobState,
-        entry: Option<AuditAction>,
-        more: Vec<Write>,
-    ) -> Result<(), Stop> {
+    /// Changes the job's row, with an entry if it ends. What others did with it meanwhile is obeyed.
+    async fn put(&mut self, state: JobState) -> Result<(), Stop> {
         loop {
             let job = self.next(state);
-            let mut writes = vec![self.fence(), Write::PutJob(job.clone())];
-            writes.extend(more.iter().cloned());
-            let committed = match entry {
-                None => self.parts.log.write(writes).await,
-                Some(action) => {
-                    let mut draft = job_draft(&job, action);
-                    let progress = &job.progress;
-                    draft.cause = if state == JobState::Failed { "job_failed" } else { "" };
-                    draft.details.extend([
-                        ("state", state.as_str().to_owned()),
-                        ("total", progress.total.to_string()),
-                        ("done", progress.done.to_string()),
-                        ("failed", progress.failed.to_string()),
-                        ("bytes", progress.bytes.to_string()),
-                        ("kms_calls", progress.kms_calls.to_string()),
-                        ("why", job.cause.clone()),
-                    ]);
-                    self.parts.log.commit(draft, Vec::new(), writes).await
+            let writes = vec![self.fence(), Write::PutJob(job.clone())];
+            let committed = match state {
+                JobState::Done | JobState::Failed => {
+                    self.parts.log.commit(end_draft(&job), Vec::new(), writes).await
                 }
+                _ => self.parts.log.write(writes).await,
             };
             match committed {
                 Ok(_) => {
@@ -254,11 +242,7 @@ impl Shift {
                     return Ok(());
                 }
                 Err(LogError::Conflict { write: 0 }) => return Err(Stop::Lost),
-                Err(LogError::Conflict { write: 1 }) => self.obey().await?,
-                // What was to be written with it does not hold any more.
-                Err(LogError::Conflict { .. }) => {
-                    return Err(Stop::Trouble("a key was changed meanwhile".to_owned()));
-                }
+                Err(LogError::Conflict { .. }) => self.obey().await?,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -267,13 +251,36 @@ impl Shift {
     async fn obey(&mut self) -> Result<(), Stop> {
         let there = self.parts.store.job(&self.job.place).await?;
         match there {
-            Some(there) if there.id == self.job.id && there.state == JobState::Running => {
+            // One that was paused meanwhile, and begun again, may be another's to allow, or not due yet.
+            Some(there)
+                if there.id == self.job.id
+                    && there.state == JobState::Running
+                    && there.order == self.job.order
+                    && there.approved_by == self.job.approved_by =>
+            {
                 self.job.revision = there.revision;
                 Ok(())
             }
             _ => Err(Stop::Told),
         }
     }
+}
+
+/// The entry of a job's end, with its figures.
+fn end_draft(job: &Job) -> Draft {
+    let mut draft = job_draft(job, AuditAction::JobEnd);
+    let progress = &job.progress;
+    draft.cause = if job.state == JobState::Failed { "job_failed" } else { "" };
+    draft.details.extend([
+        ("state", job.state.as_str().to_owned()),
+        ("total", progress.total.to_string()),
+        ("done", progress.done.to_string()),
+        ("failed", progress.failed.to_string()),
+        ("bytes", progress.bytes.to_string()),
+        ("kms_calls", progress.kms_calls.to_string()),
+        ("why", job.cause.clone()),
+    ]);
+    draft
 }
 
 /// Whether any record is sealed under a key. Not how many: that takes a look at each.

@@ -1,3 +1,5 @@
+mod irreversible;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -309,7 +311,7 @@ async fn not_one_write_of_a_worker_lands_whose_lease_another_has_taken() {
     assert!(taken.is_some());
     assert!(matches!(walk(&mut shift, task, Pages::OfKey(old.id, None)).await, Err(Stop::Lost)));
     assert!(matches!(shift.report().await, Err(Stop::Lost)));
-    assert!(matches!(shift.end(super::shift::End::Done, Vec::new()).await, Err(Stop::Lost)));
+    assert!(matches!(shift.end(super::shift::End::Done).await, Err(Stop::Lost)));
     assert_eq!(rig.store.count_of_key(old.id).await, Ok(10));
     assert!(rig.entries(AuditAction::JobEnd).await.is_empty());
 }
@@ -538,4 +540,20 @@ async fn the_next_job_is_taken_up_when_one_has_ended() {
     timeout(Duration::from_secs(20), over).await.expect("both end");
     stopping.cancel();
     worker.await.unwrap();
+}
+
+#[tokio::test]
+async fn indexes_are_made_anew_though_the_worker_does_not_know_of_the_rotation_yet() {
+    let rig = Rig::new(30).await;
+    rig.keyring.active_index_key(&rig.tenant).await.unwrap();
+    // By another instance: nothing is forgotten here.
+    let active = rig.keys(KeyPurpose::Index).await.swap_remove(0);
+    let new = rig.keyring.new_version(&rig.tenant, KeyPurpose::Index, KeyVersion(2)).await.unwrap();
+    let retired = KeyRecord { state: KeyState::Retired, revision: active.revision + 1, ..active };
+    rig.write(vec![Write::InsertKey(new), Write::ReplaceKey(retired)]).await;
+    rig.order(JobKind::Reindex, None, JobBudget::default()).await;
+    let job = rig.done(JobKind::Reindex).await;
+    assert_eq!((job.state, job.progress.done), (JobState::Done, 30));
+    let left = rig.store.indexed_under(&rig.tenant, &ssn(), KeyVersion(1), None, 1).await;
+    assert_eq!(left.unwrap(), []);
 }

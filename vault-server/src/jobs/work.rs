@@ -62,11 +62,20 @@ pub(super) async fn reindex(shift: &mut Shift, mandate: &Arc<Mandate>) -> Result
         let data = list(shift, &tenant, KeyPurpose::Data).await?;
         let versions = list(shift, &tenant, KeyPurpose::Index).await?;
         let Some(to) = active_data_key(shift, mandate, &data).await? else { return Ok(NO_ACTIVE_KEY) };
+        let Some(active) = versions.iter().find(|key| key.state == KeyState::Active) else {
+            return Ok(NO_ACTIVE_KEY);
+        };
         let index = match shift.parts.keyring.active_index_key(&tenant).await {
             Ok(index) => index,
             Err(error) if is_permanent(&error) => return Ok(NO_ACTIVE_KEY),
             Err(error) => return Err(error.into()),
         };
+        if index.id() != active.id {
+            // One of the two lists is of before a rotation. What was made under that version would be passed over.
+            shift.parts.keyring.forget(&tenant, KeyPurpose::Index);
+            shift.tick().await?;
+            continue;
+        }
         let mut from = HashMap::from([(to.id(), Arc::clone(&to))]);
         for key in data.iter().filter(|key| is_old(key)) {
             if is_used(shift, key.id).await?
@@ -76,8 +85,7 @@ pub(super) async fn reindex(shift: &mut Shift, mandate: &Arc<Mandate>) -> Result
             }
         }
         let mut round = Round::default();
-        let old = versions.iter().filter(|key| key.id != index.id() && is_old(key));
-        for version in old.map(|key| key.version) {
+        for version in versions.iter().filter(|key| is_old(key)).map(|key| key.version) {
             for class in &classes {
                 let task = Task {
                     parts: Arc::clone(&shift.parts),

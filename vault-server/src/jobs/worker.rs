@@ -270,7 +270,7 @@ async fn serve(mut shift: Shift) -> bool {
     let outcome = match work(&mut shift).await {
         Ok(end) => {
             reached(shift.job.place.kind, Step::Proven);
-            shift.end(end, Vec::new()).await
+            shift.end(end).await
         }
         Err(stop) => Err(stop),
     };

@@ -1,0 +1,67 @@
+//! What can't be taken back, when others change the job's row meanwhile.
+
+use super::*;
+
+/// A worker that has begun a job which somebody approved.
+async fn at_work(rig: &Rig, kind: JobKind, key: Option<KeyId>) -> Shift {
+    rig.order(kind, key, JobBudget::default()).await;
+    let parts = Arc::new(rig.parts(&CancellationToken::new()));
+    let name = crate::domain::LeaseName::parse(&format!("job/st-mary/{}", kind.as_str())).unwrap();
+    let held = parts.leases.take(&name, LEASE).await.unwrap().unwrap();
+    let job = rig.store.job(&rig.place(kind)).await.unwrap().unwrap();
+    shift_of(parts, job, held)
+}
+
+#[tokio::test]
+async fn a_worker_that_wakes_does_not_go_on_under_an_approval_that_came_meanwhile() {
+    let rig = Rig::new(0).await;
+    let mut shift = at_work(&rig, JobKind::Shred, None).await;
+    // It stands still. The shred is paused, resumed, and approved by somebody else, with a wait of its own.
+    let third = Some(PrincipalId::parse("third").unwrap());
+    let wait = Timestamp(rig.clock.now().0 + 86_400_000_000);
+    for (state, approved_by, not_before) in [
+        (JobState::Paused, shift.job.approved_by.clone(), shift.job.order.not_before),
+        (JobState::Asked, None, shift.job.order.not_before),
+        (JobState::Running, third.clone(), wait),
+    ] {
+        let job = rig.store.job(&rig.place(JobKind::Shred)).await.unwrap().unwrap();
+        let order = JobOrder { not_before, ..job.order.clone() };
+        rig.write(vec![Write::PutJob(Job { state, approved_by, order, revision: job.revision + 1, ..job })])
+            .await;
+    }
+    sleep(Duration::from_millis(600)).await;
+    assert!(matches!(ended::shred(&mut shift, &rig.tenant).await, Err(Stop::Told)));
+    let keys = rig.keys(KeyPurpose::Data).await;
+    assert!(keys.iter().all(|key| key.state != KeyState::Destroyed));
+    let there = rig.store.job(&rig.place(JobKind::Shred)).await.unwrap().unwrap();
+    assert_eq!((there.order.not_before, there.approved_by), (wait, third));
+}
+
+#[tokio::test]
+async fn what_is_destroyed_is_on_record_as_done_in_the_same_commit() {
+    for kind in [JobKind::Destroy, JobKind::Shred] {
+        let rig = Rig::new(0).await;
+        let old = (kind == JobKind::Destroy).then_some(rig.keys(KeyPurpose::Data).await[1].id);
+        let mut shift = at_work(&rig, kind, old).await;
+        let end = match kind {
+            JobKind::Destroy => ended::destroy(&mut shift, &rig.tenant).await.unwrap(),
+            _ => ended::shred(&mut shift, &rig.tenant).await.unwrap(),
+        };
+        // As if the worker died here: nobody can say of it any more that nothing happened.
+        let job = rig.store.job(&rig.place(kind)).await.unwrap().unwrap();
+        assert_eq!(job.state, JobState::Done, "{kind:?}");
+        let gone = rig.entries(AuditAction::KeyDestroy).await;
+        let [ended] = rig.entries(AuditAction::JobEnd).await.try_into().unwrap();
+        assert_eq!(ended.details["state"], "done");
+        shift.end(end).await.unwrap();
+        assert_eq!(rig.entries(AuditAction::JobEnd).await.len(), 1, "it is said once");
+        let left = [KeyPurpose::Data, KeyPurpose::Index].map(|purpose| (purpose, gone.len()));
+        for (purpose, destroyed) in left {
+            let keys = rig.keys(purpose).await;
+            let there = keys.iter().filter(|key| key.state != KeyState::Destroyed).count();
+            let expected = if kind == JobKind::Shred { 0 } else { 1 };
+            assert_eq!(there, expected, "{kind:?} {purpose:?}");
+            assert_eq!(destroyed, if kind == JobKind::Shred { 3 } else { 1 });
+        }
+    }
+}
