@@ -117,6 +117,8 @@ impl Client {
             tenant: self.tenant(),
             kind: order.kind.to_wire().into(),
             key_id: text(order.key),
+            bytes_per_second: order.bytes_per_second,
+            kms_calls_per_second: order.kms_calls_per_second,
         };
         let answer =
             self.call_keys(request, async |mut keys, request| keys.preview_job(request).await).await?;

@@ -92,7 +92,8 @@ impl KeyService for KeyApi {
         request: Request<v1::PreviewJobRequest>,
     ) -> Result<Response<v1::PreviewJobResponse>, Status> {
         serve(&self.vault, AuditAction::JobRead, request, async |vault, cx, request| {
-            let asked = parse::job_asked(request.kind, &request.key_id, 0, 0);
+            let v1::PreviewJobRequest { kind, key_id, bytes_per_second, kms_calls_per_second, .. } = &request;
+            let asked = parse::job_asked(*kind, key_id, *bytes_per_second, *kms_calls_per_second);
             Ok(wire_preview(vault.preview_job(cx, &request.tenant, asked).await?))
         })
         .await

@@ -2,7 +2,7 @@
 
 use super::{JobAsked, PAGE};
 use crate::audit::AuditAction;
-use crate::domain::{JobKind, KeyId, KeyPurpose, KeyRecord, KeyState, TenantId};
+use crate::domain::{JobBudget, JobKind, JobPlace, KeyId, KeyPurpose, KeyRecord, KeyState, TenantId};
 use crate::store::Lookup;
 use crate::vault::{Context, Problem, Refused, Vault};
 
@@ -17,7 +17,7 @@ pub struct Preview {
     pub kms_calls: u64,
     /// What they cost, in millionths; 0 without a configured price.
     pub kms_cost_micros: u64,
-    /// How long it takes at the default budget, about.
+    /// How long it takes at the budget that is asked for, about.
     pub seconds: u64,
     /// Why it would be refused now.
     pub refused: Option<Problem>,
@@ -53,7 +53,14 @@ impl Vault {
     ) -> Result<Preview, Refused> {
         let (tenant, draft, asked) = self.asked_of_job(cx, AuditAction::JobRead, tenant, asked).await?;
         self.parts.log.record(draft, Vec::new()).await?;
-        self.preview(tenant.as_ref(), &asked).await
+        let mut preview = self.preview(tenant.as_ref(), &asked).await?;
+        let under_way = self.parts.store.job(&JobPlace { tenant, kind: asked.kind }).await?;
+        let other =
+            under_way.is_some_and(|job| !job.state.is_over() && !self.is_ordered_so(&job.order, &asked));
+        if other {
+            preview.refused.get_or_insert(Problem::JobUnderWay);
+        }
+        Ok(preview)
     }
 
     pub(super) async fn preview(
@@ -67,7 +74,7 @@ impl Vault {
             for purpose in KeyPurpose::of(None) {
                 preview.items += keyring.list(None, *purpose).await?.len() as u64;
             }
-            return Ok(self.priced_rewrap(None, preview));
+            return Ok(self.priced_rewrap(None, preview, asked.budget));
         };
         let keys = Keys {
             data: keyring.list(Some(tenant), KeyPurpose::Data).await?,
@@ -81,7 +88,7 @@ impl Vault {
             JobKind::Reindex => self.preview_reindex(tenant, &keys).await?,
             JobKind::Rewrap => {
                 let preview = Preview { items: keys.there(), ..Preview::default() };
-                return Ok(self.priced_rewrap(Some(tenant), preview));
+                return Ok(self.priced_rewrap(Some(tenant), preview, asked.budget));
             }
             JobKind::Destroy => self.preview_destroy(&keys, asked.key).await?,
             JobKind::Shred => {
@@ -90,7 +97,7 @@ impl Vault {
                 Preview { items, refused, ..Preview::default() }
             }
         };
-        Ok(self.priced(preview))
+        Ok(self.priced(preview, asked.budget))
     }
 
     /// The records of one version, or of all old ones.
@@ -130,24 +137,23 @@ impl Vault {
         Ok(Preview { items: 1, refused, ..Preview::default() })
     }
 
-    /// At the usual budget.
-    fn priced(&self, preview: Preview) -> Preview {
+    fn priced(&self, preview: Preview, asked: JobBudget) -> Preview {
         let rules = &self.parts.jobs;
         Preview {
             kms_cost_micros: preview.kms_calls * rules.kms_price / 10_000,
-            seconds: preview.bytes.checked_div(rules.budget.bytes).unwrap_or(0),
+            seconds: preview.bytes.checked_div(self.budget(asked).bytes).unwrap_or(0),
             ..preview
         }
     }
 
     /// A rewrap: every wrap is opened, a missing one made and opened.
-    fn priced_rewrap(&self, tenant: Option<&TenantId>, preview: Preview) -> Preview {
+    fn priced_rewrap(&self, tenant: Option<&TenantId>, preview: Preview, asked: JobBudget) -> Preview {
         let rules = &self.parts.jobs;
         let kms_calls = preview.items * (1 + 2 * self.parts.keyring.kms_keys(tenant));
         Preview {
             kms_calls,
             kms_cost_micros: kms_calls * rules.kms_price / 10_000,
-            seconds: kms_calls.checked_div(u64::from(rules.budget.kms_calls)).unwrap_or(0),
+            seconds: kms_calls.checked_div(u64::from(self.budget(asked).kms_calls)).unwrap_or(0),
             ..preview
         }
     }

@@ -91,3 +91,20 @@ async fn what_there_is_to_do_is_counted_and_a_tenant_without_keys_is_not_found()
     let one = preview(JobKind::Reencrypt).await;
     assert!(one.items == 1 && one.bytes > 13 && one.kms_calls == 2, "{one:?}");
 }
+
+#[tokio::test]
+async fn a_preview_is_of_the_job_with_its_bounds_and_of_what_is_under_way() {
+    let rig = Rig::with_a_value().await;
+    rig.bring_to(KeyState::Retired).await;
+    let boss = rig.cx("boss").await;
+    let preview = async |bytes| {
+        let budget = JobBudget { bytes, kms_calls: 0 };
+        let asked = JobAsked { budget, ..asked(JobKind::Reencrypt, None) };
+        rig.vault.preview_job(&boss, "demo", Ok(asked)).await.unwrap().refused
+    };
+    assert_eq!(preview(1 << 17).await, None);
+    let begun = rig.vault.start_job(&boss, "demo", Ok(asked(JobKind::Reencrypt, None)), Ok(Note::default()));
+    begun.await.unwrap();
+    assert_eq!(preview(0).await, None, "the same again is the one under way");
+    assert_eq!(preview(1 << 17).await, Some(Problem::JobUnderWay));
+}

@@ -54,7 +54,7 @@ impl Vault {
     }
 
     /// Whether a job is under the orders that are asked for.
-    fn is_ordered_so(&self, order: &JobOrder, asked: &JobAsked) -> bool {
+    pub(super) fn is_ordered_so(&self, order: &JobOrder, asked: &JobAsked) -> bool {
         (order.key, order.budget, order.kms_set)
             == (asked.key, self.budget(asked.budget), self.kms_set(asked.kind))
     }
@@ -90,7 +90,7 @@ impl Vault {
         (kind == JobKind::Rewrap).then(|| self.parts.keyring.kms_set())
     }
 
-    fn budget(&self, asked: JobBudget) -> JobBudget {
+    pub(super) fn budget(&self, asked: JobBudget) -> JobBudget {
         let usual = self.parts.jobs.budget;
         JobBudget {
             bytes: if asked.bytes == 0 { usual.bytes } else { asked.bytes },
