@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::access::{GrantUse, OpenAction, Permit, Question, Verdict};
 use crate::audit::{AuditAction, Draft, Item, Outcome, Receipt};
 use crate::crypto::{DataKey, OpenError, Warrant};
-use crate::domain::{KeyId, Record, TenantId, Token};
+use crate::domain::{GrantId, KeyId, Record, TenantId, Token};
 use crate::keyring::KeyringError;
 use crate::store::Lookup;
 
@@ -31,6 +31,8 @@ pub(super) struct Opening<A> {
     slots: Vec<Slot>,
     warrant: Option<Warrant<A>>,
     keys: HashMap<KeyId, Result<Arc<DataKey>, KeyringError>>,
+    /// What it is done under: who looks at a grant must see what did not open, too.
+    grant: Option<GrantId>,
 }
 
 /// Tokens, sorted so far.
@@ -61,8 +63,9 @@ impl Vault {
         if permit.records().is_empty() {
             return self.nothing_to_open(cx, draft, sorting).await;
         }
+        let grant = draft.grant;
         let receipt = self.before_open_watched(cx, draft, &permit, take(&mut sorting.items)).await?;
-        self.opened(sorting, permit, &receipt).await
+        self.opened(sorting, permit, &receipt, grant).await
     }
 
     /// Sorts tokens out: those whose records may be opened, under a grant if there is one, and what is told of the others.
@@ -102,8 +105,9 @@ impl Vault {
         sorting: Sorting,
     ) -> Result<Opening<A>, Refused> {
         draft.cause = "no_item_allowed";
+        let grant = draft.grant;
         self.record_watched(cx, draft, sorting.items).await?;
-        Ok(Opening { slots: sorting.slots, warrant: None, keys: HashMap::new() })
+        Ok(Opening { slots: sorting.slots, warrant: None, keys: HashMap::new(), grant })
     }
 
     /// The warrant, now that there is a receipt, and the keys that it needs.
@@ -112,10 +116,11 @@ impl Vault {
         sorting: Sorting,
         permit: Permit<A>,
         receipt: &Receipt<A>,
+        grant: Option<GrantId>,
     ) -> Result<Opening<A>, Refused> {
         let warrant = warrant(permit, receipt)?;
         let keys = self.parts.keyring.data_keys(&warrant).await;
-        Ok(Opening { slots: sorting.slots, warrant: Some(warrant), keys })
+        Ok(Opening { slots: sorting.slots, warrant: Some(warrant), keys, grant })
     }
 
     /// Records of the well-formed tokens, each at its token's place.
@@ -229,6 +234,7 @@ impl Vault {
                 tracing::error!(request = %cx.request, corrupt, "records do not open: tampered or corrupt");
             }
             let mut draft = cx.draft(AuditAction::OpenFailed, tenant);
+            draft.grant = opening.grant;
             draft.cause = if corrupt > 0 { "record_corrupt" } else { "not_opened" };
             draft.decision = decision(&failed);
             self.parts.log.record(draft, failed).await?;

@@ -135,7 +135,8 @@ impl Vault {
         match self.parts.log.before_open_with(draft, &permit, items, beside).await {
             Ok(receipt) => {
                 self.parts.honeytokens.learn(&fresh);
-                Ok(Some((self.opened(sorting, permit, &receipt).await?, next)))
+                let id = Some(next.terms().id);
+                Ok(Some((self.opened(sorting, permit, &receipt, id).await?, next)))
             }
             Err(LogError::Conflict { .. }) => {
                 self.parts.honeytokens.refresh(&fresh).await?;

@@ -81,6 +81,8 @@ struct Scene<'a> {
     entry: &'a AuditEntry,
     /// How many further looks there were, and the last.
     more: Option<(usize, &'a AuditRecord)>,
+    /// Of values that were about to be seen: how many did not open, by a later entry of the same request.
+    unopened: usize,
 }
 
 /// Entries as they are told: nothing is left out but that somebody looked again and again.
@@ -94,10 +96,22 @@ fn scenes(entries: &[AuditRecord], looks: bool) -> Vec<Scene<'_>> {
             {
                 last.more = Some((last.more.map_or(1, |(count, _)| count + 1), record));
             }
-            _ => scenes.push(Scene { first: record, entry, more: None }),
+            _ => {
+                let unopened = unopened(entries, entry);
+                scenes.push(Scene { first: record, entry, more: None, unopened });
+            }
         }
     }
     scenes
+}
+
+/// How many values of a request did not open. What is on record before they are opened says that they may be.
+fn unopened(entries: &[AuditRecord], of: &AuditEntry) -> usize {
+    let later = entries.iter().filter_map(|record| record.entry.as_ref());
+    let failed = later.filter(|entry| {
+        entry.action() == audit_entry::Action::OpenFailed && entry.request_id == of.request_id
+    });
+    failed.map(|entry| entry.items.len()).sum()
 }
 
 /// Somebody looked at the grant, and was let to.
@@ -108,7 +122,7 @@ fn is_look(entry: &AuditEntry) -> bool {
 impl Scene<'_> {
     fn lines(&self, environment: Option<&Environment>) -> Vec<String> {
         let entry = self.entry;
-        let mut head = format!("{}  {:<16} {}", when(entry.time_us), who(entry), did(entry));
+        let mut head = format!("{}  {:<16} {}", when(entry.time_us), who(entry), did(entry, self.unopened));
         if let Some((count, last)) = self.more {
             let until = last.entry.as_ref().map_or(0, |entry| entry.time_us);
             let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
@@ -141,9 +155,13 @@ impl Scene<'_> {
 }
 
 /// What was done, in words; or what was not.
-fn did(entry: &AuditEntry) -> String {
-    use audit_entry::Decision;
-    let (did, done) = words(entry);
+fn did(entry: &AuditEntry, unopened: usize) -> String {
+    use audit_entry::{Action, Decision};
+    if entry.action() == Action::OpenFailed {
+        let values = count(entry.items.len() as u64, "value");
+        return format!("{values} of that did not open ({})", entry.cause);
+    }
+    let (did, done) = words(entry, unopened);
     match entry.decision() {
         Decision::Allow => did,
         Decision::Partial => format!("{did}, in part"),
@@ -161,7 +179,7 @@ fn did(entry: &AuditEntry) -> String {
 const UNTOUCHED: &str = "second_factor_missing";
 
 /// What was done: "they ..." and "they would have ...".
-fn words(entry: &AuditEntry) -> (String, String) {
+fn words(entry: &AuditEntry, unopened: usize) -> (String, String) {
     use audit_entry::Action;
     let (did, done) = match entry.action() {
         Action::GrantRequest => ("asked for it", "asked for it"),
@@ -172,6 +190,7 @@ fn words(entry: &AuditEntry) -> (String, String) {
         Action::GrantEnd => ("ended it", "ended it"),
         Action::Detokenize => {
             let seen = entry.items.iter().filter(|item| item.outcome() == audit_item::Outcome::Ok).count();
+            let seen = seen.saturating_sub(unopened);
             let of = count(entry.items.len() as u64, "value");
             let done = if entry.items.is_empty() { "seen values".to_owned() } else { format!("seen {of}") };
             return (format!("saw {seen} of {of}"), done);
@@ -244,7 +263,25 @@ mod tests {
         let entry = refused.entry.as_mut().unwrap();
         entry.cause = "grant_state".to_owned();
         entry.items = vec![AuditItem::default()];
-        assert_eq!(did(entry), "REFUSED (grant_state): would have seen 1 value");
+        assert_eq!(did(entry, 0), "REFUSED (grant_state): would have seen 1 value");
+    }
+
+    #[test]
+    fn values_that_did_not_open_were_not_seen() {
+        let ok = AuditItem { outcome: audit_item::Outcome::Ok.into(), ..AuditItem::default() };
+        let mut asked = record("ann", audit_entry::Action::Detokenize, audit_entry::Decision::Allow);
+        let entry = asked.entry.as_mut().unwrap();
+        (entry.request_id, entry.items) = (vec![1], vec![ok.clone(), ok]);
+        let mut failed = record("ann", audit_entry::Action::OpenFailed, audit_entry::Decision::Deny);
+        let entry = failed.entry.as_mut().unwrap();
+        entry.cause = "not_opened".to_owned();
+        (entry.request_id, entry.items) = (vec![1], vec![AuditItem::default()]);
+        let mut other = failed.clone();
+        other.entry.as_mut().unwrap().request_id = vec![2];
+        let all = [asked, failed, other];
+        let told: Vec<_> = scenes(&all, false).iter().map(|scene| did(scene.entry, scene.unopened)).collect();
+        assert_eq!(told[0], "saw 1 of 2 values");
+        assert_eq!(told[1], "1 value of that did not open (not_opened)");
     }
 
     #[test]
@@ -252,7 +289,7 @@ mod tests {
         let mut asked = record("ann", audit_entry::Action::GrantRequest, audit_entry::Decision::Deny);
         let entry = asked.entry.as_mut().unwrap();
         entry.cause = UNTOUCHED.to_owned();
-        let said = did(entry);
+        let said = did(entry, 0);
         assert!(said.contains("but for the touch") && !said.contains("REFUSED"), "{said}");
     }
 
