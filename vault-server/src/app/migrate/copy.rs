@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::error::{MoveError, Of as _, Side};
 use super::log::LogEnd;
+use super::logs::Exported;
 use super::marker::{self, Target};
 use super::open::Opened;
 use super::progress::Progress;
@@ -65,7 +66,7 @@ pub(super) struct Move<'a> {
     pub(super) limits: Limits,
     pub(super) progress: &'a Progress,
     /// Logs of the old store that were exported because the new one has no room for them.
-    pub(super) exported: Vec<LogId>,
+    pub(super) exported: Vec<Exported>,
 }
 
 /// How long the last entry may take.
@@ -231,7 +232,7 @@ impl Move<'_> {
             ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ];
         if !self.exported.is_empty() {
-            let logs: Vec<_> = self.exported.iter().map(LogId::to_string).collect();
+            let logs: Vec<_> = self.exported.iter().map(|exported| exported.log.to_string()).collect();
             details.push(("exported_logs", logs.join(" ")));
         }
         let draft = Draft { details, ..Draft::of_vault(request, AuditAction::StoreMoved) };
@@ -242,14 +243,24 @@ impl Move<'_> {
     }
 }
 
-/// Nobody else is at work, and each log but the first has no entries, or was exported.
-async fn check_logs(opened: &Opened, side: Side, exported: &[LogId]) -> Result<(), MoveError> {
+/// Nobody else is at work, and each log but the first has no entries, or those that were exported and no more.
+async fn check_logs(opened: &Opened, side: Side, exported: &[Exported]) -> Result<(), MoveError> {
     opened.is_alone(side).await?;
     for log in opened.store.logs().await.of(side)? {
-        if log == LogId::default() || exported.contains(&log) {
+        if log == LogId::default() {
             continue;
         }
         let size = opened.store.log_size(log).await.of(side)?;
+        if let Some(exported) = exported.iter().find(|exported| exported.log == log) {
+            if exported.size != size {
+                let why = format!(
+                    "{side} was used meanwhile: log {log} had {} entries when it was exported, and has {size}",
+                    exported.size
+                );
+                return Err(MoveError::Refused(why));
+            }
+            continue;
+        }
         if size > 0 {
             let hint = if side == Side::Old { ": only log 0 can be moved. See --logs-to" } else { "" };
             return Err(MoveError::Refused(format!("{side} has {size} entries in log {log}{hint}")));

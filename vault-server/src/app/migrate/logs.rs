@@ -15,6 +15,13 @@ use crate::store::{LogId, Store};
 const ENTRIES: usize = 1024;
 const READ: usize = 1 << 20;
 
+/// A log that was exported, and how many entries it had by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Exported {
+    pub(super) log: LogId,
+    pub(super) size: u64,
+}
+
 /// Exports every log but the first that has entries to `dir/<number>`, and which these are. One that was exported
 /// before is left as it is if it has the same checkpoint.
 pub(super) async fn export(
@@ -23,27 +30,34 @@ pub(super) async fn export(
     dir: &Path,
     key: &Path,
     dry_run: bool,
-) -> anyhow::Result<Vec<LogId>> {
+) -> anyhow::Result<Vec<Exported>> {
     let text = fs::read_to_string(key).with_context(|| format!("can't read {}", key.display()))?;
     let verifier = Verifier::parse(text.trim()).with_context(|| key.display().to_string())?;
     let origin = audit::origin(identity, LogId::default());
     anyhow::ensure!(verifier.name() == origin, "{}: is not the key of {origin}", key.display());
     let mut exported = Vec::new();
     for log in old.logs().await? {
-        if log == LogId::default() || old.log_size(log).await? == 0 {
+        let size = old.log_size(log).await?;
+        if log == LogId::default() || size == 0 {
             continue;
         }
         let verifier = verifier.named(&audit::origin(identity, log))?;
         if !dry_run {
-            export_one(old, log, &verifier, dir).await.with_context(|| format!("log {log}"))?;
+            export_one(old, Exported { log, size }, &verifier, dir)
+                .await
+                .with_context(|| format!("log {log}"))?;
         }
-        exported.push(log);
+        exported.push(Exported { log, size });
     }
     Ok(exported)
 }
 
-async fn export_one(old: &dyn Store, log: LogId, verifier: &Verifier, dir: &Path) -> anyhow::Result<()> {
-    let size = old.log_size(log).await?;
+async fn export_one(
+    old: &dyn Store,
+    Exported { log, size }: Exported,
+    verifier: &Verifier,
+    dir: &Path,
+) -> anyhow::Result<()> {
     let derived = old.derived(log).await?;
     let (signed, checkpoint) = derived.checkpoint.context("has no checkpoint yet")?;
     anyhow::ensure!(

@@ -53,6 +53,10 @@ pub(super) async fn open(config: &Config, kind: Kind, side: Side) -> anyhow::Res
             let options = wire::postgres_options(&nameless)?;
             let store = postgres::open_alone(options.clone(), Some(&config.identity())).await;
             let store = store.with_context(|| format!("{side} on {}", section.hosts.join(" ")))?;
+            anyhow::ensure!(
+                store.log() == LogId::default(),
+                "{side}: its log 0 is retired, since the database once lost entries of it: such a store can't be moved"
+            );
             Ok(Opened { store, shared: Some(options) })
         }
     }

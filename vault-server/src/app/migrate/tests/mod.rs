@@ -15,6 +15,7 @@ use self::vault::{
 };
 use super::copy::{Counts, Ended};
 use super::error::{MoveError, Side};
+use super::logs::Exported;
 use super::marker::refuse_half_moved;
 use super::{logs, marker};
 use crate::audit::{AuditAction, action_of};
@@ -377,13 +378,23 @@ async fn other_logs_are_refused_or_exported_so_that_they_verify() {
     // What an export that was killed left.
     std::fs::create_dir_all(out.join("3.unfinished/tile")).unwrap();
     for _ in 0..2 {
-        assert_eq!(export().await.unwrap(), [LogId(3)]);
+        assert_eq!(export().await.unwrap(), [Exported { log: LogId(3), size: 301 }]);
         let report = verify_dir(&out.join("3"), signer(LogId(3)).verifier(), &Options::default()).unwrap();
         assert_eq!(report.checkpoint.size, 301);
     }
     let new = memory();
-    assert_eq!(run_with(&old, &new, vec![LogId(3)]).await, Ok(Ended::Moved(COUNTS)));
+    let exported = export().await.unwrap();
+    assert_eq!(run_with(&old, &new, exported.clone()).await, Ok(Ended::Moved(COUNTS)));
     assert_moved(&old, &new).await;
+    // An instance was started with the old store after its log had been exported.
+    log(&other, 1).await;
+    for new in [&new, &memory()] {
+        let why = refused(run_with(&old, new, exported.clone()).await);
+        assert_eq!(
+            why,
+            "the old store was used meanwhile: log 3 had 301 entries when it was exported, and has 302"
+        );
+    }
     std::fs::write(&key, signer(LogId(3)).verifier().to_key()).unwrap();
     assert!(export().await.is_err(), "the key of another log");
 }

@@ -7,6 +7,7 @@ use vault_format::note::Signer;
 
 use crate::app::migrate::copy::{Ended, Limits, Move};
 use crate::app::migrate::error::MoveError;
+use crate::app::migrate::logs::Exported;
 use crate::app::migrate::open::Opened;
 use crate::app::migrate::progress::Progress;
 use crate::audit::{AuditAction, Draft, Fixed, Follower, FollowerOptions, Log, LogOptions};
@@ -177,7 +178,7 @@ pub(super) async fn run(old: &Arc<dyn Store>, new: &Arc<dyn Store>) -> Result<En
 pub(super) async fn run_with(
     old: &Arc<dyn Store>,
     new: &Arc<dyn Store>,
-    exported: Vec<LogId>,
+    exported: Vec<Exported>,
 ) -> Result<Ended, MoveError> {
     let opened = |store: &Arc<dyn Store>| Opened { store: Arc::clone(store), shared: None };
     let plan = Move {
