@@ -25,6 +25,8 @@ use super::identity::Identity;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one address may take of that.
+const ADDRESS_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How long the server may take to say the first word. One that waits for ours is spoken to then.
 const FIRST_WORD: Duration = Duration::from_millis(200);
 
@@ -68,8 +70,21 @@ pub(crate) async fn connect(target: Arc<Target>) -> io::Result<Connection> {
     stream.map(TokioIo::new).inspect_err(|error| target.faults.note(error))
 }
 
+/// To the first of the name's addresses that answers: one that says nothing at all does not use up the time of the others.
+async fn connect_tcp(target: &Target) -> io::Result<TcpStream> {
+    let mut failed = io::Error::from(io::ErrorKind::NotFound);
+    for address in tokio::net::lookup_host((target.host.as_str(), target.port)).await? {
+        match tokio::time::timeout(ADDRESS_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(tcp)) => return Ok(tcp),
+            Ok(Err(error)) => failed = error,
+            Err(_) => failed = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(failed)
+}
+
 async fn handshake(target: &Target) -> io::Result<Watched> {
-    let tcp = TcpStream::connect((target.host.as_str(), target.port)).await?;
+    let tcp = connect_tcp(target).await?;
     tcp.set_nodelay(true)?;
     let connector = TlsConnector::from(target.identity.config());
     let mut inner = connector.connect(target.server_name.clone(), tcp).await?;
