@@ -15,8 +15,8 @@ use super::statement::Statement;
 use crate::domain::VaultIdentity;
 use crate::store::{LogId, Store, StoreError};
 
-/// Under this name no instance takes the log for its own.
-const NAME: &str = "alone";
+/// Under this name no instance takes the log for its own: none can have it.
+const NAME: &str = "/alone";
 
 /// How often it is looked whether those that were there have gone.
 const LOOK: Duration = Duration::from_millis(250);

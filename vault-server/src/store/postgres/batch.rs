@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 
 use super::log::{Grip, int4, micros};
 use super::rows::{self, entry_checksum};
-use super::statement::{Statement, int8};
+use super::statement::{DURABLY, Statement, int8};
 use super::turn::awaited;
 use crate::domain::{
     Body, Entity, EntityPlace, Job, JobPlace, KeyId, KeyRecord, KeyState, LeaseName, Record, TenantId,
@@ -226,7 +226,18 @@ impl<'a> Batch<'a> {
                 }
             }
         }
+        batch.sort_new();
         batch
+    }
+
+    /// What others may insert at the same time goes in one order everywhere: two that insert the same rows in two
+    /// orders would wait for each other until the database sees it. Tokens are random, and nobody else has them.
+    fn sort_new(&mut self) {
+        self.new_keys.sort_by_cached_key(|key| keys::key(key.tenant.as_ref(), key.purpose, key.version));
+        self.new_answers.sort_by_key(|answer| answer.key);
+        self.new_leases.sort_by(|a, b| a.name.cmp(&b.name));
+        self.new_jobs.sort_by_cached_key(|job| keys::job(&job.place));
+        self.new_entities.sort_by_cached_key(|entity| keys::entity(&entity.place));
     }
 
     /// How many entries it appends.
@@ -246,6 +257,7 @@ impl<'a> Batch<'a> {
         statement.bind(int8(grip.commits), Type::INT8).bind(int8(self.entries()), Type::INT8);
         statement.bind(int8(self.new_records.len() as u64), Type::INT8);
         statement.bind(grip.holder.as_bytes().to_vec(), Type::BYTEA).bind(micros(grip.lease), Type::FLOAT8);
+        let size = statement.bind(int8(grip.size), Type::INT8).count();
         statement.add("WITH ");
         let mut and_active = String::new();
         if !active.is_empty() {
@@ -263,7 +275,7 @@ impl<'a> Batch<'a> {
         statement.add(&format!(
             "held AS (UPDATE logs SET size = size + $4, commits = commits + 1, records = records + $5, \
              expires = greatest(expires, now() + $7 * interval '1 microsecond') \
-             WHERE log = $1 AND fence = $2 AND commits = $3 AND holder = $6{and_active} RETURNING log)"
+             WHERE log = $1 AND fence = $2 AND commits = $3 AND holder = $6 AND size = ${size}{and_active} RETURNING log)"
         ));
         self.append_entries(&mut statement, grip);
         insert_records(&mut statement, &self.new_records);
@@ -283,7 +295,7 @@ impl<'a> Batch<'a> {
             update(&mut statement, "old_jobs", "jobs", rows::JOB, "place", &arrays);
         }
         self.write_entities(&mut statement);
-        statement.add(" SELECT log FROM held");
+        statement.add(&format!(" SELECT log, {DURABLY} FROM held"));
         statement
     }
 

@@ -27,7 +27,8 @@ use super::connect::{Connection, Connector};
 use super::error::Failure;
 use super::gather::{Job, gather};
 use super::locks::lock;
-use super::log::{Grip, Resolved, give_back, holds, resolve, retire};
+use super::log::{Grip, Resolved, give_back, resolve};
+use super::lost::{AGAIN, Patience, went_back, why_lost};
 use super::turn::{LOOK, TURN, announce, withdraw};
 use crate::domain::KeyId;
 use crate::store::{Change, Committed, StoreError};
@@ -50,6 +51,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// The grip with the fence that is in force.
+    pub(super) fn grip(&self, begun: &Grip) -> Grip {
+        Grip { fence: self.fence.load(Ordering::SeqCst), ..begun.clone() }
+    }
+
     pub(super) fn fatal(&self) -> Option<StoreError> {
         self.fatal.get().cloned()
     }
@@ -64,14 +70,8 @@ const WRITE: Duration = Duration::from_micros(500);
 /// How often a batch is tried again because of others.
 const ATTEMPTS: u32 = 20;
 
-/// How soon it is tried again to connect.
-const RECONNECT: Duration = Duration::from_millis(100);
-
 /// How long changes wait while there is no database, before they are refused.
 const NO_DATABASE: Duration = Duration::from_secs(5);
-
-/// How long the last batch may take when the store is closed.
-const CLOSING: Duration = Duration::from_secs(10);
 
 pub(super) struct Committer {
     connector: Arc<Connector>,
@@ -79,6 +79,8 @@ pub(super) struct Committer {
     grip: Grip,
     progress: Arc<Progress>,
     closing: CancellationToken,
+    /// Why nothing more is tried.
+    given_up: Option<StoreError>,
 }
 
 /// What came of a batch: for each change, whether its conditions held.
@@ -120,7 +122,7 @@ impl Committer {
     ) -> Self {
         progress.size.store(grip.size, Ordering::SeqCst);
         progress.fence.store(grip.fence, Ordering::SeqCst);
-        Self { connector, connection: Some(connection), grip, progress, closing }
+        Self { connector, connection: Some(connection), grip, progress, closing, given_up: None }
     }
 
     /// Works until the queue's last sender is gone and the queue is empty; then, after the task that renews the
@@ -153,8 +155,8 @@ impl Committer {
 
     /// Makes the changes durable, then answers.
     async fn write(&mut self, jobs: Vec<Job>) {
-        let outcome = match self.progress.fatal() {
-            Some(fatal) => Err(fatal),
+        let outcome = match self.progress.fatal().or_else(|| self.given_up.clone()) {
+            Some(error) => Err(error),
             None => self.commit(&jobs).await,
         };
         match outcome {
@@ -265,9 +267,15 @@ impl Committer {
     /// The connection, or a new one. Nothing is under way, so that changes may be refused if there is none.
     async fn connection(&mut self) -> Result<&Connection, StoreError> {
         let until = Instant::now() + NO_DATABASE;
+        if self.connection.as_ref().is_some_and(Connection::is_closed) {
+            // Others may be to the same server, which may not be the one that takes writes any more.
+            self.connector.renew_connections();
+        }
         loop {
+            let usable =
+                |connection: &Connection| !connection.is_closed() && self.connector.is_current(connection);
             // Taken out and put back: a borrow can't leave the loop on one way only.
-            if let Some(connection) = self.connection.take().filter(|connection| !connection.is_closed()) {
+            if let Some(connection) = self.connection.take().filter(usable) {
                 return Ok(self.connection.insert(connection));
             }
             match self.connector.connect().await {
@@ -275,7 +283,7 @@ impl Committer {
                 Err(error) if Instant::now() >= until => {
                     return Err(StoreError::Unavailable { why: format!("database: {error}") });
                 }
-                Err(_) => sleep(RECONNECT).await,
+                Err(_) => sleep(AGAIN).await,
             }
         }
     }
@@ -284,14 +292,18 @@ impl Committer {
     async fn find_out(&mut self) -> Result<bool, StoreError> {
         // Others may have the lost server still.
         self.connector.renew_connections();
-        let mut give_up = None;
+        let closing = self.closing.clone();
+        let mut patience = Patience::new(&closing);
         loop {
             match self.ask().await {
                 Ok(Resolved::Commits(commits)) => {
                     let made = match commits.checked_sub(self.grip.commits) {
                         Some(0) => false,
                         Some(1) => true,
-                        _ => return Err(self.went_back().await),
+                        _ => {
+                            let error = went_back(&self.connector, &self.grip, &self.closing).await;
+                            return Err(self.fail(error));
+                        }
                     };
                     self.progress.fence.store(self.grip.fence, Ordering::SeqCst);
                     let counter =
@@ -303,43 +315,24 @@ impl Committer {
                 Ok(Resolved::Taken) => return Err(self.fail(StoreError::Taken)),
                 Err(why) => tracing::warn!(why, "it is not known yet what became of a commit"),
             }
-            if self.closing.is_cancelled() {
-                let until = *give_up.get_or_insert_with(|| Instant::now() + CLOSING);
-                if Instant::now() >= until {
-                    return Err(StoreError::Unavailable {
-                        why: "it is not known whether it was written".to_owned(),
-                    });
-                }
+            if !patience.again().await {
+                return Err(self.give_up("it is not known whether it was written"));
             }
-            sleep(RECONNECT).await;
         }
     }
 
     /// Why the log's row is not as this instance left it.
-    async fn fenced(&self) -> StoreError {
-        let told = match &self.connection {
-            Some(connection) => {
-                timeout(STATEMENT, holds(connection, &self.grip)).await.ok().and_then(Result::ok)
-            }
-            None => None,
-        };
-        // Nobody else has it: then the database itself is not what it was.
-        if told == Some(true) { self.went_back().await } else { self.fail(StoreError::Taken) }
+    async fn fenced(&mut self) -> StoreError {
+        match why_lost(&self.connector, &self.grip, &self.closing).await {
+            Some(error) => self.fail(error),
+            None => self.give_up("it is not known who has the log"),
+        }
     }
 
-    /// As after a failover to a server that did not have every commit which was acknowledged.
-    async fn went_back(&self) -> StoreError {
-        if let Some(connection) = &self.connection {
-            let retired = timeout(STATEMENT, retire(connection, &self.grip)).await;
-            if !matches!(retired, Ok(Ok(()))) {
-                tracing::error!(
-                    log = self.grip.log.0,
-                    "the log is not what it was, and could not be retired"
-                );
-            }
-        }
-        let why = "the database has lost commits that it had acknowledged".to_owned();
-        self.fail(StoreError::Fatal { why })
+    /// The store is being closed, and what became of a commit is not known: another one would be made on top of it.
+    fn give_up(&mut self, why: &str) -> StoreError {
+        let error = StoreError::Unavailable { why: why.to_owned() };
+        self.given_up.insert(error).clone()
     }
 
     async fn ask(&mut self) -> Result<Resolved, String> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
-use futures::stream::poll_fn;
+use futures::stream::{FuturesUnordered, poll_fn};
 use futures::{StreamExt as _, pin_mut};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::error::{DbError, Severity};
 use tokio_postgres::tls::MakeTlsConnect;
@@ -29,7 +29,13 @@ use crate::domain::VaultIdentity;
 /// How long one server may take until it is ready for statements.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest a connection for reads is used: a server that does not take writes any more is not read for longer.
+/// How long one address of a server may take to be connected to: a name may have several.
+const ADDRESS: Duration = Duration::from_secs(2);
+
+/// How long one server has to itself before the next is tried, too.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// The longest a connection is used: a server that does not take writes any more, or not durably, is not used for longer.
 const OLDEST: Duration = Duration::from_mins(1);
 
 /// Why there is no connection.
@@ -105,7 +111,8 @@ impl Connector {
         self.epoch.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn is_current(&self, connection: &Connection) -> bool {
+    /// Whether it is young enough, and to the server that was right the last time.
+    pub(super) fn is_current(&self, connection: &Connection) -> bool {
         connection.epoch == self.epoch.load(Ordering::SeqCst) && connection.made.elapsed() < OLDEST
     }
 
@@ -114,27 +121,44 @@ impl Connector {
         self.last.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// To the first host, from the one that was right the last time on, that takes writes durably.
+    /// To the first host, from the one that was right the last time on, that takes writes durably. One that has not
+    /// answered for a while is not waited for before the next is tried: a machine that is gone says nothing at all.
     pub(super) async fn connect(&self) -> Result<Connection, ConnectError> {
-        let hosts = &self.options.hosts;
+        let hosts = self.options.hosts.len();
         let first = self.last.load(Ordering::Relaxed);
+        let mut order = (0..hosts).map(|step| (first + step) % hosts);
+        let mut trying: FuturesUnordered<_> = order.next().map(|at| self.try_host(at)).into_iter().collect();
         let mut reasons = Vec::new();
-        for at in (0..hosts.len()).map(|step| (first + step) % hosts.len()) {
-            let (host, port) = &hosts[at];
-            let reason = match timeout(PATIENCE, self.connect_to(host, *port)).await {
-                Ok(Ok(mut connection)) => {
+        while !trying.is_empty() {
+            let (at, tried) = tokio::select! {
+                Some(tried) = trying.next() => tried,
+                () = sleep(STAGGER), if order.len() > 0 => {
+                    trying.extend(order.next().map(|at| self.try_host(at)));
+                    continue;
+                }
+            };
+            match tried {
+                Ok(mut connection) => {
                     if self.last.swap(at, Ordering::Relaxed) != at {
                         self.renew_connections();
                         connection.epoch = self.epoch.load(Ordering::SeqCst);
                     }
                     return Ok(connection);
                 }
-                Ok(Err(reason)) => reason,
-                Err(_) => "it does not answer".to_owned(),
-            };
-            reasons.push(format!("{host}:{port}: {reason}"));
+                Err(reason) => {
+                    reasons.push(reason);
+                    trying.extend(order.next().map(|at| self.try_host(at)));
+                }
+            }
         }
         Err(ConnectError(reasons.join("; ")))
+    }
+
+    async fn try_host(&self, at: usize) -> (usize, Result<Connection, String>) {
+        let (host, port) = &self.options.hosts[at];
+        let tried = timeout(PATIENCE, self.connect_to(host, *port)).await;
+        let tried = tried.unwrap_or_else(|_| Err("it does not answer".to_owned()));
+        (at, tried.map_err(|reason| format!("{host}:{port}: {reason}")))
     }
 
     async fn connect_to(&self, host: &str, port: u16) -> Result<Connection, String> {
@@ -142,7 +166,7 @@ impl Connector {
         let mut config = Config::new();
         config.host(host).port(port).dbname(&options.database).user(&options.user);
         config.application_name(options.instance.as_deref().unwrap_or("phi-vault"));
-        config.connect_timeout(PATIENCE).keepalives_idle(Duration::from_secs(20));
+        config.connect_timeout(ADDRESS).keepalives_idle(Duration::from_secs(20));
         config.tcp_user_timeout(Duration::from_secs(30));
         if let Some(password) = password(&options.password)? {
             // Exposed: to the connection's configuration, which is dropped once it is made.
@@ -198,6 +222,10 @@ impl Connector {
 /// Its severity is in the server's own language, unless it also says it in English.
 fn is_warning(notice: &DbError) -> bool {
     const HARMLESS: [&str; 4] = ["DEBUG", "LOG", "INFO", "NOTICE"];
+    // That transaction ids run out is told at each of the last forty million. It says nothing about the commit.
+    if notice.routine() == Some("GetNewTransactionId") {
+        return false;
+    }
     match notice.parsed_severity() {
         Some(severity) => severity == Severity::Warning,
         None => !HARMLESS.contains(&notice.severity()),

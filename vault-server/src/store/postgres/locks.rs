@@ -87,12 +87,11 @@ fn writes<'a>(changes: &[&'a Change]) -> impl Iterator<Item = &'a Write> {
 /// No row: the fence is not in force.
 fn lock_log(grip: &Grip) -> Statement<'_> {
     let mut held = Statement::new(
-        "SELECT log FROM logs WHERE log = $1 AND fence = $2 AND commits = $3 AND holder = $4 FOR UPDATE",
+        "SELECT log FROM logs WHERE log = $1 AND fence = $2 AND commits = $3 AND holder = $4 AND size = $5 FOR UPDATE",
     );
-    held.bind(int4(grip.log), Type::INT4)
-        .bind(int8(grip.fence), Type::INT8)
-        .bind(int8(grip.commits), Type::INT8);
-    held.bind(grip.holder.as_bytes().as_slice(), Type::BYTEA);
+    held.bind(int4(grip.log), Type::INT4).bind(int8(grip.fence), Type::INT8);
+    held.bind(int8(grip.commits), Type::INT8).bind(grip.holder.as_bytes().as_slice(), Type::BYTEA);
+    held.bind(int8(grip.size), Type::INT8);
     held
 }
 

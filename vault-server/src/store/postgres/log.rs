@@ -41,7 +41,7 @@ const RETIRED: &str = "/retired";
 pub(super) enum Wanted<'a> {
     /// The instance's own; one that was given back, or whose instance has long been silent; or a new one.
     Any,
-    /// The first one, if nobody holds it.
+    /// The first one that is not retired, if nobody holds it.
     First,
     /// One of these, if nobody holds it.
     These(&'a [LogId]),
@@ -72,14 +72,18 @@ pub(super) async fn take(
         logs.bind(micros(lease * LONG_SILENT), Type::FLOAT8);
         let logs = logs.run(connection.client()).await?;
         let mut candidates = Vec::new();
+        let mut first = None;
         for row in &logs {
             let is = |column| row.try_get::<_, bool>(column).unwrap_or(false);
             let of: &str = row.try_get("instance").unwrap_or(RETIRED);
             let own = !instance.is_empty() && of == instance;
+            if of != RETIRED {
+                first.get_or_insert(log_number(row)?);
+            }
             let fits = match wanted {
                 _ if of == RETIRED => false,
                 Wanted::Any => own || is("silent"),
-                Wanted::First => row.try_get("log").ok() == Some(0_i32) && is("free"),
+                Wanted::First => first == Some(log_number(row)?) && is("free"),
                 Wanted::These(logs) => is("free") && logs.contains(&log_number(row)?),
             };
             if fits {
@@ -102,7 +106,7 @@ pub(super) async fn take(
                 return Ok(Some(grip));
             }
         }
-        if matches!(wanted, Wanted::These(_)) || (wanted == Wanted::First && !logs.is_empty()) {
+        if matches!(wanted, Wanted::These(_)) || (wanted == Wanted::First && first.is_some()) {
             return Ok(None);
         }
         let new = logs.last().map_or(Ok(0), |row| log_number(row).map(|log| log.0 + 1))?;
@@ -192,12 +196,32 @@ pub(super) async fn resolve(connection: &Connection, grip: &mut Grip) -> Result<
     Ok(Resolved::Commits(commits))
 }
 
-/// Whether the log is still held under the grip's fence.
-pub(super) async fn holds(connection: &Connection, grip: &Grip) -> Result<bool, Failure> {
-    let mut statement = Statement::new("SELECT log FROM logs WHERE log = $1 AND holder = $2 AND fence = $3");
-    statement.bind(int4(grip.log), Type::INT4).bind(grip.holder.as_bytes().to_vec(), Type::BYTEA);
-    statement.bind(int8(grip.fence), Type::INT8);
-    Ok(!statement.run(connection.client()).await?.is_empty())
+/// How a log stands for who had it under a grip.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has it still.
+    Held,
+    /// Somebody else has taken it.
+    Taken,
+    /// The database is not what it was: fences only grow, and no log is ever removed.
+    WentBack,
+}
+
+/// Who has the log, by the database's word.
+pub(super) async fn standing(connection: &Connection, grip: &Grip) -> Result<Standing, Failure> {
+    let mut statement = Statement::new("SELECT fence, holder FROM logs WHERE log = $1");
+    statement.bind(int4(grip.log), Type::INT4);
+    let rows = statement.run(connection.client()).await?;
+    let Some(row) = rows.first() else { return Ok(Standing::WentBack) };
+    let fence = number(row, "fence").map_err(|error| Failure::Refused(error.to_string()))?;
+    let own = row.try_get::<_, &[u8]>("holder").ok() == Some(grip.holder.as_bytes().as_slice());
+    Ok(if own && fence >= grip.fence {
+        Standing::Held
+    } else if !own && fence > grip.fence {
+        Standing::Taken
+    } else {
+        Standing::WentBack
+    })
 }
 
 /// Holds the log for another lease; `false` if somebody else has it.
@@ -220,15 +244,30 @@ pub(super) async fn give_back(connection: &Connection, grip: &Grip) -> Result<()
 }
 
 /// Nobody writes the log any more, this instance's next process neither: it has lost entries that were signed, and
-/// going on would fork it.
+/// going on would fork it. Nor is its number given to another, if the database has lost the log as a whole.
 pub(super) async fn retire(connection: &Connection, grip: &Grip) -> Result<(), Failure> {
     let mut statement = Statement::new(
-        "UPDATE logs SET fence = fence + 1, expires = 'epoch', instance = $3 \
-         WHERE log = $1 AND holder = $2 RETURNING log",
+        "INSERT INTO logs (log, size, commits, records, fence, holder, instance, expires) \
+         VALUES ($1, 0, 0, 0, $2 + 1, $3, $4, 'epoch') ON CONFLICT (log) DO UPDATE SET \
+         fence = greatest(logs.fence, $2) + 1, expires = 'epoch', instance = excluded.instance \
+         WHERE logs.holder = $3 OR logs.fence <= $2 RETURNING log",
     );
-    statement.bind(int4(grip.log), Type::INT4).bind(grip.holder.as_bytes().to_vec(), Type::BYTEA);
-    statement.bind(RETIRED, Type::TEXT);
-    statement.run_or_give_up(connection.client()).await.map(|_| ())
+    statement.bind(int4(grip.log), Type::INT4).bind(int8(grip.fence), Type::INT8);
+    statement.bind(grip.holder.as_bytes().to_vec(), Type::BYTEA).bind(RETIRED, Type::TEXT);
+    statement.run_or_give_up(connection.client()).await?;
+    // It must not be taken back, either.
+    if connection.has_warned() {
+        Err(Failure::Lost("the database warned about a commit".to_owned()))
+    } else {
+        Ok(())
+    }
+}
+
+/// All logs in which there is, or will be, something to read.
+pub(super) fn all_statement() -> Statement<'static> {
+    let mut logs = Statement::new("SELECT log FROM logs WHERE size > 0 OR instance <> $1 ORDER BY log");
+    logs.bind(RETIRED, Type::TEXT);
+    logs
 }
 
 /// A log as it was seen: while it stays so, its instance is silent.

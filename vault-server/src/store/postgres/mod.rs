@@ -17,6 +17,7 @@ mod error;
 mod gather;
 mod locks;
 mod log;
+mod lost;
 mod open;
 mod options;
 mod read;
@@ -46,7 +47,7 @@ pub use self::alone::{held_logs, open_alone};
 use self::committer::Progress;
 use self::database::{Database, How, READ, unavailable};
 use self::gather::{Job, size};
-use self::log::{Grip, Wanted, left_alone};
+use self::log::{Grip, Standing, Wanted, left_alone};
 pub use self::open::open;
 pub use self::options::{Password, PostgresOptions, Transport};
 use self::read::{Answers, Records};
@@ -95,6 +96,19 @@ impl PostgresStore {
     async fn query(&self, statement: &Statement<'_>) -> Result<Vec<Row>, StoreError> {
         self.usable()?;
         self.database.query(statement).await
+    }
+
+    /// What a statement means that found no row of this instance's log.
+    async fn not_held(&self) -> StoreError {
+        let stands = async {
+            let connection = self.database.pool.get().await.ok()?;
+            log::standing(&connection, &self.progress.grip(&self.grip)).await.ok()
+        };
+        match timeout(READ, stands).await {
+            Ok(Some(Standing::Taken)) => self.progress.fatal.get_or_init(|| StoreError::Taken).clone(),
+            // Who writes the log, or renews its lease, finds out, and does what is to be done then.
+            _ => unavailable(&"it does not know this instance's log"),
+        }
     }
 
     /// The fence that is in force for this instance.
@@ -218,7 +232,7 @@ impl Store for PostgresStore {
         let statement = read::keys_statement(&self.grip, tenant, purpose);
         let rows = self.database.query_as(&statement, How::LikeACommit).await?;
         if rows.is_empty() {
-            return Err(self.progress.fatal.get_or_init(|| StoreError::Taken).clone());
+            return Err(self.not_held().await);
         }
         let there = rows.iter().filter(|row| !matches!(row.try_get::<_, Option<&[u8]>>("id"), Ok(None)));
         there.map(rows::key).collect()
@@ -302,7 +316,7 @@ impl Store for PostgresStore {
     }
 
     async fn logs(&self) -> Result<Vec<LogId>, StoreError> {
-        let rows = self.query(&Statement::new("SELECT log FROM logs ORDER BY log")).await?;
+        let rows = self.query(&log::all_statement()).await?;
         rows.iter().map(log::log_number).collect()
     }
 

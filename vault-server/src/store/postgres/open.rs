@@ -15,9 +15,10 @@ use super::committer::{Committer, Progress};
 use super::connect::{Connection, Connector, Manager};
 use super::database::{Database, READ, unavailable};
 use super::log::{Grip, Wanted, fence_others, renew, take};
+use super::lost::why_lost;
 use super::options::PostgresOptions;
 use super::reader::Reader;
-use super::{PostgresStore, QUEUE, ROOM, closed, other_vault, read, schema};
+use super::{PostgresStore, QUEUE, ROOM, other_vault, read, schema};
 use crate::domain::VaultIdentity;
 use crate::store::{Store, StoreError};
 
@@ -68,7 +69,7 @@ async fn open_unbounded(
         .map_err(|error| StoreError::Unavailable { why: error.to_string() })?;
     let database = Arc::new(Database { connector, pool, own: Mutex::default(), silent: Mutex::default() });
     let store = PostgresStore::start(database, connection, wanted).await?;
-    Ok(Arc::new(store.ok_or_else(closed)?))
+    Ok(Arc::new(store.ok_or_else(|| unavailable(&"the first log is held"))?))
 }
 
 async fn check_identity(
@@ -141,7 +142,10 @@ async fn keep(database: Arc<Database>, grip: Grip, progress: Arc<Progress>, clos
         match timeout(READ, renew(&connection, &grip)).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => {
-                progress.fatal.get_or_init(|| StoreError::Taken);
+                drop(connection);
+                if let Some(error) = why_lost(&database.connector, &progress.grip(&grip), &closing).await {
+                    progress.fatal.get_or_init(|| error);
+                }
                 return;
             }
             Ok(Err(failure)) => tracing::warn!(why = failure.why(), "the log's lease was not renewed"),

@@ -11,6 +11,7 @@
 //! (its place is the row's key, so that places sort as they do there, whatever the database's collation): nothing in it
 //! is looked for. So is an entity.
 
+use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 use super::connect::Connection;
@@ -158,6 +159,9 @@ const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS vault_schema (
 /// Two that start at once may both make a table: how often one of them looks again.
 const ATTEMPTS: usize = 10;
 
+/// How long a change of a table waits for those who use it, at each attempt. Others wait with it.
+const LOCK: &str = "500ms";
+
 /// Brings the database to this software's schema, or refuses it.
 pub(super) async fn prepare(connection: &Connection) -> Result<(), StoreError> {
     let mut attempt = 0;
@@ -193,6 +197,18 @@ fn may_work_beside(known: i32, number: i32, oldest: i32) -> Result<(), StoreErro
     Err(StoreError::Foreign { why })
 }
 
+/// Makes one statement's change, or gives up soon if it must wait for a lock: behind one that waits to change a table waits
+/// everybody who only reads it.
+async fn step(client: &Client, statement: &str) -> Result<(), Failure> {
+    let done =
+        client.batch_execute(&format!("BEGIN; SET LOCAL lock_timeout = '{LOCK}'; {statement}; COMMIT")).await;
+    if done.is_err() {
+        // What was wrong is told by the statement itself.
+        let _ = client.batch_execute("ROLLBACK").await;
+    }
+    Ok(done?)
+}
+
 /// The outer error is the database's, the inner one says that this software must not work on it.
 async fn migrate(connection: &Connection) -> Result<Result<(), StoreError>, Failure> {
     let client = connection.client();
@@ -212,7 +228,7 @@ async fn migrate(connection: &Connection) -> Result<Result<(), StoreError>, Fail
     }
     for migration in MIGRATIONS.iter().filter(|migration| !applied.contains(&migration.number)) {
         for statement in migration.statements {
-            client.batch_execute(statement).await?;
+            step(client, statement).await?;
         }
         client
             .execute_typed(

@@ -13,6 +13,11 @@ pub(super) fn int8(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
+/// In whatever transaction it is, its commit is durable as [`super::connect`] asks for at the connection's beginning,
+/// whoever has since told the server, or a session that a pooler shares, to acknowledge sooner.
+pub(super) const DURABLY: &str = "set_config('synchronous_commit', \
+     CASE current_setting('synchronous_commit', true) WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)";
+
 /// A statement that is being put together.
 #[derive(Default)]
 pub(super) struct Statement<'a> {
@@ -53,9 +58,9 @@ impl<'a> Statement<'a> {
     /// Runs it in a transaction that the database gives up if it waits for a lock for long, so that sessions nobody
     /// listens to any more don't pile up there. For statements that change a log's row beside its committer.
     pub(super) async fn run_or_give_up(&self, client: &Client) -> Result<Vec<Row>, Failure> {
-        const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '4s'";
+        let begin = format!("BEGIN; SET LOCAL lock_timeout = '4s'; SELECT {DURABLY}");
         let (begun, rows, committed) =
-            futures::join!(client.batch_execute(BEGIN), self.run(client), client.batch_execute("COMMIT"));
+            futures::join!(client.batch_execute(&begin), self.run(client), client.batch_execute("COMMIT"));
         begun?;
         let rows = rows?;
         committed?;

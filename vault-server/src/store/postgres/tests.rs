@@ -1,5 +1,7 @@
 //! On a real server: the one that `PHI_VAULT_TEST_POSTGRES` names. Each test has a database of its own.
 
+mod gone;
+
 use std::future::Future;
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicU32;
@@ -320,8 +322,8 @@ async fn a_log_that_was_left_is_brought_to_its_end_and_stays_its_instances() {
     assert!(ann.adopt().await.unwrap().is_none(), "nobody has been silent for long");
     tokio::time::sleep(lease).await;
     assert!(ann.adopt().await.unwrap().is_none(), "both have renewed it");
-    // Bob does not renew any more.
-    database.sql("UPDATE logs SET holder = '\\x00' WHERE log = 1").await;
+    // Bob does not renew any more: somebody took it, and is gone.
+    database.sql("UPDATE logs SET holder = '\\x00', fence = fence + 1 WHERE log = 1").await;
     tokio::time::sleep(lease).await;
     assert!(ann.adopt().await.unwrap().is_none(), "seen for the first time");
     tokio::time::sleep(lease).await;
@@ -599,7 +601,7 @@ async fn who_writes_under_a_key_keeps_off_while_its_change_waits_and_no_longer()
     let store = database.instance("ann").await;
     store.commit(change([Write::InsertKey(key(1)), Write::InsertKey(key(2))], &[])).await.unwrap();
     let note = format!(
-        "INSERT INTO awaited_keys SELECT id, now() + interval '1 hour' FROM keys WHERE version = {}",
+        "INSERT INTO awaited_keys SELECT id, now() + interval '1400 milliseconds' FROM keys WHERE version = {}",
         key(1).version.0
     );
     for (number, end) in [(10, "UPDATE awaited_keys SET until = now()"), (20, "DELETE FROM awaited_keys")] {
@@ -661,4 +663,17 @@ async fn a_row_that_was_altered_fails_who_needs_it_and_nobody_who_shares_the_com
             Err(error) => assert!(!fine && matches!(error, StoreError::Corrupt { .. }), "{error:?}"),
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_note_of_another_clock_keeps_nobody_off() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    store.commit(change([Write::InsertKey(key(1))], &[])).await.unwrap();
+    database.sql("INSERT INTO awaited_keys SELECT id, now() + interval '1 hour' FROM keys").await;
+    let under = change([Write::Insert(record(1)), Write::Active(key_id(1))], &[]);
+    timeout(Duration::from_secs(1), store.commit(under)).await.unwrap().unwrap();
 }

@@ -19,17 +19,22 @@ use super::statement::Statement;
 use crate::domain::KeyId;
 
 /// How long a change of a key tries to have the key's row alone. Longer than the database lets a transaction stand still.
-pub(super) const TURN: Duration = Duration::from_secs(2);
+pub(super) const TURN: Duration = Duration::from_millis(1250);
 
 /// How soon who writes under a key looks again whether its change was made.
 pub(super) const LOOK: Duration = Duration::from_millis(4);
 
-/// For how long others keep off: so long that a turn ends before. By the database's clock alone.
-const NOTE: &str = "3 seconds";
+/// For how long others keep off: so long that a turn ends before, and so short that a note which was left behind keeps
+/// nobody from its log until a request is refused for it. By the database's clock alone.
+const NOTE: &str = "1.5 seconds";
 
-/// Whether one of the keys of this parameter is waited for.
+/// Whether one of the keys of this parameter is waited for. A note that ends later than one made now was made by another
+/// clock, that of the server before a failover, and is not waited for.
 pub(super) fn awaited(ids: &str) -> String {
-    format!("EXISTS (SELECT id FROM awaited_keys WHERE id = ANY({ids}) AND until > now())")
+    format!(
+        "EXISTS (SELECT id FROM awaited_keys WHERE id = ANY({ids}) \
+         AND until > now() AND until <= now() + interval '{NOTE}')"
+    )
 }
 
 fn bytes(keys: &BTreeSet<KeyId>) -> Vec<Vec<u8>> {
