@@ -129,9 +129,14 @@ struct Inner {
     opening: Arc<Flights<Slot, OpenKey>>,
     creating: Arc<Flights<Owned, OpenKey>>,
     listing: Arc<Flights<Owned, Arc<Versions>>>,
+    /// Who asks the store for the versions of now; of tenants that share one of these, one at a time.
+    asking: [tokio::sync::Mutex<()>; ASKING],
     kms_calls: AtomicU64,
     sweeping: AtomicBool,
 }
+
+/// So many tenants' versions are asked for at the same time by who needs those of now.
+const ASKING: usize = 16;
 
 /// A tenant's keys for one purpose.
 type Owned = (TenantId, KeyPurpose);
@@ -164,6 +169,7 @@ impl Keyring {
             opening: Flights::new(),
             creating: Flights::new(),
             listing: Flights::new(),
+            asking: Default::default(),
             kms_calls: AtomicU64::new(0),
             sweeping: AtomicBool::new(false),
         }))
@@ -189,8 +195,7 @@ impl Keyring {
     /// As [`Keyring::index_keys`], as the store has them now: what any instance has sealed before the call is under one
     /// of these.
     pub async fn index_keys_now(&self, tenant: &TenantId) -> Result<Vec<Arc<IndexKey>>, KeyringError> {
-        let generation = self.0.state.lock().generation;
-        let versions = self.0.read_versions(tenant, KeyPurpose::Index, generation).await?;
+        let versions = self.0.versions_now(tenant, KeyPurpose::Index).await?;
         self.0.open_index_keys(tenant, &versions).await
     }
 

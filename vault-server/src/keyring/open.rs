@@ -1,6 +1,7 @@
 //! From a tenant and a purpose, or a record, to an open key.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use vault_mem::LockedKey;
 
 use super::cache::{OpenKey, Slot};
 use super::versions::{Versions, check_state};
-use super::{Inner, KeyringError, data_key, index_key};
+use super::{ASKING, Inner, KeyringError, data_key, index_key};
 use crate::crypto::{DataKey, IndexKey};
 use crate::domain::{KeyId, KeyPurpose, KeyRecord, Record, TenantId};
 use crate::kms::KeyContext;
@@ -208,6 +209,28 @@ impl Inner {
             async move { inner.read_versions(&tenant, purpose, generation).await }
         };
         self.listing.join(owned, load).await
+    }
+
+    /// The versions of a key as the store has them at some time after the call. Who asks while the store is being asked
+    /// shares the next answer: a thousand at once are two questions.
+    pub(super) async fn versions_now(
+        &self,
+        tenant: &TenantId,
+        purpose: KeyPurpose,
+    ) -> Result<Arc<Versions>, KeyringError> {
+        let (owned, called) = ((tenant.clone(), purpose), Instant::now());
+        let mut hasher = DefaultHasher::new();
+        owned.hash(&mut hasher);
+        let place = usize::try_from(hasher.finish() % ASKING as u64).unwrap_or_default();
+        let _turn = self.asking[place].lock().await;
+        let generation = {
+            let state = self.state.lock();
+            if let Some(known) = state.versions.get(&owned).filter(|known| known.is_since(called)) {
+                return Ok(known.clone());
+            }
+            state.generation
+        };
+        self.read_versions(tenant, purpose, generation).await
     }
 
     /// Asks the store, and drops open keys whose state no longer allows their use.

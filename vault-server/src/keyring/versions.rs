@@ -41,6 +41,11 @@ impl Versions {
         now.saturating_duration_since(self.asked) < FRESH
     }
 
+    /// Whether the store was asked after this moment.
+    pub(super) fn is_since(&self, moment: Instant) -> bool {
+        self.asked > moment
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.newest_first.is_empty()
     }
