@@ -22,7 +22,7 @@ use crate::keyring::{CacheOptions, Keyring};
 use crate::kms::WrappingKeys;
 use crate::kms::testing::TestKms;
 use crate::store::memory::MemoryStore;
-use crate::store::{Change, Held, Leases, Lookup, Store, StoreError, Write};
+use crate::store::{Change, Held, Lease, Leases, Lookup, Store, StoreError, Write};
 
 const VALUE: &str = "219-09-9999";
 const LEASE: Duration = Duration::from_millis(400);
@@ -163,6 +163,14 @@ impl Rig {
     async fn done(&self, kind: JobKind) -> Job {
         let stopping = CancellationToken::new();
         let worker = tokio::spawn(Workers::new(self.parts(&stopping)).run());
+        let job = self.over(kind).await;
+        stopping.cancel();
+        worker.await.unwrap();
+        job
+    }
+
+    /// Waits for its end.
+    async fn over(&self, kind: JobKind) -> Job {
         let over = async {
             loop {
                 let job = self.store.job(&self.place(kind)).await.unwrap().unwrap();
@@ -172,10 +180,7 @@ impl Rig {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        let job = timeout(Duration::from_secs(20), over).await.expect("a job that ends");
-        stopping.cancel();
-        worker.await.unwrap();
-        job
+        timeout(Duration::from_secs(20), over).await.expect("a job that ends")
     }
 
     async fn record(&self, number: u8) -> Record {
@@ -302,11 +307,11 @@ async fn not_one_write_of_a_worker_lands_whose_lease_another_has_taken() {
         index: None,
         fence: shift.fence(),
     };
-    // It stands still for longer than its lease, and another takes the job.
-    sleep(LEASE + Duration::from_millis(50)).await;
+    // It stands still for as long as another looks on, which then takes the job.
     let other = rig.parts(&stopping);
-    let taken = other.leases.take(&name, Duration::from_mins(1)).await.unwrap();
-    assert!(taken.is_some());
+    assert_eq!(other.leases.take(&name, LEASE).await, Ok(None));
+    sleep(LEASE).await;
+    assert!(other.leases.take(&name, LEASE).await.unwrap().is_some());
     assert!(matches!(walk(&mut shift, task, Pages::OfKey(old.id, None)).await, Err(Stop::Lost)));
     assert!(matches!(shift.report().await, Err(Stop::Lost)));
     assert!(matches!(shift.end(super::shift::End::Done, Vec::new()).await, Err(Stop::Lost)));
@@ -536,6 +541,68 @@ async fn the_next_job_is_taken_up_when_one_has_ended() {
         }
     };
     timeout(Duration::from_secs(20), over).await.expect("both end");
+    stopping.cancel();
+    worker.await.unwrap();
+}
+
+/// Another clock than the system's: so many microseconds ahead of it.
+struct Ahead(u64);
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        Timestamp(SystemClock.now().0 + self.0)
+    }
+}
+
+#[tokio::test]
+async fn workers_whose_clocks_differ_do_not_take_a_job_from_each_other() {
+    let rig = Rig::new(200).await;
+    // Longer than a lease, and than three batches that are not waited for.
+    rig.order(JobKind::Reencrypt, None, JobBudget { bytes: 30_000, kms_calls: 5 }).await;
+    let stopping = CancellationToken::new();
+    let workers = [0, 2_000_000].map(|ahead| {
+        let mut parts = rig.parts(&stopping);
+        parts.clock = Arc::new(Ahead(ahead));
+        let clock = Arc::clone(&parts.clock);
+        parts.leases = Leases::new(Arc::clone(&parts.store), clock, InstanceId::random().unwrap());
+        tokio::spawn(Workers::new(parts).run())
+    });
+    let began = tokio::time::Instant::now();
+    let job = rig.over(JobKind::Reencrypt).await;
+    assert!(began.elapsed() > LEASE * 2, "{:?}", began.elapsed());
+    assert_eq!((job.state, job.progress.done), (JobState::Done, 200));
+    assert_eq!(rig.entries(AuditAction::JobBegin).await.len(), 1);
+    stopping.cancel();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_lost_a_job_to_another_rests_before_it_takes_it_again() {
+    let rig = Rig::new(200).await;
+    rig.order(JobKind::Reencrypt, None, JobBudget { bytes: 500, kms_calls: 0 }).await;
+    let stopping = CancellationToken::new();
+    let worker = tokio::spawn(Workers::new(rig.parts(&stopping)).run());
+    let begun = async |times| {
+        while rig.entries(AuditAction::JobBegin).await.len() < times {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    begun(1).await;
+    let name = crate::domain::LeaseName::parse("job/st-mary/reencrypt").unwrap();
+    // Another takes it, and gives it back.
+    loop {
+        let there = rig.store.lease(&name).await.unwrap().unwrap();
+        let (fence, revision) = (there.fence + 1, there.revision + 1);
+        let taken = Write::PutLease(Lease { fence, revision, expires: Timestamp(0), ..there });
+        if rig.store.commit(Change { writes: vec![taken], entries: Vec::new() }).await.is_ok() {
+            break;
+        }
+    }
+    let lost = tokio::time::Instant::now();
+    timeout(Duration::from_secs(20), begun(2)).await.expect("it is taken up again");
+    assert!(lost.elapsed() >= Duration::from_secs(1), "{:?}", lost.elapsed());
     stopping.cancel();
     worker.await.unwrap();
 }

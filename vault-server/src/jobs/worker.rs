@@ -199,7 +199,10 @@ impl Workers {
         let there = self.parts.store.job(&job.place).await?;
         reached(job.place.kind, Step::Read);
         let Some(job) = there.filter(|there| there.id == job.id && self.is_due(there)) else {
-            // The lease ends by itself, and nobody waits for it.
+            // Who takes what comes to be at this place next is not to wait for it.
+            if let Err(error) = self.parts.leases.release(held).await {
+                tracing::debug!(%error, "a job's lease was not given back: it ends by itself");
+            }
             return Ok(());
         };
         tracing::info!(job = %job.id, kind = job.place.kind.as_str(), done = job.progress.done, "takes a job up");
@@ -281,8 +284,9 @@ async fn serve(mut shift: Shift) -> bool {
             tracing::info!(%job, kind, state = shift.job.state.as_str(), "a job ended");
         }
         Err(Stop::Lost) => {
+            // It is in good hands; and if not, two that take it from each other are not to do so without a rest.
             tracing::warn!(%job, kind, "a job was taken over by another worker");
-            return true;
+            return false;
         }
         Err(Stop::Told | Stop::Stopping) => {
             tracing::info!(%job, kind, "a job was laid down");
@@ -297,7 +301,7 @@ async fn serve(mut shift: Shift) -> bool {
             // How far it was is of use to who watches. The trouble may have been that it stood still for too long.
             if matches!(shift.report().await, Err(Stop::Lost)) {
                 tracing::warn!(%job, kind, "a job was taken over by another worker");
-                return true;
+                return false;
             }
             shift.release().await;
             return false;
