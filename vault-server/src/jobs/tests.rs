@@ -487,6 +487,30 @@ async fn a_clock_that_is_ahead_does_not_shorten_the_wait() {
     worker.await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_approval_that_came_anew_is_known_from_then_on_only() {
+    let rig = Rig::new(0).await;
+    rig.order(JobKind::Shred, None, JobBudget::default()).await;
+    let stopping = CancellationToken::new();
+    let mut parts = rig.parts(&stopping);
+    parts.options.waiting = Duration::from_hours(24);
+    parts.options.poll = Duration::from_secs(1);
+    let worker = tokio::spawn(Workers::new(parts).run());
+    sleep(Duration::from_mins(59)).await;
+    // Paused, resumed and approved between two looks; by a clock that is ahead it is due at once.
+    let place = rig.place(JobKind::Shred);
+    let there = rig.store.job(&place).await.unwrap().unwrap();
+    let order = JobOrder { not_before: Timestamp(there.order.not_before.0 + 1), ..there.order.clone() };
+    rig.write(vec![Write::PutJob(Job { order, revision: there.revision + 1, ..there })]).await;
+    sleep(Duration::from_mins(59)).await;
+    assert_eq!(rig.store.job(&place).await.unwrap().unwrap().state, JobState::Running);
+    assert!(rig.entries(AuditAction::KeyDestroy).await.is_empty());
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(rig.store.job(&place).await.unwrap().unwrap().state, JobState::Done);
+    stopping.cancel();
+    worker.await.unwrap();
+}
+
 #[tokio::test]
 async fn one_version_that_can_not_be_opened_is_named_and_the_others_are_moved() {
     let rig = Rig::new(5).await;
