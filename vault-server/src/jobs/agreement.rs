@@ -11,9 +11,12 @@
 //!   gone.
 //! * If that stays so for [`PATIENCE`] the job fails and says why: who asked for it is to know.
 //!
-//! An instance counts as live until what it said expires, by the clocks of both. An engine that only one process can have
-//! open needs none of this but the order.
+//! An instance counts as live until what it said was seen as it is for as long as that holds, by the time that passes for
+//! the one who looks: a clock that is wrong makes nobody live for longer, nor dead. Only what is seen for the first time is
+//! judged by the clocks of both: if it has expired its instance is gone, unless it says it again. An engine that only one
+//! process can have open needs none of this but the order.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,12 +52,21 @@ pub(super) struct Agreement {
     lease: Duration,
     /// When it was said last.
     said: Mutex<Option<Instant>>,
+    /// What others said, as it was seen last.
+    seen: Mutex<HashMap<LogId, Sight>>,
+}
+
+/// What an instance said.
+struct Sight {
+    revision: u64,
+    /// Since when it has been seen; `None` if its time was over then.
+    since: Option<Instant>,
 }
 
 impl Agreement {
     /// For an instance that is configured with this set. `lease`: that of jobs.
     pub(super) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, set: KmsSet, lease: Duration) -> Self {
-        Self { store, clock, set, lease, said: Mutex::default() }
+        Self { store, clock, set, lease, said: Mutex::default(), seen: Mutex::default() }
     }
 
     /// Says it, or says it again if it is time to.
@@ -95,14 +107,26 @@ impl Agreement {
         }
         // First this: of two that look at once, one sees the other.
         self.say().await?;
-        let now = self.clock.now();
+        let mut holds = true;
+        // All are looked at, so that each is seen from now on.
         for log in self.store.logs().await? {
-            let said = self.store.lease(&name(log)).await?;
-            if said.is_some_and(|said| said.expires > now && said.holder != self.holder()) {
-                return Ok(false);
-            }
+            let Some(said) = self.store.lease(&name(log)).await? else { continue };
+            let lives = self.lives(log, &said);
+            holds &= !lives || said.holder == self.holder();
         }
-        Ok(true)
+        Ok(holds)
+    }
+
+    /// Whether who said this lives, as far as can be seen from here.
+    fn lives(&self, log: LogId, said: &Lease) -> bool {
+        let mut seen = self.seen.lock();
+        let since = match seen.get(&log) {
+            Some(before) if before.revision == said.revision => before.since,
+            Some(_) => Some(Instant::now()),
+            None => (said.expires > self.clock.now()).then(Instant::now),
+        };
+        seen.insert(log, Sight { revision: said.revision, since });
+        said.expires != Timestamp(0) && since.is_some_and(|since| since.elapsed() < self.lease * LIFETIME)
     }
 
     fn holder(&self) -> InstanceId {
@@ -139,6 +163,8 @@ fn later(time: Timestamp, wait: Duration) -> Timestamp {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use tokio::time::advance;
+
     use super::*;
     use crate::domain::{JobBudget, JobId, JobKind, JobOrder, JobPlace, JobProgress, JobState, PrincipalId};
     use crate::store::memory::MemoryStore;
@@ -151,6 +177,10 @@ mod tests {
         fn turn(&self, by: Duration) {
             self.0.fetch_add(u64::try_from(by.as_micros()).unwrap(), Ordering::SeqCst);
         }
+
+        fn back(&self, by: Duration) {
+            self.0.fetch_sub(u64::try_from(by.as_micros()).unwrap(), Ordering::SeqCst);
+        }
     }
 
     impl Clock for Hands {
@@ -161,7 +191,7 @@ mod tests {
 
     /// So many instances with these sets, by their first bytes.
     async fn instances<const N: usize>(sets: [u8; N]) -> (Arc<Hands>, [Agreement; N]) {
-        let (store, clock) = (MemoryStore::new(), Arc::new(Hands(AtomicU64::new(1_000_000_000))));
+        let (store, clock) = (MemoryStore::new(), Arc::new(Hands(AtomicU64::new(1 << 50))));
         let mut all = Vec::new();
         for (log, set) in sets.into_iter().enumerate() {
             let store = store.instance(LogId(u32::try_from(log).unwrap()));
@@ -172,6 +202,12 @@ mod tests {
             all.push(Agreement::new(Arc::new(store), clock, set, LEASE));
         }
         (clock, all.try_into().ok().unwrap())
+    }
+
+    /// Another process with the same log.
+    fn beside(instance: &Agreement, set: u8) -> Agreement {
+        let (store, clock) = (Arc::clone(&instance.store), Arc::clone(&instance.clock));
+        Agreement::new(store, clock, KmsSet::from_bytes([set; 16]), LEASE)
     }
 
     fn rewrap(set: Option<u8>, changed: Timestamp) -> Job {
@@ -211,15 +247,40 @@ mod tests {
         assert!(one.holds().await.unwrap());
     }
 
-    #[tokio::test]
-    async fn one_that_fell_silent_is_in_the_way_until_what_it_said_expires() {
+    #[tokio::test(start_paused = true)]
+    async fn one_that_fell_silent_is_in_the_way_until_it_was_seen_to_be() {
         let (clock, [one, other]) = instances([1, 2]).await;
         other.say().await.unwrap();
         assert!(!one.holds().await.unwrap());
-        clock.turn(LEASE * (LIFETIME - 1));
-        assert!(!one.holds().await.unwrap());
-        clock.turn(LEASE);
+        advance(LEASE * (LIFETIME - 1)).await;
+        other.say().await.unwrap();
+        for _ in 0..LIFETIME {
+            assert!(!one.holds().await.unwrap());
+            advance(LEASE).await;
+        }
         assert!(one.holds().await.unwrap());
+        other.say().await.unwrap();
+        assert!(!one.holds().await.unwrap());
+        // Who was not there sees at once that it is long over.
+        clock.turn(LEASE * LIFETIME);
+        let late = beside(&one, 1);
+        assert!(late.holds().await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_with_a_wrong_clock_is_in_the_way_for_as_long_as_any_other() {
+        const YEAR: Duration = Duration::from_hours(365 * 24);
+        let (clock, [one, other]) = instances([1, 2]).await;
+        clock.turn(YEAR);
+        other.say().await.unwrap();
+        clock.back(YEAR);
+        assert!(!one.holds().await.unwrap());
+        advance(LEASE * LIFETIME).await;
+        assert!(one.holds().await.unwrap(), "it fell silent");
+        clock.back(LEASE * LIFETIME);
+        other.say().await.unwrap();
+        clock.turn(LEASE * LIFETIME);
+        assert!(!one.holds().await.unwrap(), "its clock is behind, and it lives");
     }
 
     #[tokio::test]
@@ -234,17 +295,12 @@ mod tests {
     async fn a_log_that_is_taken_over_says_what_its_new_owner_says() {
         let (_, [one, other]) = instances([1, 2]).await;
         other.say().await.unwrap();
-        let restarted = Agreement::new(
-            Arc::clone(&other.store),
-            Arc::clone(&other.clock),
-            KmsSet::from_bytes([1; 16]),
-            LEASE,
-        );
+        let restarted = beside(&other, 1);
         restarted.say().await.unwrap();
         assert!(one.holds().await.unwrap());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_order_is_for_those_with_its_kms_keys_and_fails_when_none_of_them_comes() {
         let (clock, [one, other]) = instances([1, 2]).await;
         let now = clock.now();
@@ -255,6 +311,7 @@ mod tests {
         assert_eq!(one.on(&rewrap(Some(1), now)).await, Ok(Verdict::Wait));
         assert_eq!(one.on(&rewrap(None, now)).await, Ok(Verdict::Wait));
         clock.turn(LEASE * PATIENCE + Duration::from_millis(1));
+        advance(LEASE * PATIENCE + Duration::from_millis(1)).await;
         assert_eq!(one.on(&rewrap(Some(1), now)).await, Ok(Verdict::Go), "the other fell silent");
         assert_eq!(one.on(&rewrap(Some(2), now)).await, Ok(Verdict::Fail));
     }
