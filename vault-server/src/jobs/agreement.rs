@@ -9,7 +9,8 @@
 //!   written, only while no live instance says anything else. Who comes later has said so before it makes a key.
 //! * The order of a re-wrap names the set of the instance that took it. Others leave it alone, also when that instance is
 //!   gone.
-//! * If that stays so for [`PATIENCE`] the job fails and says why: who asked for it is to know.
+//! * Who has seen that stay so for [`PATIENCE`], and the job as it was, lets it fail and says why: who asked for it is to
+//!   know. How long the job has been there says nothing: it may have waited for room.
 //!
 //! An instance counts as live until what it said was seen as it is for as long as that holds, by the time that passes for
 //! the one who looks: a clock that is wrong makes nobody live for longer, nor dead. Only what is seen for the first time is
@@ -23,7 +24,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::domain::{Clock, InstanceId, Job, KmsSet, LeaseName, Timestamp};
+use crate::domain::{Clock, InstanceId, Job, JobPlace, KmsSet, LeaseName, Timestamp};
 use crate::store::{Change, Lease, LogId, Store, StoreError, Write};
 
 /// What an instance said holds for so many lifetimes of a job's lease.
@@ -54,6 +55,8 @@ pub(super) struct Agreement {
     said: Mutex<Option<Instant>>,
     /// What others said, as it was seen last.
     seen: Mutex<HashMap<LogId, Sight>>,
+    /// Re-wraps that could not be done here, by their revision, and since when.
+    waiting: Mutex<HashMap<JobPlace, (u64, Instant)>>,
 }
 
 /// What an instance said.
@@ -66,7 +69,8 @@ struct Sight {
 impl Agreement {
     /// For an instance that is configured with this set. `lease`: that of jobs.
     pub(super) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, set: KmsSet, lease: Duration) -> Self {
-        Self { store, clock, set, lease, said: Mutex::default(), seen: Mutex::default() }
+        let (said, seen, waiting) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { store, clock, set, lease, said, seen, waiting }
     }
 
     /// Says it, or says it again if it is time to.
@@ -94,10 +98,16 @@ impl Agreement {
     /// What is to be done with a re-wrap as it stands.
     pub(super) async fn on(&self, job: &Job) -> Result<Verdict, StoreError> {
         if job.order.kms_set.is_none_or(|set| set == self.set) && self.holds().await? {
+            self.waiting.lock().remove(&job.place);
             return Ok(Verdict::Go);
         }
-        let is_late = later(job.changed, self.lease * PATIENCE) < self.clock.now();
-        Ok(if is_late { Verdict::Fail } else { Verdict::Wait })
+        let mut waiting = self.waiting.lock();
+        let (revision, since) = waiting.entry(job.place.clone()).or_insert((job.revision, Instant::now()));
+        // Nobody changes it while it waits. What somebody changed is another, or was done in part meanwhile.
+        if *revision != job.revision {
+            (*revision, *since) = (job.revision, Instant::now());
+        }
+        Ok(if since.elapsed() > self.lease * PATIENCE { Verdict::Fail } else { Verdict::Wait })
     }
 
     /// Whether no live instance says anything else.
@@ -166,7 +176,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::domain::{JobBudget, JobId, JobKind, JobOrder, JobPlace, JobProgress, JobState, PrincipalId};
+    use crate::domain::{JobBudget, JobId, JobKind, JobOrder, JobProgress, JobState, PrincipalId};
     use crate::store::memory::MemoryStore;
 
     const LEASE: Duration = Duration::from_secs(1);
@@ -210,7 +220,7 @@ mod tests {
         Agreement::new(store, clock, KmsSet::from_bytes([set; 16]), LEASE)
     }
 
-    fn rewrap(set: Option<u8>, changed: Timestamp) -> Job {
+    fn rewrap(set: Option<u8>, revision: u64) -> Job {
         Job {
             id: JobId::from_bytes([1; 16]),
             place: JobPlace { tenant: None, kind: JobKind::Rewrap },
@@ -218,18 +228,18 @@ mod tests {
                 key: None,
                 budget: JobBudget::default(),
                 asked_by: PrincipalId::parse("rota").unwrap(),
-                asked: changed,
-                not_before: changed,
+                asked: Timestamp(1),
+                not_before: Timestamp(1),
                 asker: Vec::new(),
                 kms_set: set.map(|set| KmsSet::from_bytes([set; 16])),
             },
             state: JobState::Running,
             approved_by: None,
             begun: Timestamp(0),
-            changed,
+            changed: Timestamp(1),
             progress: JobProgress::default(),
             cause: String::new(),
-            revision: 0,
+            revision,
         }
     }
 
@@ -302,17 +312,33 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_order_is_for_those_with_its_kms_keys_and_fails_when_none_of_them_comes() {
-        let (clock, [one, other]) = instances([1, 2]).await;
-        let now = clock.now();
-        assert_eq!(one.on(&rewrap(Some(1), now)).await, Ok(Verdict::Go));
-        assert_eq!(one.on(&rewrap(None, now)).await, Ok(Verdict::Go), "from before orders named them");
-        assert_eq!(one.on(&rewrap(Some(2), now)).await, Ok(Verdict::Wait));
+        let (_, [one, other]) = instances([1, 2]).await;
+        assert_eq!(one.on(&rewrap(Some(1), 0)).await, Ok(Verdict::Go));
+        assert_eq!(one.on(&rewrap(None, 0)).await, Ok(Verdict::Go), "from before orders named them");
+        assert_eq!(one.on(&rewrap(Some(2), 0)).await, Ok(Verdict::Wait));
         other.say().await.unwrap();
-        assert_eq!(one.on(&rewrap(Some(1), now)).await, Ok(Verdict::Wait));
-        assert_eq!(one.on(&rewrap(None, now)).await, Ok(Verdict::Wait));
-        clock.turn(LEASE * PATIENCE + Duration::from_millis(1));
+        assert_eq!(one.on(&rewrap(Some(1), 1)).await, Ok(Verdict::Wait));
+        assert_eq!(one.on(&rewrap(None, 1)).await, Ok(Verdict::Wait));
         advance(LEASE * PATIENCE + Duration::from_millis(1)).await;
-        assert_eq!(one.on(&rewrap(Some(1), now)).await, Ok(Verdict::Go), "the other fell silent");
-        assert_eq!(one.on(&rewrap(Some(2), now)).await, Ok(Verdict::Fail));
+        assert_eq!(one.on(&rewrap(Some(1), 1)).await, Ok(Verdict::Go), "the other fell silent");
+        assert_eq!(one.on(&rewrap(Some(2), 1)).await, Ok(Verdict::Wait), "since now");
+        advance(LEASE * PATIENCE + Duration::from_millis(1)).await;
+        assert_eq!(one.on(&rewrap(Some(2), 1)).await, Ok(Verdict::Fail));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn how_long_a_job_waited_for_something_else_is_not_counted() {
+        let (clock, [one]) = instances([1]).await;
+        // For room, for a year; by the clock, at least.
+        clock.turn(Duration::from_hours(365 * 24));
+        assert_eq!(one.on(&rewrap(Some(2), 0)).await, Ok(Verdict::Wait));
+        advance(LEASE * PATIENCE).await;
+        assert_eq!(one.on(&rewrap(Some(2), 0)).await, Ok(Verdict::Wait));
+        // It was paused and resumed, or is another.
+        assert_eq!(one.on(&rewrap(Some(2), 2)).await, Ok(Verdict::Wait));
+        advance(LEASE * PATIENCE).await;
+        assert_eq!(one.on(&rewrap(Some(2), 2)).await, Ok(Verdict::Wait));
+        advance(Duration::from_millis(1)).await;
+        assert_eq!(one.on(&rewrap(Some(2), 2)).await, Ok(Verdict::Fail));
     }
 }
