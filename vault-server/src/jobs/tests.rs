@@ -1,3 +1,4 @@
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use vault_proto::v1::AuditEntry;
 
 use super::agreement::Agreement;
 use super::ended;
+use super::schedule::Schedule;
 use super::shift::{Shift, Stop};
 use super::walk::{Pages, Task, walk};
 use super::worker::{Options, Parts, Workers};
@@ -56,39 +58,44 @@ impl Rig {
             CacheOptions { lifetime: Duration::from_mins(1), max_uses: u64::MAX, max_entries: 100 },
         ));
         let rig = Self { store, keyring, clock, tenant: TenantId::parse("st-mary").unwrap() };
-        let key = rig.keyring.active_data_key(&rig.tenant).await.unwrap();
-        let index = rig.keyring.active_index_key(&rig.tenant).await.unwrap();
+        rig.keep(0..records, Timestamp(1)).await;
+        rig.rotate(KeyPurpose::Data).await;
+        rig
+    }
+
+    /// Writes records of these numbers.
+    async fn keep(&self, numbers: Range<u8>, created: Timestamp) {
+        let key = self.keyring.active_data_key(&self.tenant).await.unwrap();
+        let index = self.keyring.active_index_key(&self.tenant).await.unwrap();
         let classes = Classes::builtin(ClassOptions { accept_synthetic: true });
         let class = classes.get(&ssn()).unwrap();
         let value = || Plaintext::from_utf8(VALUE.as_bytes().to_vec()).unwrap();
-        let normalized = class.normalize(&value(), rig.clock.now()).unwrap();
+        let normalized = class.normalize(&value(), self.clock.now()).unwrap();
         let blind = crypto::blind_index(&index, &ssn(), &normalized);
-        for number in 0..records {
+        for number in numbers {
             let mut record = Record {
                 token: token(number),
-                tenant: rig.tenant.clone(),
+                tenant: self.tenant.clone(),
                 class: ssn(),
                 subject: None,
                 index: Some(blind),
-                created: Timestamp(1),
+                created,
                 body: Body::Erased { at: Timestamp(0) },
                 revision: 0,
             };
             let place = Place {
                 identity: &identity(),
                 token: record.token,
-                tenant: &rig.tenant,
+                tenant: &self.tenant,
                 class: &ssn(),
                 subject: None,
                 index: Some(blind),
-                created: record.created,
+                created,
             };
             let bytes = crypto::seal(&place, &key, &value(), 64).unwrap();
             record.body = Body::Sealed { key_id: key.id(), key_version: key.version(), bytes };
-            rig.write(vec![Write::Insert(record)]).await;
+            self.write(vec![Write::Insert(record)]).await;
         }
-        rig.rotate(KeyPurpose::Data).await;
-        rig
     }
 
     async fn write(&self, writes: Vec<Write>) {
@@ -261,6 +268,22 @@ async fn everything_is_sealed_anew_once_and_the_log_says_so() {
     let [end] = rig.entries(AuditAction::JobEnd).await.try_into().unwrap();
     assert_eq!((end.details["done"].as_str(), end.details["state"].as_str()), ("50", "done"));
     assert_eq!(rig.entries(AuditAction::JobBegin).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_job_moved_makes_no_key_due() {
+    let rig = Rig::new(30).await;
+    rig.order(JobKind::Reencrypt, None, JobBudget::default()).await;
+    rig.done(JobKind::Reencrypt).await;
+    let key = rig.keys(KeyPurpose::Data).await.swap_remove(0);
+    assert_eq!(rig.store.count_of_key(key.id).await, Ok(30));
+    let schedule = Schedule { after: None, after_records: Some(10) };
+    let due = async || schedule.due(&key, &rig.store, &*rig.clock).await.ok().unwrap();
+    assert_eq!(due().await, None);
+    rig.keep(30..39, rig.clock.now()).await;
+    assert_eq!(due().await, None);
+    rig.keep(39..40, rig.clock.now()).await;
+    assert_eq!(due().await, Some("records"));
 }
 
 #[tokio::test]
