@@ -9,18 +9,22 @@
 //!   written, only while no live instance says anything else. Who comes later has said so before it makes a key.
 //! * The order of a re-wrap names the set of the instance that took it. Others leave it alone, also when that instance is
 //!   gone.
-//! * If that stays so for [`PATIENCE`] the job fails and says why: who asked for it is to know.
+//! * Who has seen that stay so for [`PATIENCE`], and the job as it was, lets it fail and says why: who asked for it is to
+//!   know. How long the job has been there says nothing: it may have waited for room.
 //!
-//! An instance counts as live until what it said expires, by the clocks of both. An engine that only one process can have
-//! open needs none of this but the order.
+//! An instance counts as live until what it said was seen as it is for as long as that holds, by the time that passes for
+//! the one who looks: a clock that is wrong makes nobody live for longer, nor dead. Only what is seen for the first time is
+//! judged by the clocks of both: if it has expired its instance is gone, unless it says it again. An engine that only one
+//! process can have open needs none of this but the order.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::domain::{Clock, InstanceId, Job, KmsSet, LeaseName, Timestamp};
+use crate::domain::{Clock, InstanceId, Job, JobPlace, KmsSet, LeaseName, Timestamp};
 use crate::store::{Change, Lease, LogId, Store, StoreError, Write};
 
 /// What an instance said holds for so many lifetimes of a job's lease.
@@ -49,12 +53,24 @@ pub(super) struct Agreement {
     lease: Duration,
     /// When it was said last.
     said: Mutex<Option<Instant>>,
+    /// What others said, as it was seen last.
+    seen: Mutex<HashMap<LogId, Sight>>,
+    /// Re-wraps that could not be done here, by their revision, and since when.
+    waiting: Mutex<HashMap<JobPlace, (u64, Instant)>>,
+}
+
+/// What an instance said.
+struct Sight {
+    revision: u64,
+    /// Since when it has been seen; `None` if its time was over then.
+    since: Option<Instant>,
 }
 
 impl Agreement {
     /// For an instance that is configured with this set. `lease`: that of jobs.
     pub(super) fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, set: KmsSet, lease: Duration) -> Self {
-        Self { store, clock, set, lease, said: Mutex::default() }
+        let (said, seen, waiting) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { store, clock, set, lease, said, seen, waiting }
     }
 
     /// Says it, or says it again if it is time to.
@@ -82,10 +98,16 @@ impl Agreement {
     /// What is to be done with a re-wrap as it stands.
     pub(super) async fn on(&self, job: &Job) -> Result<Verdict, StoreError> {
         if job.order.kms_set.is_none_or(|set| set == self.set) && self.holds().await? {
+            self.waiting.lock().remove(&job.place);
             return Ok(Verdict::Go);
         }
-        let is_late = later(job.changed, self.lease * PATIENCE) < self.clock.now();
-        Ok(if is_late { Verdict::Fail } else { Verdict::Wait })
+        let mut waiting = self.waiting.lock();
+        let (revision, since) = waiting.entry(job.place.clone()).or_insert((job.revision, Instant::now()));
+        // Nobody changes it while it waits. What somebody changed is another, or was done in part meanwhile.
+        if *revision != job.revision {
+            (*revision, *since) = (job.revision, Instant::now());
+        }
+        Ok(if since.elapsed() > self.lease * PATIENCE { Verdict::Fail } else { Verdict::Wait })
     }
 
     /// Whether no live instance says anything else.
@@ -95,14 +117,26 @@ impl Agreement {
         }
         // First this: of two that look at once, one sees the other.
         self.say().await?;
-        let now = self.clock.now();
+        let mut holds = true;
+        // All are looked at, so that each is seen from now on.
         for log in self.store.logs().await? {
-            let said = self.store.lease(&name(log)).await?;
-            if said.is_some_and(|said| said.expires > now && said.holder != self.holder()) {
-                return Ok(false);
-            }
+            let Some(said) = self.store.lease(&name(log)).await? else { continue };
+            let lives = self.lives(log, &said);
+            holds &= !lives || said.holder == self.holder();
         }
-        Ok(true)
+        Ok(holds)
+    }
+
+    /// Whether who said this lives, as far as can be seen from here.
+    fn lives(&self, log: LogId, said: &Lease) -> bool {
+        let mut seen = self.seen.lock();
+        let since = match seen.get(&log) {
+            Some(before) if before.revision == said.revision => before.since,
+            Some(_) => Some(Instant::now()),
+            None => (said.expires > self.clock.now()).then(Instant::now),
+        };
+        seen.insert(log, Sight { revision: said.revision, since });
+        said.expires != Timestamp(0) && since.is_some_and(|since| since.elapsed() < self.lease * LIFETIME)
     }
 
     fn holder(&self) -> InstanceId {
@@ -139,8 +173,10 @@ fn later(time: Timestamp, wait: Duration) -> Timestamp {
 mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use tokio::time::advance;
+
     use super::*;
-    use crate::domain::{JobBudget, JobId, JobKind, JobOrder, JobPlace, JobProgress, JobState, PrincipalId};
+    use crate::domain::{JobBudget, JobId, JobKind, JobOrder, JobProgress, JobState, PrincipalId};
     use crate::store::memory::MemoryStore;
 
     const LEASE: Duration = Duration::from_secs(1);
@@ -150,6 +186,10 @@ mod tests {
     impl Hands {
         fn turn(&self, by: Duration) {
             self.0.fetch_add(u64::try_from(by.as_micros()).unwrap(), Ordering::SeqCst);
+        }
+
+        fn back(&self, by: Duration) {
+            self.0.fetch_sub(u64::try_from(by.as_micros()).unwrap(), Ordering::SeqCst);
         }
     }
 
@@ -161,7 +201,7 @@ mod tests {
 
     /// So many instances with these sets, by their first bytes.
     async fn instances<const N: usize>(sets: [u8; N]) -> (Arc<Hands>, [Agreement; N]) {
-        let (store, clock) = (MemoryStore::new(), Arc::new(Hands(AtomicU64::new(1_000_000_000))));
+        let (store, clock) = (MemoryStore::new(), Arc::new(Hands(AtomicU64::new(1 << 50))));
         let mut all = Vec::new();
         for (log, set) in sets.into_iter().enumerate() {
             let store = store.instance(LogId(u32::try_from(log).unwrap()));
@@ -174,7 +214,13 @@ mod tests {
         (clock, all.try_into().ok().unwrap())
     }
 
-    fn rewrap(set: Option<u8>, changed: Timestamp) -> Job {
+    /// Another process with the same log.
+    fn beside(instance: &Agreement, set: u8) -> Agreement {
+        let (store, clock) = (Arc::clone(&instance.store), Arc::clone(&instance.clock));
+        Agreement::new(store, clock, KmsSet::from_bytes([set; 16]), LEASE)
+    }
+
+    fn rewrap(set: Option<u8>, revision: u64) -> Job {
         Job {
             id: JobId::from_bytes([1; 16]),
             place: JobPlace { tenant: None, kind: JobKind::Rewrap },
@@ -182,18 +228,18 @@ mod tests {
                 key: None,
                 budget: JobBudget::default(),
                 asked_by: PrincipalId::parse("rota").unwrap(),
-                asked: changed,
-                not_before: changed,
+                asked: Timestamp(1),
+                not_before: Timestamp(1),
                 asker: Vec::new(),
                 kms_set: set.map(|set| KmsSet::from_bytes([set; 16])),
             },
             state: JobState::Running,
             approved_by: None,
             begun: Timestamp(0),
-            changed,
+            changed: Timestamp(1),
             progress: JobProgress::default(),
             cause: String::new(),
-            revision: 0,
+            revision,
         }
     }
 
@@ -211,15 +257,40 @@ mod tests {
         assert!(one.holds().await.unwrap());
     }
 
-    #[tokio::test]
-    async fn one_that_fell_silent_is_in_the_way_until_what_it_said_expires() {
+    #[tokio::test(start_paused = true)]
+    async fn one_that_fell_silent_is_in_the_way_until_it_was_seen_to_be() {
         let (clock, [one, other]) = instances([1, 2]).await;
         other.say().await.unwrap();
         assert!(!one.holds().await.unwrap());
-        clock.turn(LEASE * (LIFETIME - 1));
-        assert!(!one.holds().await.unwrap());
-        clock.turn(LEASE);
+        advance(LEASE * (LIFETIME - 1)).await;
+        other.say().await.unwrap();
+        for _ in 0..LIFETIME {
+            assert!(!one.holds().await.unwrap());
+            advance(LEASE).await;
+        }
         assert!(one.holds().await.unwrap());
+        other.say().await.unwrap();
+        assert!(!one.holds().await.unwrap());
+        // Who was not there sees at once that it is long over.
+        clock.turn(LEASE * LIFETIME);
+        let late = beside(&one, 1);
+        assert!(late.holds().await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_with_a_wrong_clock_is_in_the_way_for_as_long_as_any_other() {
+        const YEAR: Duration = Duration::from_hours(365 * 24);
+        let (clock, [one, other]) = instances([1, 2]).await;
+        clock.turn(YEAR);
+        other.say().await.unwrap();
+        clock.back(YEAR);
+        assert!(!one.holds().await.unwrap());
+        advance(LEASE * LIFETIME).await;
+        assert!(one.holds().await.unwrap(), "it fell silent");
+        clock.back(LEASE * LIFETIME);
+        other.say().await.unwrap();
+        clock.turn(LEASE * LIFETIME);
+        assert!(!one.holds().await.unwrap(), "its clock is behind, and it lives");
     }
 
     #[tokio::test]
@@ -234,28 +305,40 @@ mod tests {
     async fn a_log_that_is_taken_over_says_what_its_new_owner_says() {
         let (_, [one, other]) = instances([1, 2]).await;
         other.say().await.unwrap();
-        let restarted = Agreement::new(
-            Arc::clone(&other.store),
-            Arc::clone(&other.clock),
-            KmsSet::from_bytes([1; 16]),
-            LEASE,
-        );
+        let restarted = beside(&other, 1);
         restarted.say().await.unwrap();
         assert!(one.holds().await.unwrap());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_order_is_for_those_with_its_kms_keys_and_fails_when_none_of_them_comes() {
-        let (clock, [one, other]) = instances([1, 2]).await;
-        let now = clock.now();
-        assert_eq!(one.on(&rewrap(Some(1), now)).await, Ok(Verdict::Go));
-        assert_eq!(one.on(&rewrap(None, now)).await, Ok(Verdict::Go), "from before orders named them");
-        assert_eq!(one.on(&rewrap(Some(2), now)).await, Ok(Verdict::Wait));
+        let (_, [one, other]) = instances([1, 2]).await;
+        assert_eq!(one.on(&rewrap(Some(1), 0)).await, Ok(Verdict::Go));
+        assert_eq!(one.on(&rewrap(None, 0)).await, Ok(Verdict::Go), "from before orders named them");
+        assert_eq!(one.on(&rewrap(Some(2), 0)).await, Ok(Verdict::Wait));
         other.say().await.unwrap();
-        assert_eq!(one.on(&rewrap(Some(1), now)).await, Ok(Verdict::Wait));
-        assert_eq!(one.on(&rewrap(None, now)).await, Ok(Verdict::Wait));
-        clock.turn(LEASE * PATIENCE + Duration::from_millis(1));
-        assert_eq!(one.on(&rewrap(Some(1), now)).await, Ok(Verdict::Go), "the other fell silent");
-        assert_eq!(one.on(&rewrap(Some(2), now)).await, Ok(Verdict::Fail));
+        assert_eq!(one.on(&rewrap(Some(1), 1)).await, Ok(Verdict::Wait));
+        assert_eq!(one.on(&rewrap(None, 1)).await, Ok(Verdict::Wait));
+        advance(LEASE * PATIENCE + Duration::from_millis(1)).await;
+        assert_eq!(one.on(&rewrap(Some(1), 1)).await, Ok(Verdict::Go), "the other fell silent");
+        assert_eq!(one.on(&rewrap(Some(2), 1)).await, Ok(Verdict::Wait), "since now");
+        advance(LEASE * PATIENCE + Duration::from_millis(1)).await;
+        assert_eq!(one.on(&rewrap(Some(2), 1)).await, Ok(Verdict::Fail));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn how_long_a_job_waited_for_something_else_is_not_counted() {
+        let (clock, [one]) = instances([1]).await;
+        // For room, for a year; by the clock, at least.
+        clock.turn(Duration::from_hours(365 * 24));
+        assert_eq!(one.on(&rewrap(Some(2), 0)).await, Ok(Verdict::Wait));
+        advance(LEASE * PATIENCE).await;
+        assert_eq!(one.on(&rewrap(Some(2), 0)).await, Ok(Verdict::Wait));
+        // It was paused and resumed, or is another.
+        assert_eq!(one.on(&rewrap(Some(2), 2)).await, Ok(Verdict::Wait));
+        advance(LEASE * PATIENCE).await;
+        assert_eq!(one.on(&rewrap(Some(2), 2)).await, Ok(Verdict::Wait));
+        advance(Duration::from_millis(1)).await;
+        assert_eq!(one.on(&rewrap(Some(2), 2)).await, Ok(Verdict::Fail));
     }
 }

@@ -6,21 +6,24 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{Clock, KeyId, KeyPurpose, KeyRecord, KeyState};
-use crate::store::Store;
+use crate::domain::{Clock, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion};
+use crate::store::{Lookup, Store, StoreError};
 use crate::vault::{Refused, Vault};
 
 /// How often keys are looked at.
 const EVERY: Duration = Duration::from_mins(10);
-/// Keys that are looked at at once.
+/// Keys that are looked at at once, and records.
 const PAGE: usize = 256;
+/// So many pages of a key's records tell of them all.
+const PAGES: usize = 16;
 
 /// When keys are due.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Schedule {
     /// After so long.
     pub after: Option<Duration>,
-    /// A data key: after so many records.
+    /// A data key: after so many records that were written under it. Those that a job moved there do not count, or each
+    /// re-encryption would make the next rotation due.
     pub after_records: Option<u64>,
 }
 
@@ -68,7 +71,7 @@ impl Schedule {
         }
     }
 
-    async fn due(
+    pub(super) async fn due(
         self,
         key: &KeyRecord,
         store: &dyn Store,
@@ -81,9 +84,49 @@ impl Schedule {
         }
         match self.after_records {
             Some(most) if key.purpose == KeyPurpose::Data => {
-                Ok((store.count_of_key(key.id).await? >= most).then_some("records"))
+                Ok((written_under(key, most, store).await? >= most).then_some("records"))
             }
             _ => Ok(None),
         }
+    }
+}
+
+/// How many records were written under a key since it is there, if they may be `most`. Older ones a job moved there.
+async fn written_under(key: &KeyRecord, most: u64, store: &dyn Store) -> Result<u64, StoreError> {
+    let count = store.count_of_key(key.id).await?;
+    // To the first version none is moved.
+    if count < most || key.version == KeyVersion(1) {
+        return Ok(count);
+    }
+    let (mut seen, mut new, mut after) = (0, 0, None);
+    for _ in 0..PAGES {
+        let tokens = store.tokens_of_key(key.id, after, PAGE).await?;
+        let Some(last) = tokens.last() else { break };
+        after = Some(*last);
+        for lookup in store.records(&tokens).await? {
+            if let Lookup::Found(record) = lookup {
+                seen += 1;
+                new += u64::from(record.created >= key.created);
+            }
+        }
+    }
+    Ok(share(count, new, seen))
+}
+
+/// As many of `count` as `new` are of `seen`. Tokens are random: the first ones are as good as any.
+fn share(count: u64, new: u64, seen: u64) -> u64 {
+    let share = (u128::from(count) * u128::from(new)).checked_div(u128::from(seen)).unwrap_or(0);
+    u64::try_from(share).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_seen_tells_of_all() {
+        assert_eq!(share(12, 5, 12), 5, "all were seen");
+        assert_eq!(share(1 << 40, 1 << 10, 1 << 12), 1 << 38);
+        assert_eq!((share(u64::MAX, 4096, 4096), share(7, 0, 0)), (u64::MAX, 0));
     }
 }

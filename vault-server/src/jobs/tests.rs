@@ -1,5 +1,6 @@
 mod irreversible;
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use vault_proto::v1::AuditEntry;
 
 use super::agreement::Agreement;
 use super::ended;
+use super::schedule::Schedule;
 use super::shift::{Shift, Stop};
 use super::walk::{Pages, Task, walk};
 use super::worker::{Options, Parts, Workers};
@@ -24,7 +26,7 @@ use crate::keyring::{CacheOptions, Keyring};
 use crate::kms::WrappingKeys;
 use crate::kms::testing::TestKms;
 use crate::store::memory::MemoryStore;
-use crate::store::{Change, Held, Leases, Lookup, Store, StoreError, Write};
+use crate::store::{Change, Held, Lease, Leases, Lookup, Store, StoreError, Write};
 
 const VALUE: &str = "219-09-9999";
 const LEASE: Duration = Duration::from_millis(400);
@@ -58,39 +60,44 @@ impl Rig {
             CacheOptions { lifetime: Duration::from_mins(1), max_uses: u64::MAX, max_entries: 100 },
         ));
         let rig = Self { store, keyring, clock, tenant: TenantId::parse("st-mary").unwrap() };
-        let key = rig.keyring.active_data_key(&rig.tenant).await.unwrap();
-        let index = rig.keyring.active_index_key(&rig.tenant).await.unwrap();
+        rig.keep(0..records, Timestamp(1)).await;
+        rig.rotate(KeyPurpose::Data).await;
+        rig
+    }
+
+    /// Writes records of these numbers.
+    async fn keep(&self, numbers: Range<u8>, created: Timestamp) {
+        let key = self.keyring.active_data_key(&self.tenant).await.unwrap();
+        let index = self.keyring.active_index_key(&self.tenant).await.unwrap();
         let classes = Classes::builtin(ClassOptions { accept_synthetic: true });
         let class = classes.get(&ssn()).unwrap();
         let value = || Plaintext::from_utf8(VALUE.as_bytes().to_vec()).unwrap();
-        let normalized = class.normalize(&value(), rig.clock.now()).unwrap();
+        let normalized = class.normalize(&value(), self.clock.now()).unwrap();
         let blind = crypto::blind_index(&index, &ssn(), &normalized);
-        for number in 0..records {
+        for number in numbers {
             let mut record = Record {
                 token: token(number),
-                tenant: rig.tenant.clone(),
+                tenant: self.tenant.clone(),
                 class: ssn(),
                 subject: None,
                 index: Some(blind),
-                created: Timestamp(1),
+                created,
                 body: Body::Erased { at: Timestamp(0) },
                 revision: 0,
             };
             let place = Place {
                 identity: &identity(),
                 token: record.token,
-                tenant: &rig.tenant,
+                tenant: &self.tenant,
                 class: &ssn(),
                 subject: None,
                 index: Some(blind),
-                created: record.created,
+                created,
             };
             let bytes = crypto::seal(&place, &key, &value(), 64).unwrap();
             record.body = Body::Sealed { key_id: key.id(), key_version: key.version(), bytes };
-            rig.write(vec![Write::Insert(record)]).await;
+            self.write(vec![Write::Insert(record)]).await;
         }
-        rig.rotate(KeyPurpose::Data).await;
-        rig
     }
 
     async fn write(&self, writes: Vec<Write>) {
@@ -165,6 +172,14 @@ impl Rig {
     async fn done(&self, kind: JobKind) -> Job {
         let stopping = CancellationToken::new();
         let worker = tokio::spawn(Workers::new(self.parts(&stopping)).run());
+        let job = self.over(kind).await;
+        stopping.cancel();
+        worker.await.unwrap();
+        job
+    }
+
+    /// Waits for its end.
+    async fn over(&self, kind: JobKind) -> Job {
         let over = async {
             loop {
                 let job = self.store.job(&self.place(kind)).await.unwrap().unwrap();
@@ -174,10 +189,7 @@ impl Rig {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        let job = timeout(Duration::from_secs(20), over).await.expect("a job that ends");
-        stopping.cancel();
-        worker.await.unwrap();
-        job
+        timeout(Duration::from_secs(20), over).await.expect("a job that ends")
     }
 
     async fn record(&self, number: u8) -> Record {
@@ -213,7 +225,7 @@ impl Rig {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_rewrap_is_left_alone_by_who_has_other_kms_keys_and_fails_in_the_end() {
     let rig = Rig::new(0).await;
     let before = rig.keys(KeyPurpose::Data).await;
@@ -224,8 +236,7 @@ async fn a_rewrap_is_left_alone_by_who_has_other_kms_keys_and_fails_in_the_end()
         rig.order(JobKind::Rewrap, None, JobBudget::default()).await;
         let there = rig.store.job(&rig.place(JobKind::Rewrap)).await.unwrap().unwrap();
         let order = JobOrder { kms_set: Some(set), ..there.order.clone() };
-        let long_ago = Timestamp(1);
-        let job = Job { order, changed: long_ago, revision: there.revision + 1, ..there };
+        let job = Job { order, revision: there.revision + 1, ..there };
         rig.write(vec![Write::PutJob(job)]).await;
         let job = rig.done(JobKind::Rewrap).await;
         assert_eq!((job.state, job.cause.as_str()), (state, cause));
@@ -259,6 +270,22 @@ async fn everything_is_sealed_anew_once_and_the_log_says_so() {
     let [end] = rig.entries(AuditAction::JobEnd).await.try_into().unwrap();
     assert_eq!((end.details["done"].as_str(), end.details["state"].as_str()), ("50", "done"));
     assert_eq!(rig.entries(AuditAction::JobBegin).await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_job_moved_makes_no_key_due() {
+    let rig = Rig::new(30).await;
+    rig.order(JobKind::Reencrypt, None, JobBudget::default()).await;
+    rig.done(JobKind::Reencrypt).await;
+    let key = rig.keys(KeyPurpose::Data).await.swap_remove(0);
+    assert_eq!(rig.store.count_of_key(key.id).await, Ok(30));
+    let schedule = Schedule { after: None, after_records: Some(10) };
+    let due = async || schedule.due(&key, &rig.store, &*rig.clock).await.ok().unwrap();
+    assert_eq!(due().await, None);
+    rig.keep(30..39, rig.clock.now()).await;
+    assert_eq!(due().await, None);
+    rig.keep(39..40, rig.clock.now()).await;
+    assert_eq!(due().await, Some("records"));
 }
 
 #[tokio::test]
@@ -304,11 +331,11 @@ async fn not_one_write_of_a_worker_lands_whose_lease_another_has_taken() {
         index: None,
         fence: shift.fence(),
     };
-    // It stands still for longer than its lease, and another takes the job.
-    sleep(LEASE + Duration::from_millis(50)).await;
+    // It stands still for as long as another looks on, which then takes the job.
     let other = rig.parts(&stopping);
-    let taken = other.leases.take(&name, Duration::from_mins(1)).await.unwrap();
-    assert!(taken.is_some());
+    assert_eq!(other.leases.take(&name, LEASE).await, Ok(None));
+    sleep(LEASE).await;
+    assert!(other.leases.take(&name, LEASE).await.unwrap().is_some());
     assert!(matches!(walk(&mut shift, task, Pages::OfKey(old.id, None)).await, Err(Stop::Lost)));
     assert!(matches!(shift.report().await, Err(Stop::Lost)));
     assert!(matches!(shift.end(super::shift::End::Done).await, Err(Stop::Lost)));
@@ -484,6 +511,30 @@ async fn a_clock_that_is_ahead_does_not_shorten_the_wait() {
     worker.await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_approval_that_came_anew_is_known_from_then_on_only() {
+    let rig = Rig::new(0).await;
+    rig.order(JobKind::Shred, None, JobBudget::default()).await;
+    let stopping = CancellationToken::new();
+    let mut parts = rig.parts(&stopping);
+    parts.options.waiting = Duration::from_hours(24);
+    parts.options.poll = Duration::from_secs(1);
+    let worker = tokio::spawn(Workers::new(parts).run());
+    sleep(Duration::from_mins(59)).await;
+    // Paused, resumed and approved between two looks; by a clock that is ahead it is due at once.
+    let place = rig.place(JobKind::Shred);
+    let there = rig.store.job(&place).await.unwrap().unwrap();
+    let order = JobOrder { not_before: Timestamp(there.order.not_before.0 + 1), ..there.order.clone() };
+    rig.write(vec![Write::PutJob(Job { order, revision: there.revision + 1, ..there })]).await;
+    sleep(Duration::from_mins(59)).await;
+    assert_eq!(rig.store.job(&place).await.unwrap().unwrap().state, JobState::Running);
+    assert!(rig.entries(AuditAction::KeyDestroy).await.is_empty());
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(rig.store.job(&place).await.unwrap().unwrap().state, JobState::Done);
+    stopping.cancel();
+    worker.await.unwrap();
+}
+
 #[tokio::test]
 async fn one_version_that_can_not_be_opened_is_named_and_the_others_are_moved() {
     let rig = Rig::new(5).await;
@@ -556,4 +607,66 @@ async fn indexes_are_made_anew_though_the_worker_does_not_know_of_the_rotation_y
     assert_eq!((job.state, job.progress.done), (JobState::Done, 30));
     let left = rig.store.indexed_under(&rig.tenant, &ssn(), KeyVersion(1), None, 1).await;
     assert_eq!(left.unwrap(), []);
+}
+
+/// Another clock than the system's: so many microseconds ahead of it.
+struct Ahead(u64);
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        Timestamp(SystemClock.now().0 + self.0)
+    }
+}
+
+#[tokio::test]
+async fn workers_whose_clocks_differ_do_not_take_a_job_from_each_other() {
+    let rig = Rig::new(200).await;
+    // Longer than a lease, and than three batches that are not waited for.
+    rig.order(JobKind::Reencrypt, None, JobBudget { bytes: 30_000, kms_calls: 5 }).await;
+    let stopping = CancellationToken::new();
+    let workers = [0, 2_000_000].map(|ahead| {
+        let mut parts = rig.parts(&stopping);
+        parts.clock = Arc::new(Ahead(ahead));
+        let clock = Arc::clone(&parts.clock);
+        parts.leases = Leases::new(Arc::clone(&parts.store), clock, InstanceId::random().unwrap());
+        tokio::spawn(Workers::new(parts).run())
+    });
+    let began = tokio::time::Instant::now();
+    let job = rig.over(JobKind::Reencrypt).await;
+    assert!(began.elapsed() > LEASE * 2, "{:?}", began.elapsed());
+    assert_eq!((job.state, job.progress.done), (JobState::Done, 200));
+    assert_eq!(rig.entries(AuditAction::JobBegin).await.len(), 1);
+    stopping.cancel();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_lost_a_job_to_another_rests_before_it_takes_it_again() {
+    let rig = Rig::new(200).await;
+    rig.order(JobKind::Reencrypt, None, JobBudget { bytes: 500, kms_calls: 0 }).await;
+    let stopping = CancellationToken::new();
+    let worker = tokio::spawn(Workers::new(rig.parts(&stopping)).run());
+    let begun = async |times| {
+        while rig.entries(AuditAction::JobBegin).await.len() < times {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    begun(1).await;
+    let name = crate::domain::LeaseName::parse("job/st-mary/reencrypt").unwrap();
+    // Another takes it, and gives it back.
+    loop {
+        let there = rig.store.lease(&name).await.unwrap().unwrap();
+        let (fence, revision) = (there.fence + 1, there.revision + 1);
+        let taken = Write::PutLease(Lease { fence, revision, expires: Timestamp(0), ..there });
+        if rig.store.commit(Change { writes: vec![taken], entries: Vec::new() }).await.is_ok() {
+            break;
+        }
+    }
+    let lost = tokio::time::Instant::now();
+    timeout(Duration::from_secs(20), begun(2)).await.expect("it is taken up again");
+    assert!(lost.elapsed() >= Duration::from_secs(1), "{:?}", lost.elapsed());
+    stopping.cancel();
+    worker.await.unwrap();
 }

@@ -75,8 +75,9 @@ struct State {
     busy: HashSet<JobPlace>,
     /// What was in trouble: how often in a row, and until when it is left alone.
     resting: HashMap<JobPlace, (u32, Instant)>,
-    /// Destructions that are approved, and since when this process knows.
-    known: HashMap<JobId, Instant>,
+    /// Destructions that are approved, and since when this process knows. An approval that came anew has another time
+    /// before which nothing is done, and is known from then on only.
+    known: HashMap<(JobId, Timestamp), Instant>,
     /// The place that was taken last: others have their turn before it.
     last: Option<JobPlace>,
     /// Rows that can't be read.
@@ -141,13 +142,13 @@ impl Workers {
         self.name_corrupt(found.corrupt);
         let mut running = found.jobs;
         running.retain(|job| job.state == JobState::Running);
-        let approved = running.iter().filter(|job| is_irreversible(job.place.kind)).map(|job| job.id);
-        let approved: Vec<JobId> = approved.collect();
+        let approved = running.iter().filter(|job| is_irreversible(job.place.kind)).map(approval);
+        let approved: Vec<(JobId, Timestamp)> = approved.collect();
         let last = {
             let mut state = self.state.lock();
-            state.known.retain(|id, _| approved.contains(id));
-            for id in approved {
-                state.known.entry(id).or_insert_with(Instant::now);
+            state.known.retain(|approval, _| approved.contains(approval));
+            for approval in approved {
+                state.known.entry(approval).or_insert_with(Instant::now);
             }
             state.last.clone()
         };
@@ -173,7 +174,8 @@ impl Workers {
         }
         // By the clock it is due; by the time that has passed here it may not be.
         let long_known = |since: &Instant| since.elapsed() >= KNOWN_FOR.min(parts.options.waiting);
-        !is_irreversible(job.place.kind) || self.state.lock().known.get(&job.id).is_some_and(long_known)
+        !is_irreversible(job.place.kind)
+            || self.state.lock().known.get(&approval(job)).is_some_and(long_known)
     }
 
     async fn take_all(&self, due: Vec<Job>) {
@@ -199,7 +201,10 @@ impl Workers {
         let there = self.parts.store.job(&job.place).await?;
         reached(job.place.kind, Step::Read);
         let Some(job) = there.filter(|there| there.id == job.id && self.is_due(there)) else {
-            // The lease ends by itself, and nobody waits for it.
+            // Who takes what comes to be at this place next is not to wait for it.
+            if let Err(error) = self.parts.leases.release(held).await {
+                tracing::debug!(%error, "a job's lease was not given back: it ends by itself");
+            }
             return Ok(());
         };
         tracing::info!(job = %job.id, kind = job.place.kind.as_str(), done = job.progress.done, "takes a job up");
@@ -252,6 +257,11 @@ fn is_irreversible(kind: JobKind) -> bool {
     matches!(kind, JobKind::Destroy | JobKind::Shred)
 }
 
+/// By what one approval of a job is told from the next.
+fn approval(job: &Job) -> (JobId, Timestamp) {
+    (job.id, job.order.not_before)
+}
+
 /// Takes the place off the list of what this process works on, however the work ends.
 struct Busy {
     state: Arc<Mutex<State>>,
@@ -281,8 +291,9 @@ async fn serve(mut shift: Shift) -> bool {
             tracing::info!(%job, kind, state = shift.job.state.as_str(), "a job ended");
         }
         Err(Stop::Lost) => {
+            // It is in good hands; and if not, two that take it from each other are not to do so without a rest.
             tracing::warn!(%job, kind, "a job was taken over by another worker");
-            return true;
+            return false;
         }
         Err(Stop::Told | Stop::Stopping) => {
             tracing::info!(%job, kind, "a job was laid down");
@@ -297,7 +308,7 @@ async fn serve(mut shift: Shift) -> bool {
             // How far it was is of use to who watches. The trouble may have been that it stood still for too long.
             if matches!(shift.report().await, Err(Stop::Lost)) {
                 tracing::warn!(%job, kind, "a job was taken over by another worker");
-                return true;
+                return false;
             }
             shift.release().await;
             return false;

@@ -82,9 +82,10 @@ macro_rules! conformance_tests {
             postings_are_ordered_within_their_key_and_range
             stats_count_records_and_entries
             a_lease_has_one_holder_at_a_time
-            an_expired_lease_is_taken_under_a_new_fence
+            a_lease_that_was_left_alone_is_taken_under_a_new_fence
             a_write_under_an_old_fence_writes_nothing
             concurrent_takers_of_a_lease_have_one_winner
+            no_clock_says_when_a_lease_is_taken
             a_write_under_a_key_that_is_not_active_is_refused
             a_condition_is_about_the_key_before_the_change
             no_record_lands_under_a_key_that_was_retired

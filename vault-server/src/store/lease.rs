@@ -2,11 +2,18 @@
 //!
 //! A lease is a row that changes by compare-and-set. Who takes it gets a *fence*, a number that grows with every
 //! holder, and puts it into every change made under the lease ([`Write::Fence`]): a worker that was paused, and
-//! whose lease somebody else has taken meanwhile, writes nothing. Safety is the fence's alone; clocks only say
-//! when a lease may be taken from a holder that fell silent.
+//! whose lease somebody else has taken meanwhile, writes nothing. Safety is the fence's alone.
+//!
+//! Time only says when a lease may be taken from a holder that fell silent: once it was seen as it is for a whole
+//! lifetime, by the time that passes for the one who looks. No two clocks are compared. Instances whose clocks differ by
+//! more than a lifetime would each take the other's lease for one that has expired.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::{Change, Store, StoreError, Write};
 use crate::domain::{Clock, InstanceId, LeaseName, Timestamp};
@@ -20,7 +27,7 @@ pub struct Lease {
     pub holder: InstanceId,
     /// Grows by one with every taking.
     pub fence: u64,
-    /// From when on another may take it; 0 once it was given back.
+    /// Until when its holder means to keep it, by the holder's clock; 0 once it was given back.
     pub expires: Timestamp,
     /// Counts changes of this row, from 0; compare-and-set goes by it.
     pub revision: u64,
@@ -58,33 +65,50 @@ pub struct Leases {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     instance: InstanceId,
+    /// Leases that others hold, as they were seen last.
+    seen: Mutex<HashMap<LeaseName, Sight>>,
+}
+
+/// A lease in another's hands. While its holder lives it does not stay as it is.
+struct Sight {
+    fence: u64,
+    revision: u64,
+    since: Instant,
 }
 
 impl Leases {
     /// For an instance.
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, instance: InstanceId) -> Self {
-        Self { store, clock, instance }
+        Self { store, clock, instance, seen: Mutex::default() }
     }
 
-    /// Takes a lease that is free or has expired; `None` if another holds it, or was faster.
+    /// Takes a lease that is free, or that was seen to be left alone for `lifetime`; `None` if another holds it, or was
+    /// faster. So one that a dead instance held is had by who asks again and again, a lifetime after it first asked.
     pub async fn take(&self, name: &LeaseName, lifetime: Duration) -> Result<Option<Held>, StoreError> {
         let there = self.store.lease(name).await?;
-        let now = self.clock.now();
-        let (fence, revision) = match &there {
-            None => (1, 0),
-            // One that ends later than any could is of a clock that was wrong; the fence keeps its holder off.
-            Some(there)
-                if there.expires > now
-                    && there.expires <= after(now, lifetime * 2)
-                    && there.holder != self.instance =>
-            {
-                return Ok(None);
-            }
-            Some(there) => (there.fence + 1, there.revision + 1),
-        };
-        let expires = after(now, lifetime);
+        if there.as_ref().is_some_and(|there| !self.is_free(there, lifetime)) {
+            return Ok(None);
+        }
+        let (fence, revision) = there.map_or((1, 0), |there| (there.fence + 1, there.revision + 1));
+        let expires = after(self.clock.now(), lifetime);
         let lease = Lease { name: name.clone(), holder: self.instance, fence, expires, revision };
         Ok(self.put(lease.clone()).await?.then_some(Held(lease)))
+    }
+
+    /// Whether it was given back, is this instance's own, or has not changed for a lifetime under its eyes.
+    fn is_free(&self, there: &Lease, lifetime: Duration) -> bool {
+        let mut seen = self.seen.lock();
+        if there.expires == Timestamp(0) || there.holder == self.instance {
+            seen.remove(&there.name);
+            return true;
+        }
+        let Lease { fence, revision, .. } = *there;
+        let now = Sight { fence, revision, since: Instant::now() };
+        let sight = seen.entry(there.name.clone()).or_insert(now);
+        if (sight.fence, sight.revision) != (fence, revision) {
+            *sight = Sight { fence, revision, since: Instant::now() };
+        }
+        sight.since.elapsed() >= lifetime
     }
 
     /// Holds it for another lifetime, under the same fence.

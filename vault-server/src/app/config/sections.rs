@@ -373,7 +373,8 @@ pub struct Keys {
     /// A key that has been active for so long is replaced by a new version. `None`: only when somebody says so.
     #[serde(deserialize_with = "units::some_duration")]
     pub rotate_after: Option<Duration>,
-    /// A data key that sealed so many records is replaced by a new version. `None`: only when somebody says so.
+    /// A data key under which so many records were written, not counting those that a job moved there, is replaced by a
+    /// new version. `None`: only when somebody says so.
     pub rotate_after_records: Option<u64>,
     /// How long a destruction waits after its approval.
     #[serde(deserialize_with = "units::duration")]
