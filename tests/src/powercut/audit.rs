@@ -88,18 +88,16 @@ async fn log(store: &Arc<dyn Store>) -> Result<Vec<Bytes>, StoreError> {
 
 /// The tokens that the index by data key has, each with its record.
 async fn indexed(store: &Arc<dyn Store>) -> Result<Vec<Token>, StoreError> {
-    let mut tokens = Vec::new();
+    let (mut tokens, mut after) = (Vec::new(), None);
     loop {
-        let page = store.tokens_of_key(KEY, tokens.last().copied(), 4096).await?;
-        if page.is_empty() {
-            return Ok(tokens);
-        }
-        let found = store.records(&page).await?;
-        let whole = page.iter().zip(found).filter(|(_, found)| matches!(found, Lookup::Found(_)));
+        let page = store.tokens_of_key(KEY, after, 4096).await?;
+        let found = store.records(&page.items).await?;
+        let whole = page.items.iter().zip(found).filter(|(_, found)| matches!(found, Lookup::Found(_)));
         let before = tokens.len();
         tokens.extend(whole.map(|(token, _)| *token));
-        if tokens.len() - before < page.len() {
-            // A row without its record: the lists will differ.
+        after = page.next.clone();
+        // A row that can't be read, or one without its record: the lists will differ.
+        if tokens.len() - before < page.len() || after.is_none() {
             return Ok(tokens);
         }
     }

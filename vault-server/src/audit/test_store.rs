@@ -13,8 +13,8 @@ use crate::domain::{
     KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
-    Change, Committed, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Remembered, Stats, Store,
-    StoreError, TileId,
+    Change, Committed, Cursor, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Page, Remembered,
+    Stats, Store, StoreError, TileId,
 };
 
 #[derive(Default)]
@@ -206,7 +206,7 @@ impl Store for TestStore {
     ) -> Result<Vec<Token>, StoreError> {
         unreachable!()
     }
-    async fn tokens_of_key(&self, _: KeyId, _: Option<Token>, _: usize) -> Result<Vec<Token>, StoreError> {
+    async fn tokens_of_key(&self, _: KeyId, _: Option<Cursor>, _: usize) -> Result<Page<Token>, StoreError> {
         unreachable!()
     }
     async fn count_of_key(&self, _: KeyId) -> Result<u64, StoreError> {
@@ -217,9 +217,15 @@ impl Store for TestStore {
         _: &TenantId,
         _: &ClassName,
         _: KeyVersion,
-        _: Option<(BlindIndex, Token)>,
+        _: Option<Cursor>,
         _: usize,
-    ) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
+    ) -> Result<Page<Token>, StoreError> {
+        unreachable!()
+    }
+    async fn job_rows(&self, _: Option<Cursor>, _: usize) -> Result<Page<Job>, StoreError> {
+        unreachable!()
+    }
+    async fn key_rows(&self, _: Option<Cursor>, _: usize) -> Result<Page<KeyRecord>, StoreError> {
         unreachable!()
     }
     async fn job(&self, _: &JobPlace) -> Result<Option<Job>, StoreError> {

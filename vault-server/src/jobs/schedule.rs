@@ -100,14 +100,16 @@ async fn written_under(key: &KeyRecord, most: u64, store: &dyn Store) -> Result<
     }
     let (mut seen, mut new, mut after) = (0, 0, None);
     for _ in 0..PAGES {
-        let tokens = store.tokens_of_key(key.id, after, PAGE).await?;
-        let Some(last) = tokens.last() else { break };
-        after = Some(*last);
-        for lookup in store.records(&tokens).await? {
+        let page = store.tokens_of_key(key.id, after, PAGE).await?;
+        for lookup in store.records(&page.items).await? {
             if let Lookup::Found(record) = lookup {
                 seen += 1;
                 new += u64::from(record.created >= key.created);
             }
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
         }
     }
     Ok(share(count, new, seen))

@@ -11,8 +11,8 @@ use super::steps::{Step, reached};
 use super::worker::Parts;
 use crate::audit::{Item, LogError, Outcome};
 use crate::crypto::{DataKey, IndexKey, Mandate, ResealError, Resealing};
-use crate::domain::{BlindIndex, ClassName, JobKind, KeyId, KeyVersion, Record, TenantId, Token};
-use crate::store::{Lookup, Store, Write};
+use crate::domain::{ClassName, JobKind, KeyId, KeyVersion, Record, TenantId, Token};
+use crate::store::{Cursor, Lookup, Malformed, Page, Store, Write};
 
 /// Tokens that are read at once.
 const PAGE: usize = 4096;
@@ -27,6 +27,10 @@ const BATCH_BYTES: u64 = 1 << 20;
 const AT_ONCE: (usize, usize) = (3, 32);
 /// Records that are sealed without a break for others.
 const STRETCH: usize = 32;
+/// Items of one entry: each is small, and an entry has its bound.
+const NAMED_AT_ONCE: usize = 512;
+/// Records that were not as their row said, and are looked for again at the end of a walk. Of more, the next walk tells.
+const LOOKED_FOR: usize = 4096;
 /// How often a batch is tried whose records others change meanwhile; then they are for the next round.
 const ATTEMPTS: usize = 4;
 
@@ -43,41 +47,40 @@ pub(super) struct Task {
 }
 
 /// Tokens to go over, in pages.
+#[derive(Clone)]
 pub(super) enum Pages {
-    /// Of records that are sealed under a key, past a token.
-    OfKey(KeyId, Option<Token>),
+    /// Of records that are sealed under a key, past one of them.
+    OfKey(KeyId, Option<Cursor>),
     /// Of records whose index a version of the index key made, past one of them.
-    OfIndex { tenant: TenantId, class: ClassName, version: KeyVersion, after: Option<(BlindIndex, Token)> },
+    OfIndex { tenant: TenantId, class: ClassName, version: KeyVersion, after: Option<Cursor> },
 }
 
 impl Pages {
     /// Begins to read the next page.
-    fn read(mut self, store: Arc<dyn Store>) -> Reading {
-        AbortOnDropHandle::new(tokio::spawn(async move {
-            let tokens = self.next(&*store).await?;
-            Ok((tokens, self))
-        }))
+    fn read(self, store: Arc<dyn Store>) -> Reading {
+        AbortOnDropHandle::new(tokio::spawn(async move { self.next(&*store).await }))
     }
 
-    /// Empty at the end.
-    async fn next(&mut self, store: &dyn Store) -> Result<Vec<Token>, Stop> {
+    /// The next page, and those behind it, if there are more.
+    async fn next(self, store: &dyn Store) -> Result<(Page<Token>, Option<Self>), Stop> {
         match self {
             Self::OfKey(key, after) => {
-                let tokens = store.tokens_of_key(*key, *after, PAGE).await?;
-                *after = tokens.last().copied();
-                Ok(tokens)
+                let page = store.tokens_of_key(key, after, PAGE).await?;
+                let rest = page.next.clone().map(|next| Self::OfKey(key, Some(next)));
+                Ok((page, rest))
             }
             Self::OfIndex { tenant, class, version, after } => {
-                let page = store.indexed_under(tenant, class, *version, *after, PAGE).await?;
-                *after = page.last().copied();
-                Ok(page.into_iter().map(|(_, token)| token).collect())
+                let page = store.indexed_under(&tenant, &class, version, after, PAGE).await?;
+                let after = page.next.clone();
+                let rest = after.is_some().then_some(Self::OfIndex { tenant, class, version, after });
+                Ok((page, rest))
             }
         }
     }
 }
 
 /// A page that is being read, and those behind it.
-type Reading = AbortOnDropHandle<Result<(Vec<Token>, Pages), Stop>>;
+type Reading = AbortOnDropHandle<Result<(Page<Token>, Option<Pages>), Stop>>;
 
 /// What came of a walk, or of a part of it.
 #[derive(Default)]
@@ -85,6 +88,8 @@ pub(super) struct Walked {
     pub(super) done: u64,
     bytes: u64,
     failed: Vec<Item>,
+    /// Records that were not as the row said that they were found by, and what to say of each if the row is still there.
+    unlike: HashMap<Token, Item>,
     /// A key was replaced: go on under the new one.
     pub(super) rotated: bool,
 }
@@ -104,7 +109,7 @@ fn is_bound(bytes_a_second: u64) -> bool {
 
 /// Does the task with all tokens of the pages.
 pub(super) async fn walk(shift: &mut Shift, task: Task, pages: Pages) -> Result<Walked, Stop> {
-    let task = Arc::new(task);
+    let (task, first) = (Arc::new(task), pages.clone());
     let mut under_way: FuturesOrdered<AbortOnDropHandle<Result<Walked, Stop>>> = FuturesOrdered::new();
     let mut all = Walked::default();
     let mut ahead = VecDeque::new();
@@ -113,14 +118,16 @@ pub(super) async fn walk(shift: &mut Shift, task: Task, pages: Pages) -> Result<
     let at_once = if is_bound(shift.job.order.budget.bytes) { AT_ONCE.0 } else { AT_ONCE.1 };
     while more || !under_way.is_empty() {
         while more && under_way.len() < at_once {
-            if ahead.is_empty()
+            while ahead.is_empty()
                 && let Some(page) = reading.take()
             {
-                let (tokens, rest) =
+                let (page, rest) =
                     page.await.map_err(|_| Stop::Trouble("a page was dropped".to_owned()))??;
                 // One page is read ahead.
-                reading = (!tokens.is_empty()).then(|| rest.read(Arc::clone(&shift.parts.store)));
-                ahead.extend(tokens);
+                reading = rest.map(|rest| rest.read(Arc::clone(&shift.parts.store)));
+                ahead.extend(page.items);
+                let malformed = malformed(shift, &page.malformed);
+                left(shift, malformed).await?;
             }
             more = !ahead.is_empty() && !all.rotated;
             if more {
@@ -132,16 +139,52 @@ pub(super) async fn walk(shift: &mut Shift, task: Task, pages: Pages) -> Result<
         if let Some(ended) = under_way.next().await {
             let walked = ended.map_err(|_| Stop::Trouble("a batch was dropped".to_owned()))??;
             shift.job.progress.done += walked.done;
-            shift.job.progress.failed += walked.failed.len() as u64;
             all.done += walked.done;
             all.bytes += walked.bytes;
             all.rotated |= walked.rotated;
-            shift.trouble(walked.failed).await?;
+            let room = LOOKED_FOR.saturating_sub(all.unlike.len());
+            all.unlike.extend(walked.unlike.into_iter().take(room));
+            left(shift, walked.failed).await?;
             shift.tick().await?;
             shift.spend_bytes(walked.bytes).await?;
         }
     }
+    if !all.rotated {
+        let stale = stale(shift, first, std::mem::take(&mut all.unlike)).await?;
+        left(shift, stale).await?;
+    }
     Ok(all)
+}
+
+/// Counts what could not be changed, and puts it on record.
+async fn left(shift: &mut Shift, items: Vec<Item>) -> Result<(), Stop> {
+    shift.job.progress.failed += items.len() as u64;
+    for some in items.chunks(NAMED_AT_ONCE) {
+        shift.trouble(some.to_vec()).await?;
+    }
+    Ok(())
+}
+
+/// Rows that are not what was written. The server's messages name those, too, that have no token.
+fn malformed(shift: &Shift, rows: &[Malformed]) -> Vec<Item> {
+    let item = |row: &Malformed| {
+        tracing::error!(job = %shift.job.id, row = row.what, "a row is not what was written: a job passes over it");
+        Item { token: row.token, outcome: Outcome::Corrupt, ..Item::invalid() }
+    };
+    rows.iter().map(item).collect()
+}
+
+/// What to say of records that a walk found by rows that are there still. Who changes a record changes its rows with it: a
+/// row that was behind the record, and stayed so, is not what was written.
+async fn stale(shift: &mut Shift, first: Pages, mut unlike: HashMap<Token, Item>) -> Result<Vec<Item>, Stop> {
+    let (mut found, mut more) = (Vec::new(), Some(first));
+    while let Some(pages) = more.take().filter(|_| !unlike.is_empty()) {
+        let (page, rest) = pages.next(&*shift.parts.store).await?;
+        found.extend(page.items.iter().filter_map(|token| unlike.remove(token)));
+        more = rest;
+        shift.tick().await?;
+    }
+    Ok(found)
 }
 
 impl Task {
@@ -165,8 +208,10 @@ impl Task {
                     match lookup {
                         Lookup::Corrupt => walked.failed.push(Item::of_token(*token, Outcome::Corrupt)),
                         Lookup::Found(record) if self.is_due(&record) => due.push(record),
-                        // Who erased or changed it meanwhile has won.
-                        Lookup::Missing | Lookup::Found(_) => {}
+                        // Who erased or changed it meanwhile has won, if anybody did.
+                        lookup => {
+                            walked.unlike.insert(*token, self.unlike(*token, &lookup));
+                        }
                     }
                 }
                 let outcomes = self.anew(&mut due);
@@ -209,6 +254,15 @@ impl Task {
             && self.index.as_ref().is_none_or(|(class, key)| {
                 record.class == *class && record.index.is_some_and(|index| index.version != key.version())
             })
+    }
+
+    /// What to say of a record with which there is nothing to do, if the row that it was found by says otherwise.
+    fn unlike(&self, token: Token, lookup: &Lookup) -> Item {
+        let Lookup::Found(record) = lookup else { return Item::of_token(token, Outcome::Corrupt) };
+        // An index is made anew of the value, and nobody opened the key that this one is under.
+        let unopened = record.key_id().is_some_and(|id| !self.from.contains_key(&id));
+        let closed = self.index.is_some() && unopened;
+        Item::of_record(record, if closed { Outcome::KeyUnusable } else { Outcome::Corrupt })
     }
 
     /// Seals them anew, those that it can.

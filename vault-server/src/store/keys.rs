@@ -323,13 +323,6 @@ pub(crate) fn token_at_end(key: &[u8]) -> Option<Token> {
     key.last_chunk::<16>().map(|bytes| Token::from_bytes(*bytes))
 }
 
-/// The blind index and the token at the end of its row's key.
-pub(crate) fn index_at_end(key: &[u8]) -> Option<(BlindIndex, Token)> {
-    let (before, token) = key.split_last_chunk::<16>()?;
-    let index = before.last_chunk::<{ BlindIndex::LEN }>()?;
-    Some((BlindIndex::from_bytes(*index), Token::from_bytes(*token)))
-}
-
 /// The sequence at the end of a log-index row's key.
 pub(crate) fn sequence_at_end(key: &[u8]) -> Option<u64> {
     key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes))

@@ -16,9 +16,10 @@ use crate::domain::{
     KeyRecord, KeyState, KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token,
     VaultIdentity,
 };
+use crate::store::keys::Space;
 use crate::store::{
-    Change, Committed, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Remembered, Stats, Store,
-    StoreError, TileId, UnderWay, Write, check_lengths, corrupt, keys,
+    Change, Committed, Cursor, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Page, Remembered,
+    Stats, Store, StoreError, TileId, UnderWay, Write, check_lengths, corrupt, keys,
 };
 
 /// A store in memory. Clones are the same store.
@@ -42,6 +43,10 @@ struct Rows {
     entities: BTreeMap<EntityPlace, Entity>,
     /// Places of those that can't be read.
     malformed: BTreeSet<EntityPlace>,
+    /// Other rows that can't be read: where an embedded engine has them.
+    altered: BTreeSet<(Space, Vec<u8>)>,
+    /// Records that are gone, and not the rows that refer to them.
+    lost: BTreeSet<Token>,
     logs: BTreeMap<LogId, LogRows>,
     /// What the next commit fails with.
     next_failure: Option<StoreError>,
@@ -84,6 +89,35 @@ impl MemoryStore {
     /// Puts a malformed row at an entity's place, as a disk or a stray hand does.
     pub fn malform(&self, place: EntityPlace) {
         self.rows.lock().malformed.insert(place);
+    }
+
+    /// The same at a job's place.
+    pub fn malform_job(&self, place: &JobPlace) {
+        self.alter(Space::Jobs, keys::job(place));
+    }
+
+    /// The same at a key's id, for who reads rows by the page.
+    pub fn malform_key(&self, id: KeyId) {
+        self.alter(Space::KeyIds, id.as_bytes().to_vec());
+    }
+
+    /// The same among the tokens of what is sealed under a key.
+    pub fn malform_token_of_key(&self, key: KeyId, token: &[u8]) {
+        self.alter(Space::SealedUnder, [&keys::sealed_under(key)[..], token].concat());
+    }
+
+    /// The same among the tokens of what has an index.
+    pub fn malform_index(&self, tenant: &TenantId, class: &ClassName, index: BlindIndex, token: &[u8]) {
+        self.alter(Space::Indexes, [&keys::index(tenant, class, index)[..], token].concat());
+    }
+
+    /// Takes a record away, and leaves the rows that refer to it.
+    pub fn lose(&self, token: Token) {
+        self.rows.lock().lost.insert(token);
+    }
+
+    fn alter(&self, space: Space, key: Vec<u8>) {
+        self.rows.lock().altered.insert((space, key));
     }
 
     /// Commits wait until [`MemoryStore::unblock_commits`].
@@ -132,7 +166,13 @@ impl Rows {
                 self.leases.get(lease).is_some_and(|there| there.fence == *fence)
             }
             Write::Active(id) => self.keys.values().any(|key| key.id == *id && key.state == KeyState::Active),
-            Write::Unused(id) => !self.records.values().any(|record| is_under(record, *id)),
+            Write::Unused(id) => {
+                let prefix = keys::sealed_under(*id);
+                let of_key = |(space, key): &(Space, Vec<u8>)| {
+                    *space == Space::SealedUnder && key.starts_with(&prefix)
+                };
+                !self.records.values().any(|record| is_under(record, *id)) && !self.altered.iter().any(of_key)
+            }
             Write::PutJob(job) => {
                 let there = self.jobs.get(&job.place).map(|there| there.revision);
                 there == job.revision.checked_sub(1)
@@ -194,6 +234,40 @@ impl Rows {
         if self.malformed.contains(place) { Err(malformed(place)) } else { Ok(()) }
     }
 
+    /// The rows of a space whose key begins with `prefix`, and those of them that were altered.
+    fn page<T>(
+        &self,
+        (space, prefix): (Space, &[u8]),
+        rows: impl Iterator<Item = (Vec<u8>, T)>,
+        after: Option<&Cursor>,
+        limit: usize,
+    ) -> Result<Page<T>, StoreError> {
+        let mut sorted: BTreeMap<_, _> = rows.map(|(key, row)| (key, Some(row))).collect();
+        let altered = self.altered.iter().filter(|(of, key)| *of == space && key.starts_with(prefix));
+        sorted.extend(altered.map(|(_, key)| (key.clone(), None)));
+        // What follows the prefix where a token is at the end.
+        let more = match space {
+            Space::SealedUnder => 16,
+            Space::Indexes => 16 + 16,
+            _ => usize::MAX - prefix.len(),
+        };
+        let mut page = Page::default();
+        for (key, row) in sorted.into_iter().filter(|(key, _)| after.is_none_or(|after| *key > after.place)) {
+            if page.len() == limit {
+                break;
+            }
+            let token = keys::token_at_end(&key).filter(|_| key.len() == prefix.len() + more);
+            page.push(token, row.ok_or_else(|| corrupt(space, &key)))?;
+            page.next = (page.len() == limit).then(|| Cursor::behind(&key));
+        }
+        Ok(page)
+    }
+
+    /// A row that may have been altered.
+    fn unaltered<T>(&self, space: Space, key: &[u8], row: Option<T>) -> Result<Option<T>, StoreError> {
+        if self.altered.contains(&(space, key.to_vec())) { Err(corrupt(space, key)) } else { Ok(row) }
+    }
+
     fn tokens(&self, is_one: impl Fn(&Record) -> bool, after: Option<Token>, limit: usize) -> Vec<Token> {
         let past = |token: &Token| after.is_none_or(|after| *token > after);
         let found = self.records.values().filter(|record| past(&record.token) && is_one(record));
@@ -210,7 +284,7 @@ fn is_under(record: &Record, key: KeyId) -> bool {
 }
 
 fn malformed(place: &EntityPlace) -> StoreError {
-    corrupt(keys::Space::Entities, &keys::entity(place))
+    corrupt(Space::Entities, &keys::entity(place))
 }
 
 /// The entity that a write's condition is about.
@@ -283,8 +357,9 @@ impl Store for MemoryStore {
 
     async fn records(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {
         self.read(|rows| {
-            let found = |token| rows.records.get(token).cloned().map(Box::new);
-            tokens.iter().map(|token| found(token).map_or(Lookup::Missing, Lookup::Found)).collect()
+            let found = |token| rows.records.get(token).filter(|_| !rows.lost.contains(token)).cloned();
+            let lookup = |token| found(token).map_or(Lookup::Missing, |one| Lookup::Found(Box::new(one)));
+            tokens.iter().map(lookup).collect()
         })
     }
 
@@ -314,14 +389,19 @@ impl Store for MemoryStore {
     async fn tokens_of_key(
         &self,
         key: KeyId,
-        after: Option<Token>,
+        after: Option<Cursor>,
         limit: usize,
-    ) -> Result<Vec<Token>, StoreError> {
-        self.read(|rows| rows.tokens(|record| record.key_id() == Some(key), after, limit))
+    ) -> Result<Page<Token>, StoreError> {
+        let prefix = keys::sealed_under(key);
+        self.read(|rows| {
+            let found = rows.records.values().filter(|record| record.key_id() == Some(key));
+            let found = found.map(|record| ([&prefix[..], record.token.as_bytes()].concat(), record.token));
+            rows.page((Space::SealedUnder, &prefix), found, after.as_ref(), limit)
+        })?
     }
 
     async fn count_of_key(&self, key: KeyId) -> Result<u64, StoreError> {
-        self.read(|rows| rows.records.values().filter(|record| record.key_id() == Some(key)).count() as u64)
+        Ok(self.tokens_of_key(key, None, usize::MAX).await?.len() as u64)
     }
 
     async fn indexed_under(
@@ -329,18 +409,18 @@ impl Store for MemoryStore {
         tenant: &TenantId,
         class: &ClassName,
         version: KeyVersion,
-        after: Option<(BlindIndex, Token)>,
+        after: Option<Cursor>,
         limit: usize,
-    ) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
+    ) -> Result<Page<Token>, StoreError> {
+        let prefix = keys::indexes_under(tenant, class, version);
         self.read(|rows| {
             let of_class = rows.records.values().filter(|r| r.tenant == *tenant && r.class == *class);
             let found = of_class.filter_map(|record| Some((record.index?, record.token)));
-            let mut found: Vec<_> = found.filter(|(index, _)| index.version == version).collect();
-            found.retain(|one| after.is_none_or(|after| *one > after));
-            found.sort_unstable();
-            found.truncate(limit);
-            found
-        })
+            let found = found.filter(|(index, _)| index.version == version).map(|(index, token)| {
+                ([&keys::index(tenant, class, index)[..], token.as_bytes()].concat(), token)
+            });
+            rows.page((Space::Indexes, &prefix), found, after.as_ref(), limit)
+        })?
     }
 
     async fn keys(
@@ -376,7 +456,14 @@ impl Store for MemoryStore {
     }
 
     async fn job(&self, place: &JobPlace) -> Result<Option<Job>, StoreError> {
-        self.read(|rows| rows.jobs.get(place).cloned())
+        self.read(|rows| rows.unaltered(Space::Jobs, &keys::job(place), rows.jobs.get(place).cloned()))?
+    }
+
+    async fn job_rows(&self, after: Option<Cursor>, limit: usize) -> Result<Page<Job>, StoreError> {
+        self.read(|rows| {
+            let jobs = rows.jobs.values().map(|job| (keys::job(&job.place), job.clone()));
+            rows.page((Space::Jobs, &[]), jobs, after.as_ref(), limit)
+        })?
     }
 
     async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<Job>, StoreError> {
@@ -421,10 +508,10 @@ impl Store for MemoryStore {
     }
 
     async fn jobs_under_way(&self) -> Result<UnderWay, StoreError> {
-        let mut found = UnderWay::default();
-        for job in self.jobs(None, usize::MAX).await? {
-            found.push(Ok(job))?;
-        }
+        let page = self.job_rows(None, usize::MAX).await?;
+        let corrupt = page.malformed.into_iter().map(|row| row.what).collect();
+        let mut found = UnderWay { jobs: Vec::new(), corrupt };
+        page.items.into_iter().try_for_each(|job| found.push(Ok(job)))?;
         Ok(found)
     }
 
@@ -518,6 +605,13 @@ impl Store for MemoryStore {
             keys.truncate(limit);
             keys
         })
+    }
+
+    async fn key_rows(&self, after: Option<Cursor>, limit: usize) -> Result<Page<KeyRecord>, StoreError> {
+        self.read(|rows| {
+            let keys = rows.keys.values().map(|key| (key.id.as_bytes().to_vec(), key.clone()));
+            rows.page((Space::KeyIds, &[]), keys, after.as_ref(), limit)
+        })?
     }
 
     async fn scan_remembered(

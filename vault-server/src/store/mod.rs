@@ -15,6 +15,7 @@ pub mod postgres;
 mod entity_row;
 mod keys;
 mod lease;
+mod page;
 mod row;
 mod sealed;
 mod told;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 
 pub use self::entity_row::EntityRow;
 pub use self::lease::{Held, Lease, LeaseError, Leases};
+pub use self::page::{Cursor, Malformed, Page};
 pub use self::sealed::SealedStore;
 use self::told::Told;
 use crate::domain::{
@@ -292,23 +294,23 @@ pub trait Store: Send + Sync + 'static {
     async fn tokens_of_key(
         &self,
         key: KeyId,
-        after: Option<Token>,
+        after: Option<Cursor>,
         limit: usize,
-    ) -> Result<Vec<Token>, StoreError>;
+    ) -> Result<Page<Token>, StoreError>;
 
-    /// How many records are sealed under a key.
+    /// How many records are sealed under a key. A row that is not what was written counts: it was one once.
     async fn count_of_key(&self, key: KeyId) -> Result<u64, StoreError>;
 
-    /// Records of a tenant and class whose index a version of the index key made: index and token, in the order of their
-    /// bytes, past `after`, at most `limit`.
+    /// Tokens of a tenant and class whose record has an index that a version of the index key made, in the order of the
+    /// indexes' bytes, past `after`, at most `limit`.
     async fn indexed_under(
         &self,
         tenant: &TenantId,
         class: &ClassName,
         version: KeyVersion,
-        after: Option<(BlindIndex, Token)>,
+        after: Option<Cursor>,
         limit: usize,
-    ) -> Result<Vec<(BlindIndex, Token)>, StoreError>;
+    ) -> Result<Page<Token>, StoreError>;
 
     /// All versions of a key, oldest first. `tenant` is `None` for the vault's own keys.
     async fn keys(
@@ -335,6 +337,9 @@ pub trait Store: Send + Sync + 'static {
     /// Jobs in order of their places (the vault's own first, tenants by name, kinds by number), past `after`, at most
     /// `limit`.
     async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<Job>, StoreError>;
+
+    /// The same, but a row that is not what was written is handed out as one, and is in the way of no other.
+    async fn job_rows(&self, after: Option<Cursor>, limit: usize) -> Result<Page<Job>, StoreError>;
 
     /// The entity at a place.
     async fn entity(&self, place: &EntityPlace) -> Result<Option<Entity>, StoreError>;
@@ -422,6 +427,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// All keys in order of their ids, past `after`, at most `limit`.
     async fn scan_keys(&self, after: Option<KeyId>, limit: usize) -> Result<Vec<KeyRecord>, StoreError>;
+
+    /// The same, but a row that is not what was written is handed out as one, and is in the way of no other.
+    async fn key_rows(&self, after: Option<Cursor>, limit: usize) -> Result<Page<KeyRecord>, StoreError>;
 
     /// Remembered answers in order of their keys, past `after`, at most `limit`.
     async fn scan_remembered(

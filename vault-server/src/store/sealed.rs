@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Change, Committed, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Remembered, Stats, Store,
-    StoreError, TileId, Told, UnderWay, Write,
+    Change, Committed, Cursor, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Page, Remembered,
+    Stats, Store, StoreError, TileId, Told, UnderWay, Write,
 };
 use crate::crypto::RowKey;
 use crate::domain::{
@@ -176,9 +176,9 @@ impl Store for SealedStore {
     async fn tokens_of_key(
         &self,
         key: KeyId,
-        after: Option<Token>,
+        after: Option<Cursor>,
         limit: usize,
-    ) -> Result<Vec<Token>, StoreError> {
+    ) -> Result<Page<Token>, StoreError> {
         self.engine.tokens_of_key(key, after, limit).await
     }
 
@@ -191,9 +191,9 @@ impl Store for SealedStore {
         tenant: &TenantId,
         class: &ClassName,
         version: KeyVersion,
-        after: Option<(BlindIndex, Token)>,
+        after: Option<Cursor>,
         limit: usize,
-    ) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
+    ) -> Result<Page<Token>, StoreError> {
         self.engine.indexed_under(tenant, class, version, after, limit).await
     }
 
@@ -227,6 +227,10 @@ impl Store for SealedStore {
 
     async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<Job>, StoreError> {
         self.engine.jobs(after, limit).await
+    }
+
+    async fn job_rows(&self, after: Option<Cursor>, limit: usize) -> Result<Page<Job>, StoreError> {
+        self.engine.job_rows(after, limit).await
     }
 
     async fn jobs_under_way(&self) -> Result<UnderWay, StoreError> {
@@ -285,6 +289,10 @@ impl Store for SealedStore {
 
     async fn scan_keys(&self, after: Option<KeyId>, limit: usize) -> Result<Vec<KeyRecord>, StoreError> {
         self.engine.scan_keys(after, limit).await
+    }
+
+    async fn key_rows(&self, after: Option<Cursor>, limit: usize) -> Result<Page<KeyRecord>, StoreError> {
+        self.engine.key_rows(after, limit).await
     }
 
     async fn scan_remembered(

@@ -33,7 +33,7 @@ async fn places(store: &Arc<dyn Store>) -> Vec<(u8, u64)> {
     let mut places = Vec::new();
     for place in 1..=9 {
         let indexed = store.find(&mary, &ssn, blind(place), 9).await.unwrap();
-        let sealed = store.tokens_of_key(key_id(place), None, 9).await.unwrap();
+        let sealed = store.tokens_of_key(key_id(place), None, 9).await.unwrap().items;
         assert_eq!(indexed, sealed);
         places
             .extend((1..=3).filter(|number| sealed.contains(&token(*number))).map(|number| (place, number)));

@@ -53,8 +53,8 @@ use crate::domain::{
 };
 use crate::store::keys::{Space, meta};
 use crate::store::{
-    Change, Committed, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Remembered, Stats, Store,
-    StoreError, TileId, UnderWay, row,
+    Change, Committed, Cursor, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Page, Remembered,
+    Stats, Store, StoreError, TileId, UnderWay, row,
 };
 
 /// Opens the store in `dir`, makes it if there is none. Blocks; needs no runtime.
@@ -302,9 +302,9 @@ impl<E: Engine> Store for EmbeddedStore<E> {
     async fn tokens_of_key(
         &self,
         key: KeyId,
-        after: Option<Token>,
+        after: Option<Cursor>,
         limit: usize,
-    ) -> Result<Vec<Token>, StoreError> {
+    ) -> Result<Page<Token>, StoreError> {
         self.read(MANY, move |engine| read::tokens_of_key(engine, key, after, limit)).await
     }
 
@@ -317,9 +317,9 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         tenant: &TenantId,
         class: &ClassName,
         version: KeyVersion,
-        after: Option<(BlindIndex, Token)>,
+        after: Option<Cursor>,
         limit: usize,
-    ) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
+    ) -> Result<Page<Token>, StoreError> {
         let of = (tenant.clone(), class.clone());
         self.read(MANY, move |engine| read::indexed_under(engine, (&of.0, &of.1), version, after, limit))
             .await
@@ -368,6 +368,10 @@ impl<E: Engine> Store for EmbeddedStore<E> {
     async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<domain::Job>, StoreError> {
         let after = after.cloned();
         self.read(limit, move |engine| read::jobs(engine, after.as_ref(), limit)).await
+    }
+
+    async fn job_rows(&self, after: Option<Cursor>, limit: usize) -> Result<Page<domain::Job>, StoreError> {
+        self.read(limit, move |engine| read::job_rows(engine, after, limit)).await
     }
 
     async fn entity(&self, place: &EntityPlace) -> Result<Option<Entity>, StoreError> {
@@ -473,6 +477,10 @@ impl<E: Engine> Store for EmbeddedStore<E> {
 
     async fn scan_keys(&self, after: Option<KeyId>, limit: usize) -> Result<Vec<KeyRecord>, StoreError> {
         self.read(limit, move |engine| read::scan_keys(engine, after, limit)).await
+    }
+
+    async fn key_rows(&self, after: Option<Cursor>, limit: usize) -> Result<Page<KeyRecord>, StoreError> {
+        self.read(limit, move |engine| read::key_rows(engine, after, limit)).await
     }
 
     async fn scan_remembered(

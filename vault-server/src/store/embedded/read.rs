@@ -12,7 +12,7 @@ use crate::store::embedded::engine::{Direction, Engine};
 use crate::store::keys::{self, Space, meta};
 use crate::store::row::{self, CHECKSUM};
 use crate::store::{
-    DerivedState, EntityRow, Lease, Lookup, Remembered, StoreError, TileId, UnderWay, corrupt,
+    Cursor, DerivedState, EntityRow, Lease, Lookup, Page, Remembered, StoreError, TileId, UnderWay, corrupt,
 };
 
 pub(crate) fn identity(engine: &impl Engine) -> Result<Option<VaultIdentity>, StoreError> {
@@ -62,16 +62,15 @@ pub(crate) fn tokens_of_subject(
 pub(crate) fn tokens_of_key(
     engine: &impl Engine,
     key: KeyId,
-    after: Option<Token>,
+    after: Option<Cursor>,
     limit: usize,
-) -> Result<Vec<Token>, StoreError> {
-    tokens(engine, Space::SealedUnder, &keys::sealed_under(key), after, limit)
+) -> Result<Page<Token>, StoreError> {
+    token_rows(engine, (Space::SealedUnder, &keys::sealed_under(key)), 16, after, limit)
 }
 
 pub(crate) fn count_of_key(engine: &impl Engine, key: KeyId) -> Result<u64, StoreError> {
     let (prefix, mut count) = (keys::sealed_under(key), 0);
-    scan(engine, Space::SealedUnder, &prefix, &prefix, Direction::Forward, &mut |key, row| {
-        check(Space::SealedUnder, key, row)?;
+    scan(engine, Space::SealedUnder, &prefix, &prefix, Direction::Forward, &mut |_, _| {
         count += 1;
         Ok(ControlFlow::Continue(()))
     })?;
@@ -94,25 +93,11 @@ pub(crate) fn indexed_under(
     engine: &impl Engine,
     (tenant, class): (&TenantId, &ClassName),
     version: KeyVersion,
-    after: Option<(BlindIndex, Token)>,
+    after: Option<Cursor>,
     limit: usize,
-) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
-    let mut found = Vec::new();
-    let prefix = keys::indexes_under(tenant, class, version);
-    let from = after.map_or_else(Vec::new, |(index, token)| {
-        [&keys::index(tenant, class, index)[..], token.as_bytes(), &[0]].concat()
-    });
-    let from = from.max(prefix.clone());
-    if limit == 0 || !from.starts_with(&prefix) {
-        return Ok(found);
-    }
-    scan(engine, Space::Indexes, &prefix, &from, Direction::Forward, &mut |key, row| {
-        check(Space::Indexes, key, row)?;
-        let one = keys::index_at_end(key).filter(|_| key.len() == prefix.len() + 16 + 16);
-        found.push(one.ok_or_else(|| corrupt(Space::Indexes, key))?);
-        Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-    })?;
-    Ok(found)
+) -> Result<Page<Token>, StoreError> {
+    // The rest of the index, and the token.
+    token_rows(engine, (Space::Indexes, &keys::indexes_under(tenant, class, version)), 16 + 16, after, limit)
 }
 
 pub(crate) fn keys(
@@ -181,6 +166,18 @@ pub(crate) fn jobs(
     let from = after.map(keys::job);
     page(engine, Space::Jobs, from.as_deref(), limit, |key, row| {
         row::read_job(&keys::parse_job(key)?, row).ok()
+    })
+}
+
+/// The same with those that are malformed.
+pub(crate) fn job_rows(
+    engine: &impl Engine,
+    after: Option<Cursor>,
+    limit: usize,
+) -> Result<Page<Job>, StoreError> {
+    rows(engine, (Space::Jobs, &[]), after, limit, |key, row| {
+        let job = keys::parse_job(key).and_then(|place| row::read_job(&place, row).ok());
+        (None, job.ok_or_else(|| corrupt(Space::Jobs, key)))
     })
 }
 
@@ -270,6 +267,25 @@ pub(crate) fn scan_keys(
     })?;
     let lost = |id: &KeyId| corrupt(Space::KeyIds, id.as_bytes());
     ids.iter().map(|id| key(engine, *id)?.ok_or_else(|| lost(id))).collect()
+}
+
+/// The same with those that are malformed.
+pub(crate) fn key_rows(
+    engine: &impl Engine,
+    after: Option<Cursor>,
+    limit: usize,
+) -> Result<Page<KeyRecord>, StoreError> {
+    let ids = rows(engine, (Space::KeyIds, &[]), after, limit, |id, row| {
+        let lost = || corrupt(Space::KeyIds, id);
+        let read = check(Space::KeyIds, id, row).and_then(|_| id.try_into().map_err(|_| lost()));
+        (None, read.map(KeyId::from_bytes))
+    })?;
+    let mut found = Page { items: Vec::new(), malformed: ids.malformed, next: ids.next };
+    for id in ids.items {
+        let read = key(engine, id).and_then(|key| key.ok_or_else(|| corrupt(Space::KeyIds, id.as_bytes())));
+        found.push(None, read)?;
+    }
+    Ok(found)
 }
 
 pub(crate) fn scan_remembered(
@@ -408,6 +424,47 @@ fn tokens(
         Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
     })?;
     Ok(found)
+}
+
+/// The rows whose key begins with `prefix` and goes on with so many bytes more, of which the last are a token.
+fn token_rows(
+    engine: &impl Engine,
+    (space, prefix): (Space, &[u8]),
+    more: usize,
+    after: Option<Cursor>,
+    limit: usize,
+) -> Result<Page<Token>, StoreError> {
+    rows(engine, (space, prefix), after, limit, |key, row| {
+        let token = keys::token_at_end(key).filter(|_| key.len() == prefix.len() + more);
+        (token, check(space, key, row).and_then(|_| token.ok_or_else(|| corrupt(space, key))))
+    })
+}
+
+/// The rows whose key begins with `prefix`, past `after`, those too that are malformed: `read` says at which token a row
+/// stands, and what is in it.
+fn rows<T>(
+    engine: &impl Engine,
+    (space, prefix): (Space, &[u8]),
+    after: Option<Cursor>,
+    limit: usize,
+    read: impl Fn(&[u8], &[u8]) -> (Option<Token>, Result<T, StoreError>),
+) -> Result<Page<T>, StoreError> {
+    let mut found = Page::default();
+    let from = after.map_or_else(|| prefix.to_vec(), |after| [&after.place[..], &[0]].concat());
+    if limit == 0 || !from.starts_with(prefix) {
+        return Ok(found);
+    }
+    let mut next = None;
+    scan(engine, space, prefix, &from, Direction::Forward, &mut |key, row| {
+        let (token, read) = read(key, row);
+        found.push(token, read)?;
+        if found.len() < limit {
+            return Ok(ControlFlow::Continue(()));
+        }
+        next = Some(Cursor::behind(key));
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(Page { next, ..found })
 }
 
 /// A row's content.

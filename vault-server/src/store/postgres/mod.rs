@@ -28,7 +28,7 @@ mod statement;
 mod turn;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,8 +58,8 @@ use crate::domain::{
     KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
-    Change, Committed, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Remembered, Stats, Store,
-    StoreError, TileId, UnderWay, check_lengths, keys,
+    Change, Committed, Cursor, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Page, Remembered,
+    Stats, Store, StoreError, TileId, UnderWay, check_lengths, keys,
 };
 
 /// How many changes may wait for the committer, and how many bytes.
@@ -190,11 +190,11 @@ impl Store for PostgresStore {
     async fn tokens_of_key(
         &self,
         key: KeyId,
-        after: Option<Token>,
+        after: Option<Cursor>,
         limit: usize,
-    ) -> Result<Vec<Token>, StoreError> {
+    ) -> Result<Page<Token>, StoreError> {
         let rows = self.query(&read::key_tokens_statement(key, after, limit)).await?;
-        rows.iter().map(rows::token).collect()
+        rows::page(&rows, limit, &["token"], rows::token)
     }
 
     async fn count_of_key(&self, key: KeyId) -> Result<u64, StoreError> {
@@ -207,7 +207,7 @@ impl Store for PostgresStore {
             if more < COUNTED_AT_ONCE as u64 {
                 return Ok(count);
             }
-            last = Some(rows::token(row)?);
+            last = Some(rows::cursor(row, &["token"])?);
         }
     }
 
@@ -216,11 +216,11 @@ impl Store for PostgresStore {
         tenant: &TenantId,
         class: &ClassName,
         version: KeyVersion,
-        after: Option<(BlindIndex, Token)>,
+        after: Option<Cursor>,
         limit: usize,
-    ) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
+    ) -> Result<Page<Token>, StoreError> {
         let rows = self.query(&read::indexed_statement((tenant, class), version, after, limit)).await?;
-        rows.iter().map(rows::indexed).collect()
+        rows::page(&rows, limit, &["blind_index", "token"], rows::indexed)
     }
 
     async fn keys(
@@ -263,8 +263,14 @@ impl Store for PostgresStore {
     }
 
     async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<domain::Job>, StoreError> {
+        let after = after.map(|place| Cursor::behind(&keys::job(place)));
         let rows = self.query(&read::jobs_statement(after, limit)).await?;
         rows.iter().map(rows::job).collect()
+    }
+
+    async fn job_rows(&self, after: Option<Cursor>, limit: usize) -> Result<Page<domain::Job>, StoreError> {
+        let rows = self.query(&read::jobs_statement(after, limit)).await?;
+        rows::page(&rows, limit, &["place"], rows::job)
     }
 
     async fn entity(&self, place: &EntityPlace) -> Result<Option<Entity>, StoreError> {
@@ -408,8 +414,14 @@ impl Store for PostgresStore {
     }
 
     async fn scan_keys(&self, after: Option<KeyId>, limit: usize) -> Result<Vec<KeyRecord>, StoreError> {
+        let after = after.map(|id| Cursor::behind(id.as_bytes()));
         let rows = self.query(&read::scan_keys_statement(after, limit)).await?;
         rows.iter().map(rows::key).collect()
+    }
+
+    async fn key_rows(&self, after: Option<Cursor>, limit: usize) -> Result<Page<KeyRecord>, StoreError> {
+        let rows = self.query(&read::scan_keys_statement(after, limit)).await?;
+        rows::page(&rows, limit, &["id"], rows::key)
     }
 
     async fn scan_remembered(

@@ -14,7 +14,7 @@ use crate::domain::{
 };
 use crate::store::keys::{self, Space};
 use crate::store::row;
-use crate::store::{Derived, DerivedState, LogId, Lookup, Remembered, StoreError, TileId, corrupt};
+use crate::store::{Cursor, Derived, DerivedState, LogId, Lookup, Remembered, StoreError, TileId, corrupt};
 
 /// A count of rows as a parameter.
 fn limit_of(limit: usize) -> i64 {
@@ -107,6 +107,11 @@ fn after(token: Option<Token>) -> Vec<u8> {
     token.map(|token| token.as_bytes().to_vec()).unwrap_or_default()
 }
 
+/// The same where the last row may have been malformed.
+fn behind(cursor: Option<Cursor>) -> Vec<u8> {
+    cursor.map(|cursor| cursor.place).unwrap_or_default()
+}
+
 pub(super) fn subject_statement(
     tenant: &TenantId,
     subject: SubjectRef,
@@ -122,24 +127,24 @@ pub(super) fn subject_statement(
     statement
 }
 
-pub(super) fn key_tokens_statement(key: KeyId, token: Option<Token>, limit: usize) -> Statement<'static> {
+pub(super) fn key_tokens_statement(key: KeyId, after: Option<Cursor>, limit: usize) -> Statement<'static> {
     let mut statement =
         Statement::new("SELECT token FROM records WHERE key_id = $1 AND token > $2 ORDER BY token LIMIT $3");
     statement.bind(key.as_bytes().to_vec(), Type::BYTEA);
-    statement.bind(after(token), Type::BYTEA).bind(limit_of(limit), Type::INT8);
+    statement.bind(behind(after), Type::BYTEA).bind(limit_of(limit), Type::INT8);
     statement
 }
 
 /// How many records of a key are in the next `limit` of them, and the last of those; no row if there are none. A key of
 /// very many is counted in several statements: each has to end within the time for a read.
-pub(super) fn key_count_statement(key: KeyId, token: Option<Token>, limit: usize) -> Statement<'static> {
+pub(super) fn key_count_statement(key: KeyId, after: Option<Cursor>, limit: usize) -> Statement<'static> {
     let mut statement = Statement::new(
         "SELECT token, number FROM (SELECT token, row_number() OVER (ORDER BY token) AS number FROM \
          (SELECT token FROM records WHERE key_id = $1 AND token > $2 ORDER BY token LIMIT $3) AS page) AS numbered \
          ORDER BY number DESC LIMIT 1",
     );
     statement.bind(key.as_bytes().to_vec(), Type::BYTEA);
-    statement.bind(after(token), Type::BYTEA).bind(limit_of(limit), Type::INT8);
+    statement.bind(behind(after), Type::BYTEA).bind(limit_of(limit), Type::INT8);
     statement
 }
 
@@ -147,13 +152,13 @@ pub(super) fn key_count_statement(key: KeyId, token: Option<Token>, limit: usize
 pub(super) fn indexed_statement<'a>(
     (tenant, class): (&'a TenantId, &'a ClassName),
     version: KeyVersion,
-    after: Option<(BlindIndex, Token)>,
+    after: Option<Cursor>,
     limit: usize,
 ) -> Statement<'a> {
     let first = version.0.to_be_bytes().to_vec();
     // No index has as many bytes.
     let end = keys::past_prefix(&first).unwrap_or_else(|| vec![u8::MAX; BlindIndex::LEN + 1]);
-    let after = after.map(|(index, token)| (index.to_bytes().to_vec(), token.as_bytes().to_vec()));
+    let after = after.map(|cursor| (cursor.place, cursor.then));
     let (index, token) = after.unwrap_or_default().max((first, Vec::new()));
     let mut statement = Statement::new(
         "SELECT blind_index, token FROM records WHERE tenant = $1 AND class = $2 AND blind_index IS NOT NULL \
@@ -210,10 +215,10 @@ pub(super) fn job_statement(place: &JobPlace) -> Statement<'static> {
     statement
 }
 
-pub(super) fn jobs_statement(place: Option<&JobPlace>, limit: usize) -> Statement<'static> {
+pub(super) fn jobs_statement(after: Option<Cursor>, limit: usize) -> Statement<'static> {
     let mut statement =
         Statement::new(&format!("SELECT {} FROM jobs WHERE place > $1 ORDER BY place LIMIT $2", rows::JOB));
-    statement.bind(place.map(keys::job).unwrap_or_default(), Type::BYTEA).bind(limit_of(limit), Type::INT8);
+    statement.bind(behind(after), Type::BYTEA).bind(limit_of(limit), Type::INT8);
     statement
 }
 
@@ -386,11 +391,10 @@ pub(super) fn scanned_records(rows: &[Row]) -> Result<Vec<Record>, StoreError> {
     rows.iter().map(of).collect()
 }
 
-pub(super) fn scan_keys_statement(id: Option<KeyId>, limit: usize) -> Statement<'static> {
+pub(super) fn scan_keys_statement(after: Option<Cursor>, limit: usize) -> Statement<'static> {
     let mut statement =
         Statement::new(&format!("SELECT {} FROM keys WHERE id > $1 ORDER BY id LIMIT $2", rows::KEY));
-    let id = id.map(|id| id.as_bytes().to_vec()).unwrap_or_default();
-    statement.bind(id, Type::BYTEA).bind(limit_of(limit), Type::INT8);
+    statement.bind(behind(after), Type::BYTEA).bind(limit_of(limit), Type::INT8);
     statement
 }
 

@@ -15,7 +15,7 @@ use crate::domain::{
 };
 use crate::store::keys::{self, Space, purpose_byte};
 use crate::store::row::{self, CHECKSUM};
-use crate::store::{EntityRow, Lease, LogId, Lookup, Remembered, StoreError, corrupt};
+use crate::store::{Cursor, EntityRow, Lease, LogId, Lookup, Page, Remembered, StoreError, corrupt};
 
 pub(super) const RECORD: &str = "token, tenant, class, subject, blind_index, created, key_id, key_version, sealed, \
                                  erased, revision, checksum";
@@ -322,14 +322,42 @@ pub(super) fn lost_entry(log: LogId, sequence: u64) -> StoreError {
 
 /// A token in a column of that name.
 pub(super) fn token(row: &Row) -> Result<Token, StoreError> {
-    array(row, "token").map(Token::from_bytes).ok_or_else(|| corrupt(Space::Records, &[]))
+    let bytes: &[u8] = get(row, "token").unwrap_or_default();
+    bytes.try_into().map(Token::from_bytes).map_err(|_| corrupt(Space::Records, bytes))
 }
 
-/// A blind index and a token.
-pub(super) fn indexed(row: &Row) -> Result<(BlindIndex, Token), StoreError> {
+/// The token of a row that was found by its blind index.
+pub(super) fn indexed(row: &Row) -> Result<Token, StoreError> {
     let token = token(row)?;
-    let index = array(row, "blind_index").map(BlindIndex::from_bytes);
-    index.map(|index| (index, token)).ok_or_else(|| corrupt(Space::Records, token.as_bytes()))
+    let index: Option<[u8; BlindIndex::LEN]> = array(row, "blind_index");
+    index.map(|_| token).ok_or_else(|| corrupt(Space::Records, token.as_bytes()))
+}
+
+/// The rows of a statement for at most `limit` of them, in the order of these one or two columns, which are strings of
+/// bytes: each as it is read, or malformed.
+pub(super) fn page<T>(
+    rows: &[Row],
+    limit: usize,
+    columns: &[&str],
+    read: impl Fn(&Row) -> Result<T, StoreError>,
+) -> Result<Page<T>, StoreError> {
+    let mut found = Page::default();
+    for row in rows {
+        found.push(array(row, "token").map(Token::from_bytes), read(row))?;
+    }
+    found.next = rows.last().filter(|_| rows.len() >= limit).map(|row| cursor(row, columns)).transpose()?;
+    Ok(found)
+}
+
+/// Where a row stands in the order of these columns, whatever is in them.
+pub(super) fn cursor(row: &Row, columns: &[&str]) -> Result<Cursor, StoreError> {
+    let bytes = |column: Option<&&str>| match column {
+        None => Ok(Vec::new()),
+        Some(column) => get::<&[u8]>(row, *column)
+            .map(<[u8]>::to_vec)
+            .ok_or_else(|| StoreError::Corrupt { what: format!("column {column}") }),
+    };
+    Ok(Cursor { place: bytes(columns.first())?, then: bytes(columns.get(1))? })
 }
 
 /// A number that is never negative.

@@ -2,18 +2,21 @@
 
 mod gone;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicU32;
 
 use super::connect::Connector;
 use super::*;
-use crate::domain::{Body, EntityKind, EntityScope, Environment, InstanceId, KeyRecord, KeyState, VaultId};
-use crate::store::Write;
-use crate::store::conformance::{
-    Backend, change, conformance_tests, destroy_under_writers, entity, entity_place, key, key_id, record,
-    retire_under_writers, stand_on_each_other, token,
+use crate::domain::{
+    Body, EntityKind, EntityScope, Environment, InstanceId, JobKind, KeyRecord, KeyState, VaultId,
 };
+use crate::store::conformance::{
+    Backend, change, conformance_tests, destroy_under_writers, entity, entity_place, job, key, key_id,
+    record, retire_under_writers, stand_on_each_other, token,
+};
+use crate::store::{Malformed, Write};
 
 /// What outlives a test's own runtime: committers of stores that were dropped still have to give their log back.
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());
@@ -25,7 +28,7 @@ fn on_runtime<R: Send + 'static>(work: impl Future<Output = R> + Send + 'static)
 }
 
 /// A database of its own.
-struct Database {
+pub(crate) struct Database {
     options: Option<PostgresOptions>,
 }
 
@@ -58,18 +61,23 @@ impl Database {
         Self { options: Some(options) }
     }
 
+    /// For tests of others. `None`: there is no server.
+    pub(crate) fn there() -> Option<Self> {
+        Some(Self::new()).filter(Backend::is_there)
+    }
+
     fn options(&self) -> PostgresOptions {
         self.options.clone().unwrap()
     }
 
     /// Runs statements as a database administrator would.
-    async fn sql(&self, text: &str) -> Vec<tokio_postgres::SimpleQueryMessage> {
+    pub(crate) async fn sql(&self, text: &str) -> Vec<tokio_postgres::SimpleQueryMessage> {
         let connection = Connector::new(self.options()).connect().await.unwrap();
         connection.client().simple_query(text).await.unwrap()
     }
 
     /// Another instance.
-    async fn instance(&self, name: &str) -> Arc<dyn Store> {
+    pub(crate) async fn instance(&self, name: &str) -> Arc<dyn Store> {
         open(PostgresOptions { instance: Some(name.to_owned()), ..self.options() }, None).await.unwrap()
     }
 }
@@ -213,6 +221,71 @@ async fn rows_that_an_administrator_altered_are_named() {
     assert_eq!(store.entries(LogId(0), 0, 1, 99).await.unwrap().len(), 1);
     database.sql("UPDATE log_entries SET sequence = 7 WHERE sequence = 0").await;
     assert!(matches!(store.entries(LogId(0), 0, 9, 99).await, Err(StoreError::Corrupt { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_an_administrator_altered_are_in_the_way_of_no_others() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    for number in 1..=5 {
+        store.commit(insert(number)).await.unwrap();
+    }
+    let jobs = ["a", "b", "c"].map(|name| {
+        job(JobPlace { tenant: Some(TenantId::parse(name).unwrap()), kind: JobKind::Reindex }, 0)
+    });
+    store.commit(change(jobs.clone().map(Write::PutJob), &[])).await.unwrap();
+    store.commit(change([1, 2, 3].map(|number| Write::InsertKey(key(number))), &[])).await.unwrap();
+    let (second, fourth) = (hex::encode(token(2).as_bytes()), hex::encode(token(4).as_bytes()));
+    for altered in [
+        format!("UPDATE records SET blind_index = blind_index || '\\x00' WHERE token = '\\x{second}'"),
+        format!("UPDATE records SET token = token || '\\x07' WHERE token = '\\x{fourth}'"),
+        format!("UPDATE keys SET created = created + 1 WHERE version = {}", key(2).version.0),
+        format!("UPDATE jobs SET revision = 7 WHERE place = '\\x{}'", hex::encode(keys::job(&jobs[1].place))),
+    ] {
+        database.sql(&altered).await;
+    }
+    let malformed = |what: String, token| vec![Malformed { what, token }];
+    let longer = format!("record {fourth}07");
+    // Alone, too: the others are gone on to behind each of them.
+    for limit in [1, 2, 9] {
+        let (found, bad) = paged(async |after| store.tokens_of_key(key_id(1), after, limit).await).await;
+        assert_eq!(found, [1, 2, 3, 5].map(token), "{limit}");
+        assert_eq!(bad, malformed(longer.clone(), None), "{limit}");
+        let (mary, ssn) = (TenantId::parse("st-mary").unwrap(), ClassName::parse("ssn").unwrap());
+        let version = KeyVersion(1);
+        let (found, bad) =
+            paged(async |after| store.indexed_under(&mary, &ssn, version, after, limit).await).await;
+        assert_eq!(found.len(), 3, "{limit}");
+        let named = bad.into_iter().map(|row| (row.what, row.token)).collect::<BTreeSet<_>>();
+        let expected = [(format!("record {second}"), Some(token(2))), (longer.clone(), None)];
+        assert_eq!(named, BTreeSet::from(expected), "{limit}");
+        let (found, bad) = paged(async |after| store.key_rows(after, limit).await).await;
+        assert_eq!(found, [key(1), key(3)], "{limit}");
+        assert_eq!(bad, malformed(format!("key {}", "02".repeat(16)), None), "{limit}");
+        let (found, bad) = paged(async |after| store.job_rows(after, limit).await).await;
+        assert_eq!(found, [jobs[0].clone(), jobs[2].clone()], "{limit}");
+        assert_eq!((bad.len(), bad[0].token), (1, None), "{limit}");
+    }
+    assert_eq!(store.count_of_key(key_id(1)).await, Ok(5), "what can't be read counts");
+}
+
+/// What was read, and what is malformed, some at a time.
+async fn paged<T>(
+    read: impl AsyncFn(Option<Cursor>) -> Result<Page<T>, StoreError>,
+) -> (Vec<T>, Vec<Malformed>) {
+    let (mut items, mut malformed, mut next) = (Vec::new(), Vec::new(), None);
+    loop {
+        let page = read(next).await.unwrap();
+        items.extend(page.items);
+        malformed.extend(page.malformed);
+        next = page.next;
+        if next.is_none() {
+            return (items, malformed);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -161,7 +161,7 @@ impl Vault {
     /// About how many bytes a record under a key has.
     async fn usual_size(&self, key: KeyId) -> Result<u64, Refused> {
         let tokens = self.parts.store.tokens_of_key(key, None, SAMPLE).await?;
-        let lookups = self.parts.store.records(&tokens).await?;
+        let lookups = self.parts.store.records(&tokens.items).await?;
         let sizes = lookups.iter().filter_map(|lookup| match lookup {
             Lookup::Found(record) => Some(record.sealed_len() as u64),
             Lookup::Missing | Lookup::Corrupt => None,
@@ -170,7 +170,8 @@ impl Vault {
         Ok(sizes.iter().sum::<u64>().checked_div(sizes.len() as u64).unwrap_or(0))
     }
 
-    /// Records whose index another version than the active one made.
+    /// Records whose index another version than the active one made, those too whose row can't be read: they are in the way of its
+    /// end as the others are.
     async fn count_indexed(&self, tenant: &TenantId, keys: &[KeyRecord]) -> Result<u64, Refused> {
         let mut count = 0;
         for key in keys.iter().filter(|key| is_old(key)) {
@@ -180,8 +181,8 @@ impl Vault {
                     let store = &self.parts.store;
                     let page = store.indexed_under(tenant, class.name(), key.version, after, PAGE).await?;
                     count += page.len() as u64;
-                    after = page.last().copied();
-                    if page.len() < PAGE {
+                    after = page.next;
+                    if after.is_none() {
                         break;
                     }
                 }

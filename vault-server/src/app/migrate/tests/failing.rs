@@ -11,8 +11,8 @@ use crate::domain::{
     KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
-    Change, Committed, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Remembered, Stats, Store,
-    StoreError, TileId,
+    Change, Committed, Cursor, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Page, Remembered,
+    Stats, Store, StoreError, TileId,
 };
 
 pub(super) struct Failing {
@@ -77,9 +77,9 @@ impl Store for Failing {
     async fn tokens_of_key(
         &self,
         key: KeyId,
-        after: Option<Token>,
+        after: Option<Cursor>,
         limit: usize,
-    ) -> Result<Vec<Token>, StoreError> {
+    ) -> Result<Page<Token>, StoreError> {
         self.call()?.tokens_of_key(key, after, limit).await
     }
 
@@ -92,9 +92,9 @@ impl Store for Failing {
         tenant: &TenantId,
         class: &ClassName,
         version: KeyVersion,
-        after: Option<(BlindIndex, Token)>,
+        after: Option<Cursor>,
         limit: usize,
-    ) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
+    ) -> Result<Page<Token>, StoreError> {
         self.call()?.indexed_under(tenant, class, version, after, limit).await
     }
 
@@ -128,6 +128,10 @@ impl Store for Failing {
 
     async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<Job>, StoreError> {
         self.call()?.jobs(after, limit).await
+    }
+
+    async fn job_rows(&self, after: Option<Cursor>, limit: usize) -> Result<Page<Job>, StoreError> {
+        self.call()?.job_rows(after, limit).await
     }
 
     async fn entity(&self, place: &EntityPlace) -> Result<Option<Entity>, StoreError> {
@@ -204,6 +208,10 @@ impl Store for Failing {
 
     async fn scan_keys(&self, after: Option<KeyId>, limit: usize) -> Result<Vec<KeyRecord>, StoreError> {
         self.call()?.scan_keys(after, limit).await
+    }
+
+    async fn key_rows(&self, after: Option<Cursor>, limit: usize) -> Result<Page<KeyRecord>, StoreError> {
+        self.call()?.key_rows(after, limit).await
     }
 
     async fn scan_remembered(
