@@ -1,31 +1,38 @@
 //! Lists jobs, and watches one.
 
-use super::PAGE;
+use super::{PAGE, passed_over};
 use crate::access::Action;
 use crate::audit::AuditAction;
-use crate::domain::{Job, JobId, JobKind, JobPlace};
+use crate::domain::{Job, JobId};
+use crate::store::StoreError;
 use crate::vault::{Context, Problem, Refused, Vault};
 
 impl Vault {
-    /// The newest job of each kind, of a tenant or of all (`*`).
+    /// The newest job of each kind, of a tenant or of all (`*`). A row that can't be read is told to the operator, and an error
+    /// only if there is no other.
     pub async fn list_jobs(&self, cx: &Context, tenant: &str) -> Result<Vec<Job>, Refused> {
         let all = tenant == "*";
         let (tenant, draft, ()) =
             self.asked_of_place(cx, AuditAction::JobRead, Action::JobRead, tenant, Ok(())).await?;
         self.parts.log.record(draft, Vec::new()).await?;
-        let mut jobs: Vec<Job> = Vec::new();
-        if !all {
-            for kind in JobKind::ALL {
-                jobs.extend(self.parts.store.job(&JobPlace { tenant: tenant.clone(), kind: *kind }).await?);
-            }
-            return Ok(jobs);
+        let (jobs, unread) = if all { self.all_jobs().await? } else { self.jobs_of(tenant.as_ref()).await? };
+        match unread {
+            Some(error) if jobs.is_empty() => Err(error.into()),
+            _ => Ok(jobs),
         }
+    }
+
+    /// As [`Vault::jobs_of`], of the whole vault.
+    async fn all_jobs(&self) -> Result<(Vec<Job>, Option<StoreError>), Refused> {
+        let (mut jobs, mut unread, mut after) = (Vec::new(), None, None);
         loop {
-            let page = self.parts.store.jobs(jobs.last().map(|job| &job.place), PAGE).await?;
-            if page.is_empty() {
-                return Ok(jobs);
+            let page = self.parts.store.job_rows(after, PAGE).await?;
+            jobs.extend(page.items);
+            unread = page.malformed.into_iter().map(|row| passed_over(row.what)).last().or(unread);
+            after = page.next;
+            if after.is_none() {
+                return Ok((jobs, unread));
             }
-            jobs.extend(page);
         }
     }
 
