@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{Clock, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion};
+use crate::domain::{Clock, KeyPurpose, KeyRecord, KeyState, KeyVersion};
 use crate::store::{Lookup, Store, StoreError};
 use crate::vault::{Refused, Vault};
 
@@ -55,18 +55,27 @@ impl Schedule {
     }
 
     async fn look(self, vault: &Vault, store: &dyn Store, clock: &dyn Clock) -> Result<(), Refused> {
-        let mut after: Option<KeyId> = None;
+        let mut after = None;
         loop {
-            let page = store.scan_keys(after, PAGE).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.id);
-            for key in page.iter().filter(|key| key.state == KeyState::Active) {
+            let page = store.key_rows(after, PAGE).await?;
+            for row in &page.malformed {
+                // It may be due. The others are.
+                tracing::error!(
+                    row = row.what,
+                    "a key's row is not what was written: nobody rotates that key"
+                );
+            }
+            for key in page.items.iter().filter(|key| key.state == KeyState::Active) {
                 if let Some(why) = self.due(key, store, clock).await?
                     && let Err(refused) = vault.rotate_due(key, why).await
                 {
                     // One tenant's trouble is not another's.
                     tracing::warn!(key = %key.id, problem = refused.problem.cause(), "a key is due, and was not rotated");
                 }
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(());
             }
         }
     }

@@ -1,7 +1,11 @@
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use super::*;
-use crate::domain::{ClassName, JobState, Plaintext};
+use crate::domain::{ClassName, JobState, KeyPurpose, Plaintext};
+use crate::jobs::Schedule;
+use crate::store::Store as _;
 use crate::store::memory::MemoryStore;
 use crate::vault::NewValue;
 use crate::vault::testing::Rig;
@@ -54,4 +58,25 @@ async fn a_list_of_nothing_but_rows_that_can_not_be_read_is_no_empty_list() {
         let listed = rig.vault.list_jobs(&rig.cx(who).await, tenant).await;
         assert_eq!(listed.unwrap_err().problem, Problem::RecordCorrupt, "{tenant}");
     }
+}
+
+#[tokio::test]
+async fn a_key_that_can_not_be_read_is_not_in_the_way_of_others_that_are_due() {
+    let (rig, memory) = altered().await;
+    // Before all others, and behind them.
+    for id in [0, 0xff] {
+        memory.malform_key(KeyId::from_bytes([id; 16]));
+    }
+    let stopping = CancellationToken::new();
+    let schedule = Schedule { after: Some(Duration::ZERO), after_records: None };
+    let (store, clock) = (Arc::clone(&rig.store), Arc::clone(&rig.clock));
+    let running = tokio::spawn(schedule.run(Arc::new(rig.vault), store, clock, stopping.clone()));
+    let rotated = async {
+        while memory.keys(Some(&demo()), KeyPurpose::Data).await.unwrap().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), rotated).await.expect("a key that is due is rotated");
+    stopping.cancel();
+    running.await.unwrap();
 }
