@@ -93,7 +93,11 @@ async fn the_first_value_of_a_tenant_is_found_by_an_instance_that_knew_of_none()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_is_found_at_every_instant_of_its_move_to_another_key() {
     let [here, _] = instances().await;
-    let token = keep(&here).await;
+    let mut tokens = Vec::new();
+    for _ in 0..50 {
+        tokens.push(keep(&here).await);
+    }
+    tokens.sort_unstable();
     let class = here.vault.parts.classes.get(&ssn()).unwrap();
     let normalized = class.normalize(&value(), here.clock.now()).unwrap();
     for _ in 0..20 {
@@ -102,26 +106,26 @@ async fn a_record_is_found_at_every_instant_of_its_move_to_another_key() {
     }
     let keys = here.vault.parts.keyring.index_keys(&demo()).await.unwrap();
     let moving = {
-        let store = Arc::clone(&here.store);
+        let (store, tokens) = (Arc::clone(&here.store), tokens.clone());
         let indexes: Vec<_> =
             keys.iter().rev().map(|key| crypto::blind_index(key, &ssn(), &normalized)).collect();
         tokio::spawn(async move {
-            for index in indexes {
-                // As a job moves it: always to a newer one.
-                let Lookup::Found(record) = store.records(&[token]).await.unwrap().remove(0) else {
+            // As a job moves them: always to a newer one.
+            for (index, token) in
+                indexes.iter().flat_map(|index| tokens.iter().map(move |token| (index, token)))
+            {
+                let Lookup::Found(record) = store.records(&[*token]).await.unwrap().remove(0) else {
                     panic!()
                 };
-                let record = Record { index: Some(index), revision: record.revision + 1, ..*record };
-                store
-                    .commit(Change { writes: vec![Write::Replace(record)], entries: Vec::new() })
-                    .await
-                    .unwrap();
-                sleep(Duration::from_millis(2)).await;
+                let record = Record { index: Some(*index), revision: record.revision + 1, ..*record };
+                let change = Change { writes: vec![Write::Replace(record)], entries: Vec::new() };
+                store.commit(change).await.unwrap();
+                sleep(Duration::from_micros(100)).await;
             }
         })
     };
     while !moving.is_finished() {
-        assert_eq!(found(&here).await, [token]);
+        assert_eq!(found(&here).await, tokens);
     }
     moving.await.unwrap();
 }
