@@ -467,12 +467,24 @@ async fn what_can_not_be_undone_needs_a_yes_where_there_is_no_terminal() {
     assert!(told.contains(&mine), "{told}");
     let watched = setup.run(&["keys", "shred", "--yes", "--watch"], "").await;
     assert_eq!(code(&watched), 6, "an approval may take days");
-    let several = setup.run(&["jobs", "approve", "000000"], "").await;
+    let unseen = setup.run(&["jobs", "approve", &id(1)], "y\n").await;
+    assert_eq!(code(&unseen), 2, "{}", err(&unseen));
+    assert!(err(&unseen).contains("--yes"), "{}", err(&unseen));
+    assert!(!setup.server.state.called().contains(&"approve_job".to_owned()));
+    let several = setup.run(&["jobs", "approve", "000000", "--yes"], "").await;
     assert_eq!(code(&several), 2, "{}", err(&several));
     assert!(err(&several).contains(&id(1)) && err(&several).contains(&id(2)), "{}", err(&several));
     assert_eq!(code(&setup.run(&["jobs", "cancel", "ffffff"], "").await), 1);
-    let approved = setup.run(&["--json", "jobs", "approve", &id(1), "--reason", "seen"], "").await;
+    let approve = ["--json", "jobs", "approve", &id(1), "--reason", "seen", "--yes"];
+    let approved = setup.run(&approve, "").await;
     assert_eq!((code(&approved), &objects(&approved)[0]["approved_by"]), (0, &"admin".into()));
+    let shown = err(&approved);
+    for part in ["demo", "destroy: ", &id(1), "data, version 1", "7 records", "rotator"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let again = setup.run(&approve, "").await;
+    assert_eq!(code(&again), 1, "{}", err(&again));
+    assert!(err(&again).contains("it is running"), "{}", err(&again));
     let cancelled = setup.run(&["--json", "jobs", "cancel", &id(1)], "").await;
     assert_eq!((code(&cancelled), &objects(&cancelled)[0]["state"]), (0, &"cancelled".into()));
     assert_eq!(objects(&setup.run(&["--json", "jobs", "list"], "").await).len(), 2);

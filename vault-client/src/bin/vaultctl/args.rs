@@ -274,6 +274,7 @@ mod tests {
             "vaultctl --profile P jobs list --tenant *",
             "vaultctl --profile P jobs watch 0123456789abcdef0123456789abcdef --patience 1m",
             "vaultctl --profile P jobs approve 0123456789abcdef0123456789abcdef",
+            "vaultctl --profile P jobs approve 0123ab --yes --reason R --ticket T",
             "vaultctl --profile P --as joan login",
             "vaultctl --profile P --as joan login --token-file -",
             "vaultctl --profile P --as joan logout",

@@ -157,7 +157,8 @@ const PAGES: &[Page] = &[
     ),
     page(
         "jobs approve",
-        "Another person than who asked. Exit code 3: refused.",
+        "Another person than who asked. Shows what is destroyed, who asked and why, and asks whether you mean it.\n\n\
+         Exit codes: 0 approved, 1 it is not there or does not wait, 2 wrong use, or you said no, 3 refused.",
         &["vaultctl --as chief --tenant st-mary jobs approve 3fa81c22d07b --ticket SEC-7"],
     ),
     page("jobs pause", "", &["vaultctl --as admin --tenant st-mary jobs pause 3fa81c22d07b"]),

@@ -1,17 +1,16 @@
 //! `vaultctl jobs`
 
 use clap::{Args, Subcommand};
+use vault_client::Client;
 use vault_client::keys::{Job, JobId};
-use vault_client::{Client, Reason};
 
+use super::approve::{ApproveArgs, approve};
 use super::{Patience, show, watch};
 use crate::args::Global;
 use crate::describe::time;
 use crate::failure::{Exit, Failure};
 use crate::paste::tell;
 use crate::short_id::{self, ShortId};
-use crate::touch::{TouchArgs, second_factor};
-use crate::words::NoteArgs;
 
 /// See, approve and steer jobs on keys.
 #[derive(Subcommand)]
@@ -20,7 +19,7 @@ pub(crate) enum JobsCommand {
     List,
     /// Show how far a job is, until it is over. It ends at once if the job asks for approval.
     Watch(WatchArgs),
-    /// Approve a job that somebody else asked for; by a touch of your security key, if you ever had one.
+    /// Approve a job that somebody else asked for. Shows it, and asks whether you mean it.
     Approve(ApproveArgs),
     /// Let a job rest where it is.
     Pause(JobArgs),
@@ -50,8 +49,13 @@ impl JobArgs {
         if let Some(Ok(id)) = self.job.whole().map(str::parse) {
             return Ok(id);
         }
+        Ok(self.find(client).await?.id)
+    }
+
+    /// The job as it stands.
+    pub(super) async fn find(&self, client: &Client) -> Result<Job, Failure> {
         let known = client.list_jobs().await?;
-        Ok(self.job.of(known, |job| job.id.to_string())?.id)
+        self.job.of(known, |job| job.id.to_string())
     }
 }
 
@@ -62,32 +66,6 @@ pub(crate) struct WatchArgs {
 
     #[command(flatten)]
     patience: Patience,
-}
-
-#[derive(Args)]
-pub(crate) struct ApproveArgs {
-    #[command(flatten)]
-    job: JobArgs,
-
-    #[command(flatten)]
-    note: NoteArgs,
-
-    #[command(flatten)]
-    touch: TouchArgs,
-}
-
-/// Approves a job; with a touch of the security key, if the vault wants one.
-async fn approve(client: &Client, args: ApproveArgs) -> Result<Job, Failure> {
-    let id = args.job.resolve(client).await?;
-    let approval = client.job_approval(id, &args.note.into());
-    match client.approve_job_by(&approval, None).await {
-        Err(refused) if refused.reason() == Reason::SecondFactor => {
-            let signer = args.touch.signer()?;
-            let (_, factor) = second_factor(client, &signer, approval.action(), approval.hash()).await?;
-            Ok(client.approve_job_by(&approval, Some(factor)).await?)
-        }
-        done => Ok(done?),
-    }
 }
 
 pub(crate) async fn run(global: &Global, command: JobsCommand) -> Result<Exit, Failure> {
@@ -107,7 +85,7 @@ pub(crate) async fn run(global: &Global, command: JobsCommand) -> Result<Exit, F
             let id = args.job.resolve(&client).await?;
             return watch::follow(global, &client, id, args.patience.patience).await;
         }
-        JobsCommand::Approve(args) => approve(&client, args).await?,
+        JobsCommand::Approve(args) => approve(global, &client, args).await?,
         JobsCommand::Pause(job) => client.pause_job(job.resolve(&client).await?).await?,
         JobsCommand::Resume(job) => client.resume_job(job.resolve(&client).await?).await?,
         JobsCommand::Cancel(job) => client.cancel_job(job.resolve(&client).await?).await?,

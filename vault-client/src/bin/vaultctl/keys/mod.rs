@@ -1,5 +1,6 @@
 //! `vaultctl keys` and `vaultctl jobs`
 
+mod approve;
 mod confirm;
 mod jobs;
 mod show;
