@@ -95,8 +95,13 @@ impl KeyService for FakeKeys {
         let mut keys = self.0.keys.lock().unwrap();
         let key = keys.iter_mut().find(|key| key.key_id == request.get_ref().key_id);
         let key = key.ok_or_else(|| Status::not_found("no such key"))?;
+        let was_active = key.state() == KeyState::Active;
         key.set_state(KeyState::Compromised);
         let key = Some(key.clone());
+        // A ticket that says so: its KMS is away.
+        if let Some(key) = key.as_ref().filter(|_| was_active && request.get_ref().ticket != "away") {
+            keys.push(new_key(key.purpose, key.version + 1));
+        }
         Ok(Response::new(MarkCompromisedResponse { key }))
     }
 
@@ -458,6 +463,11 @@ async fn what_can_not_be_undone_needs_a_yes_where_there_is_no_terminal() {
 
     let revoked = setup.run(&["--json", "keys", "revoke", &key, "--yes"], "").await;
     assert_eq!((code(&revoked), &objects(&revoked)[0]["state"]), (0, &"compromised".into()));
+    assert_eq!(objects(&revoked)[0]["active"], *id(2));
+    let again = setup.run(&["keys", "revoke", &key, "--yes"], "").await;
+    assert_eq!((code(&again), out(&again).lines().count()), (0, 3), "both versions: {}", out(&again));
+    let command = format!("--tenant demo keys reencrypt --key {key} --watch\n");
+    assert!(err(&again).contains(&command) && !err(&again).contains("REFUSED"), "{}", err(&again));
     let asked = setup.run(&["keys", "destroy", &key, "--yes"], "").await;
     assert_eq!(code(&asked), 6, "nothing is destroyed yet");
     let told = err(&asked);
@@ -488,6 +498,20 @@ async fn what_can_not_be_undone_needs_a_yes_where_there_is_no_terminal() {
     let cancelled = setup.run(&["--json", "jobs", "cancel", &id(1)], "").await;
     assert_eq!((code(&cancelled), &objects(&cancelled)[0]["state"]), (0, &"cancelled".into()));
     assert_eq!(objects(&setup.run(&["--json", "jobs", "list"], "").await).len(), 2);
+}
+
+#[tokio::test]
+async fn a_version_that_is_revoked_without_another_one_is_told_loudly() {
+    let setup = cli().await;
+    let line = ["keys", "revoke", &id(1), "--yes", "--ticket", "away"];
+    let ran = setup.run(&line, "").await;
+    assert_eq!(code(&ran), 1, "{}", out(&ran));
+    for part in ["NO VERSION TOOK ITS PLACE", "WRITES OF TENANT demo", "keys rotate --purpose data\n"] {
+        assert!(err(&ran).contains(part), "{part}: {}", err(&ran));
+    }
+    let ran = setup.run(&[&["--json"], &line[..]].concat(), "").await;
+    assert_eq!((code(&ran), &objects(&ran)[0]["active"]), (1, &Value::Null));
+    assert!(err(&ran).contains("WRITES OF TENANT demo"), "{}", err(&ran));
 }
 
 #[tokio::test]

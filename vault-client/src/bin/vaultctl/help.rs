@@ -130,7 +130,8 @@ const PAGES: &[Page] = &[
     page("keys reindex", "", &["vaultctl --as rotator keys reindex --watch"]),
     page(
         "keys revoke",
-        BY_KEY,
+        "Keys are named by all digits of their ids: what is done to them can't be undone.\n\n\
+         Exit codes: 0 marked, and another version is active; 1 marked, and none is: writes are refused until `keys rotate`.",
         &["vaultctl --as admin keys revoke 0123456789abcdef0123456789abcdef --reason leaked"],
     ),
     page(

@@ -181,8 +181,11 @@ mod tests {
         ];
         (keys[0].state, keys[0].records, keys[1].records) = (KeyState::Destroyed, 9, 1835);
         let shown = affected(&job, &keys);
-        let told =
-            lines::<String, String>(&job, &Ok(shown.clone()), &Ok(Some(("the contract".into(), String::new()))));
+        let told = lines::<String, String>(
+            &job,
+            &Ok(shown.clone()),
+            &Ok(Some(("the contract".into(), String::new()))),
+        );
         let told = told.join("\n");
         for part in ["demo", "shred: all keys", "data, version 2", "1835 records", "index, version 1, active"]
         {

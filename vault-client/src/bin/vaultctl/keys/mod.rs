@@ -3,6 +3,7 @@
 mod approve;
 mod confirm;
 mod jobs;
+mod revoke;
 mod show;
 mod watch;
 
@@ -32,7 +33,7 @@ pub(crate) enum KeysCommand {
     /// Begin to make blind indexes anew under the active index key.
     Reindex(ReindexArgs),
     /// Mark a version as compromised: nobody gets what it sealed until `reencrypt` has sealed it anew.
-    Revoke(RevokeArgs),
+    Revoke(revoke::RevokeArgs),
     /// Ask for a version to be destroyed that no record refers to. Another admin has to approve it.
     Destroy(DestroyArgs),
     /// Ask for all keys of a tenant to be destroyed, and with them every value. Another admin has to approve it.
@@ -138,18 +139,6 @@ pub(crate) struct ReindexArgs {
 }
 
 #[derive(Args)]
-pub(crate) struct RevokeArgs {
-    /// The version's id, as `keys list` shows it.
-    key: KeyId,
-
-    #[command(flatten)]
-    yes: Yes,
-
-    #[command(flatten)]
-    note: NoteArgs,
-}
-
-#[derive(Args)]
 pub(crate) struct DestroyArgs {
     /// The version's id, as `keys list` shows it.
     key: KeyId,
@@ -193,13 +182,7 @@ pub(crate) async fn run(global: &Global, command: KeysCommand) -> Result<Exit, F
             start(global, &client, JobKind::Reencrypt, args.key, args.start).await
         }
         KeysCommand::Reindex(args) => start(global, &client, JobKind::Reindex, None, args.start).await,
-        KeysCommand::Revoke(args) => {
-            let what = "from now on nobody gets what this version sealed, until it is sealed anew";
-            confirm::key(args.yes.yes, args.key, what)?;
-            let key = client.mark_compromised(args.key, &args.note.into()).await?;
-            show::keys(global.json, false, &[key])?;
-            Ok(Exit::Done)
-        }
+        KeysCommand::Revoke(args) => revoke::revoke(global, &client, args).await,
         KeysCommand::Destroy(args) => {
             if !args.start.dry_run {
                 confirm::key(args.yes.yes, args.key, "this asks for the version to be destroyed for good")?;

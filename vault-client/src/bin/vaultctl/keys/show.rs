@@ -51,6 +51,17 @@ pub(super) fn rotation(as_json: bool, rotation: &Rotation) -> io::Result<()> {
     lines([object])
 }
 
+/// Prints a version that was marked as compromised, and the active one of its purpose.
+pub(super) fn revoked(as_json: bool, key: &Key, active: Option<&Key>) -> io::Result<()> {
+    let both: Vec<Key> = std::iter::once(key).chain(active).cloned().collect();
+    if !as_json {
+        return keys(false, false, &both);
+    }
+    let mut object = key_object(key, false);
+    object["active"] = json!(active.map(|active| active.id.to_string()));
+    lines([object])
+}
+
 /// Prints jobs.
 pub(super) fn jobs(as_json: bool, jobs: &[Job]) -> io::Result<()> {
     if as_json {
