@@ -431,6 +431,7 @@ async fn exit_codes_tell_cron_how_a_job_ended() {
         (2, JobState::Done, 5),
         (0, JobState::Failed, 5),
         (0, JobState::Cancelled, 5),
+        (0, JobState::Paused, 5),
         (0, JobState::Asked, 6),
     ] {
         let setup = cli().await;
@@ -498,6 +499,24 @@ async fn what_can_not_be_undone_needs_a_yes_where_there_is_no_terminal() {
     let cancelled = setup.run(&["--json", "jobs", "cancel", &id(1)], "").await;
     assert_eq!((code(&cancelled), &objects(&cancelled)[0]["state"]), (0, &"cancelled".into()));
     assert_eq!(objects(&setup.run(&["--json", "jobs", "list"], "").await).len(), 2);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_paused_job() {
+    let setup = cli().await;
+    assert_eq!(code(&setup.run(&["keys", "reencrypt"], "").await), 0);
+    assert_eq!(code(&setup.run(&["jobs", "pause", &id(1)], "").await), 0);
+    let resume = format!("--tenant demo jobs resume {}\n", id(1));
+    for line in [
+        &["keys", "reencrypt"][..],
+        &["keys", "reencrypt", "--watch"],
+        &["keys", "reencrypt", "--watch", "--json"],
+        &["jobs", "watch", "000000"],
+    ] {
+        let ran = setup.run(line, "").await;
+        assert_eq!(code(&ran), 5, "{line:?}: {}", err(&ran));
+        assert!(err(&ran).contains("is paused") && err(&ran).contains(&resume), "{line:?}: {}", err(&ran));
+    }
 }
 
 #[tokio::test]

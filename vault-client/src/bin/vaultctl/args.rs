@@ -20,7 +20,7 @@ use crate::{
 /// Values are read from standard input, never from the command line, which other users of the machine can see.
 ///
 /// Exit codes: 0 done, 1 some items failed or are not there, 2 wrong use, 3 refused, 4 the vault is not available, 5 a job
-/// failed, 6 a job, a grant or a change of principals asks for approval.
+/// failed or is paused, 6 a job, a grant or a change of principals asks for approval.
 #[derive(Parser)]
 #[command(name = "vaultctl", version, max_term_width = 100)]
 pub(crate) struct Cli {

@@ -153,7 +153,7 @@ const PAGES: &[Page] = &[
     page("jobs list", "", &["vaultctl --as admin jobs list --tenant '*'"]),
     page(
         "jobs watch",
-        "Exit codes: 0 done, 5 it did not end well, 6 it asks for approval.",
+        "Exit codes: 0 done, 5 it did not end well, or is paused, 6 it asks for approval.",
         &["vaultctl --as admin --tenant st-mary jobs watch 3fa81c22d07b"],
     ),
     page(

@@ -17,7 +17,7 @@ use crate::short_id::{self, ShortId};
 pub(crate) enum JobsCommand {
     /// List the newest job of each kind, under way or over; of all tenants with `--tenant '*'`.
     List,
-    /// Show how far a job is, until it is over. It ends at once if the job asks for approval.
+    /// Show how far a job is, until it is over. It ends at once if the job asks for approval, or is paused.
     Watch(WatchArgs),
     /// Approve a job that somebody else asked for. Shows it, and asks whether you mean it.
     Approve(ApproveArgs),

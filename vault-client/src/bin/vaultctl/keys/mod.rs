@@ -234,5 +234,6 @@ async fn start(
     }
     show::jobs(global.json, std::slice::from_ref(&job))?;
     watch::tell_of_approval(global, &job);
+    watch::tell_of_pause(global, &job);
     Ok(watch::exit_of(&job))
 }

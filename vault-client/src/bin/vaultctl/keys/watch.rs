@@ -22,7 +22,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub(super) fn exit_of(job: &Job) -> Exit {
     match job.state {
         JobState::Asked => Exit::AsksApproval,
-        JobState::Failed | JobState::Cancelled => Exit::JobFailed,
+        JobState::Failed | JobState::Cancelled | JobState::Paused => Exit::JobFailed,
         JobState::Done if job.failed > 0 => Exit::JobFailed,
         _ => Exit::Done,
     }
@@ -41,7 +41,19 @@ pub(super) fn tell_of_approval(global: &Global, job: &Job) {
     }
 }
 
-/// Shows how a job stands until it is over, or asks for approval, which may take days.
+/// Says that a job is paused: in cron's mail, too, since nothing comes of it before somebody looks.
+pub(super) fn tell_of_pause(global: &Global, job: &Job) {
+    if job.state == JobState::Paused {
+        let resume = global.paste().mine(&job.tenant, &format!("jobs resume {}", job.id));
+        tell(&format!(
+            "the {} job {} is paused, and nothing comes of it until somebody resumes it:\n    {resume}",
+            job.kind, job.id
+        ));
+    }
+}
+
+/// Shows how a job stands until it is over, or somebody has to do something about it: approve it or resume it, which may take
+/// days.
 pub(super) async fn follow(
     global: &Global,
     client: &Client,
@@ -58,7 +70,7 @@ pub(super) async fn follow(
                 let Some(next) = next.transpose()? else { return Err(lost(id)) };
                 let is_new = last.as_ref().is_none_or(|last| last.job.state != next.job.state);
                 screen.news(&next, is_new)?;
-                if next.job.state.is_over() || next.job.state == JobState::Asked {
+                if next.job.state.is_over() || matches!(next.job.state, JobState::Asked | JobState::Paused) {
                     break screen.end(&next)?;
                 }
                 last = Some(next);
@@ -67,6 +79,7 @@ pub(super) async fn follow(
         }
     };
     tell_of_approval(global, &job);
+    tell_of_pause(global, &job);
     Ok(exit_of(&job))
 }
 
