@@ -210,7 +210,7 @@ pub struct Key {
     /// Those of them that the vault does not ask: not configured any more, or not among those that the tenant is pinned
     /// to. A rewrap drops their wraps.
     pub stray_wraps: Vec<String>,
-    /// Records that are sealed under it, if they were counted.
+    /// Records that are sealed under it, if they were counted; 0 of keys that seal none.
     pub records: u64,
 }
 

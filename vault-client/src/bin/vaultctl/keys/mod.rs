@@ -43,7 +43,7 @@ pub(crate) enum KeysCommand {
 /// What is listed.
 #[derive(Args)]
 pub(crate) struct ListArgs {
-    /// Count the records under each version, too: the vault looks at all of them.
+    /// Count the records under each version of data keys, too: the vault looks at all of them.
     #[arg(long)]
     count: bool,
 }

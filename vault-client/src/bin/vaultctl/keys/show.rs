@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use vault_client::keys::{Job, JobNews, JobOrder, Key, Preview, Rotation};
+use vault_client::keys::{Job, JobNews, JobOrder, Key, KeyPurpose, Preview, Rotation};
 
 use crate::describe::time;
 use crate::output;
@@ -28,10 +28,15 @@ pub(super) fn keys(as_json: bool, counted: bool, keys: &[Key]) -> io::Result<()>
             or_dash(key.created.map(time)),
             or_dash(Some(wraps(key)).filter(|names| !names.is_empty())),
         ];
-        row.extend(counted.then(|| key.records.to_string()));
+        row.extend(counted.then(|| or_dash(records(key).map(|records| records.to_string()))));
         row
     };
     output::table(&header, keys.iter().map(row))
+}
+
+/// The records under it. Records are sealed under data keys, and only those are counted.
+fn records(key: &Key) -> Option<u64> {
+    (key.purpose == KeyPurpose::Data).then_some(key.records)
 }
 
 /// The KMS keys that wrap it; `!` is before one that may not.
@@ -165,7 +170,7 @@ fn key_object(key: &Key, counted: bool) -> Value {
         "created": key.created.map(time),
         "wrapped_by": key.wrapped_by,
         "stray_wraps": key.stray_wraps,
-        "records": counted.then_some(key.records),
+        "records": records(key).filter(|_| counted),
     })
 }
 
@@ -217,6 +222,15 @@ fn span(span: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_data_keys_have_records() {
+        let mut key = Key::active(KeyPurpose::Data, 1);
+        key.records = 7;
+        assert_eq!((records(&key), &key_object(&key, true)["records"]), (Some(7), &json!(7)));
+        key.purpose = KeyPurpose::Index;
+        assert_eq!((records(&key), &key_object(&key, true)["records"]), (None, &Value::Null));
+    }
 
     #[test]
     fn spans_have_their_two_greatest_units() {
