@@ -164,7 +164,10 @@ impl KeyService for FakeKeys {
     }
 
     async fn resume_job(&self, request: Request<ResumeJobRequest>) -> Answer<ResumeJobResponse> {
-        let job = self.job(&request.get_ref().job_id, |job| job.set_state(JobState::Running))?;
+        let job = self.job(&request.get_ref().job_id, |job| {
+            let asks = matches!(job.kind(), JobKind::Destroy | JobKind::Shred);
+            job.set_state(if asks { JobState::Asked } else { JobState::Running });
+        })?;
         Ok(Response::new(ResumeJobResponse { job }))
     }
 
@@ -496,6 +499,14 @@ async fn what_can_not_be_undone_needs_a_yes_where_there_is_no_terminal() {
     let again = setup.run(&approve, "").await;
     assert_eq!(code(&again), 1, "{}", err(&again));
     assert!(err(&again).contains("it is running"), "{}", err(&again));
+    assert_eq!(code(&setup.run(&["jobs", "pause", &id(1)], "").await), 0);
+    let resumed = setup.run(&["jobs", "resume", &id(1)], "").await;
+    assert_eq!(code(&resumed), 6, "{}", err(&resumed));
+    assert!(
+        err(&resumed).contains("other than rotator") && err(&resumed).contains(&theirs),
+        "{}",
+        err(&resumed)
+    );
     let cancelled = setup.run(&["--json", "jobs", "cancel", &id(1)], "").await;
     assert_eq!((code(&cancelled), &objects(&cancelled)[0]["state"]), (0, &"cancelled".into()));
     assert_eq!(objects(&setup.run(&["--json", "jobs", "list"], "").await).len(), 2);

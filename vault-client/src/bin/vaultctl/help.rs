@@ -163,7 +163,11 @@ const PAGES: &[Page] = &[
         &["vaultctl --as chief --tenant st-mary jobs approve 3fa81c22d07b --ticket SEC-7"],
     ),
     page("jobs pause", "", &["vaultctl --as admin --tenant st-mary jobs pause 3fa81c22d07b"]),
-    page("jobs resume", "", &["vaultctl --as admin --tenant st-mary jobs resume 3fa81c22d07b"]),
+    page(
+        "jobs resume",
+        "Exit code 6: another admin has to approve it again.",
+        &["vaultctl --as admin --tenant st-mary jobs resume 3fa81c22d07b"],
+    ),
     page("jobs cancel", "", &["vaultctl --as admin --tenant st-mary jobs cancel 3fa81c22d07b"]),
     page("principals list", "", &["vaultctl --as boss --tenant st-mary principals list"]),
     page("principals show", "", &["vaultctl --as boss --tenant st-mary principals show ann@example.org"]),

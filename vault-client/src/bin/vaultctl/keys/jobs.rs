@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use vault_client::Client;
-use vault_client::keys::{Job, JobId};
+use vault_client::keys::{Job, JobId, JobState};
 
 use super::approve::{ApproveArgs, approve};
 use super::{Patience, show, watch};
@@ -23,7 +23,7 @@ pub(crate) enum JobsCommand {
     Approve(ApproveArgs),
     /// Let a job rest where it is.
     Pause(JobArgs),
-    /// Let a job go on.
+    /// Let a job go on. A destruction has to be approved again.
     Resume(JobArgs),
     /// End a job where it is. What is done stays done.
     Cancel(JobArgs),
@@ -91,6 +91,11 @@ pub(crate) async fn run(global: &Global, command: JobsCommand) -> Result<Exit, F
         JobsCommand::Cancel(job) => client.cancel_job(job.resolve(&client).await?).await?,
     };
     show::jobs(global.json, std::slice::from_ref(&job))?;
+    if job.state == JobState::Asked {
+        // It was held back, and resumed.
+        watch::tell_of_approval(global, &job);
+        return Ok(Exit::AsksApproval);
+    }
     if is_approval && !global.json {
         let watch = global.paste().mine(&job.tenant, &format!("jobs watch {}", job.id));
         let when =
