@@ -34,7 +34,8 @@ pub(super) fn tell_of_approval(global: &Global, job: &Job) {
         let paste = global.paste();
         let answer = |verb: &str| format!("jobs {verb} {}", job.id);
         tell(&format!(
-            "nothing is done yet: an admin other than {} has to approve it\n{}\nto take it back:\n    {}",
+            "nothing is done yet: an admin other than {} has to approve it; then it waits, for as long as \
+             `keys.destroy_after` of your vault says (a day, unless it says otherwise)\n{}\nto take it back:\n    {}",
             job.asked_by.escape_debug(),
             paste.theirs_told(&job.tenant, &answer("approve")),
             paste.mine(&job.tenant, &answer("cancel")),
