@@ -445,6 +445,9 @@ async fn exit_codes_tell_cron_how_a_job_ended() {
         let ran = setup.run(&["jobs", "watch", &id(1)], "").await;
         assert_eq!(code(&ran), exit, "{state:?}: {}", err(&ran));
         assert_eq!(out(&ran).lines().count(), 1, "{}", out(&ran));
+        if (failed, state) == (0, JobState::Done) {
+            assert!(out(&ran).contains(": done: 100"), "{}", out(&ran));
+        }
     }
     let setup = cli().await;
     let unknown = setup.run(&["jobs", "watch", &id(9)], "").await;

@@ -144,7 +144,11 @@ pub(super) fn progress(news: &JobNews) -> String {
     let Job { kind, id, done, total, failed, .. } = &news.job;
     let now = SystemTime::now();
     let state = standing(&news.job, now);
-    let mut line = format!("{kind} {id}: {state}, {done} of {total} done");
+    // What there was to do when it began says nothing of a job that is done: less may have been left to do, or more have come.
+    let mut line = match news.job.state {
+        JobState::Done => format!("{kind} {id}: {state}: {done}"),
+        _ => format!("{kind} {id}: {state}, {done} of {total} done"),
+    };
     // Writing to a string does not fail.
     let _ = match (failed, &news.job.cause) {
         (0, None) => Ok(()),

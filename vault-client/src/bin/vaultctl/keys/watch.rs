@@ -64,7 +64,8 @@ pub(super) async fn follow(
 ) -> Result<Exit, Failure> {
     let mut news = pin!(client.watch_job(id, patience).await?);
     let screen = Screen::new(global.json);
-    let mut lines = tokio::time::interval(LINE_EVERY);
+    // The first line comes with the first news.
+    let mut lines = tokio::time::interval_at(tokio::time::Instant::now() + LINE_EVERY, LINE_EVERY);
     let mut last: Option<JobNews> = None;
     let job = loop {
         tokio::select! {
