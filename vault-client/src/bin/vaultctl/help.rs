@@ -74,21 +74,21 @@ const PAGES: &[Page] = &[
         "detokenize",
         "In the order of the tokens. Errors go to standard error.",
         &[
-            "vaultctl detokenize phi_prod_6xdd --purpose TREAT",
+            "vaultctl detokenize \"$TOKEN\" --purpose TREAT",
             "vaultctl detokenize - --purpose HOPERAT --reason audit --ticket OPS-7 < tokens.txt",
         ],
     ),
-    page("mask", "", &["vaultctl mask phi_prod_6xdd"]),
+    page("mask", "", &["vaultctl mask \"$TOKEN\""]),
     page(
         "find",
         "The value comes by standard input. None found: prints nothing, exit code 0.",
         &["printf %s \"$SSN\" | vaultctl find --class ssn"],
     ),
-    page("describe", "", &["vaultctl describe phi_prod_6xdd"]),
+    page("describe", "", &["vaultctl describe \"$TOKEN\""]),
     page(
         "erase",
         "The tokens stay known. This can't be undone.",
-        &["vaultctl erase phi_prod_6xdd", "vaultctl erase --subject-file id.txt"],
+        &["vaultctl erase \"$TOKEN\"", "vaultctl erase --subject-file id.txt"],
     ),
     page(
         "import",
@@ -107,7 +107,7 @@ const PAGES: &[Page] = &[
         "Reading the log is itself logged.",
         &[
             "vaultctl --as auditor audit query --since 1h --tenant '*'",
-            "vaultctl --as auditor audit query --token phi_prod_6xdd --json",
+            "vaultctl --as auditor audit query --token \"$TOKEN\" --json",
         ],
     ),
     page("audit export", "", &["vaultctl --as auditor audit export --dir log"]),
@@ -242,14 +242,14 @@ const PAGES: &[Page] = &[
         "Ask, and wait. Somebody else runs the `approve` command that is printed. That is all. Everything is in the vault's log, for \
          good, and people are told at once. What has to be said goes to standard error; standard output has what was asked for.",
         &[
-            "vaultctl break-glass request phi_prod_6xdd --class ssn --reason-code patient_safety --reason 'two charts were merged' --wait --reveal",
+            "vaultctl break-glass request \"$TOKEN\" --class ssn --reason-code patient_safety --reason 'two charts were merged' --wait --reveal",
         ],
     ),
     page(
         "break-glass request",
         REQUEST,
         &[
-            "vaultctl break-glass request phi_prod_6xdd --class ssn --reason-code patient_safety --reason 'two charts were merged' --wait --reveal",
+            "vaultctl break-glass request \"$TOKEN\" --class ssn --reason-code patient_safety --reason 'two charts were merged' --wait --reveal",
             "vaultctl break-glass request --subject-file id.txt --class ssn --class name --reason-code outage --reason 'billing is down' --for 15m --values 5",
         ],
     ),
