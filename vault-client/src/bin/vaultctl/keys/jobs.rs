@@ -1,8 +1,8 @@
 //! `vaultctl jobs`
 
 use clap::{Args, Subcommand};
-use vault_client::Client;
 use vault_client::keys::{Job, JobId, JobState};
+use vault_client::{Client, Reason};
 
 use super::approve::{ApproveArgs, approve};
 use super::{Patience, show, watch};
@@ -68,6 +68,34 @@ pub(crate) struct WatchArgs {
     patience: Patience,
 }
 
+/// The job; or, if its state is not one for that, which one it is.
+async fn or_state(
+    client: &Client,
+    id: JobId,
+    done: Result<Job, vault_client::Error>,
+) -> Result<Job, Failure> {
+    let error = match done {
+        Ok(job) => return Ok(job),
+        Err(error) if error.reason() != Reason::JobState => return Err(error.into()),
+        Err(error) => error,
+    };
+    let jobs = client.list_jobs().await.unwrap_or_default();
+    let Some(job) = jobs.iter().find(|job| job.id == id) else { return Err(error.into()) };
+    let (message, hint) = why_not(job.state);
+    Err(Failure::from(error).told(message, hint))
+}
+
+/// Why something can't be done about a job as it stands, and what can.
+fn why_not(state: JobState) -> (String, &'static str) {
+    let hint = match state {
+        _ if state.is_over() => "what is still needed has to be begun anew",
+        JobState::Asked => "it waits for approval: it can be approved (`jobs approve`) or cancelled",
+        JobState::Paused => "it can be resumed or cancelled",
+        _ => "`vaultctl jobs watch` shows how far it is",
+    };
+    (format!("the job is not in a state for that: it is {state}"), hint)
+}
+
 pub(crate) async fn run(global: &Global, command: JobsCommand) -> Result<Exit, Failure> {
     let client = global.connect()?;
     let is_approval = matches!(command, JobsCommand::Approve(_));
@@ -86,9 +114,18 @@ pub(crate) async fn run(global: &Global, command: JobsCommand) -> Result<Exit, F
             return watch::follow(global, &client, id, args.patience.patience).await;
         }
         JobsCommand::Approve(args) => approve(global, &client, args).await?,
-        JobsCommand::Pause(job) => client.pause_job(job.resolve(&client).await?).await?,
-        JobsCommand::Resume(job) => client.resume_job(job.resolve(&client).await?).await?,
-        JobsCommand::Cancel(job) => client.cancel_job(job.resolve(&client).await?).await?,
+        JobsCommand::Pause(job) => {
+            let id = job.resolve(&client).await?;
+            or_state(&client, id, client.pause_job(id).await).await?
+        }
+        JobsCommand::Resume(job) => {
+            let id = job.resolve(&client).await?;
+            or_state(&client, id, client.resume_job(id).await).await?
+        }
+        JobsCommand::Cancel(job) => {
+            let id = job.resolve(&client).await?;
+            or_state(&client, id, client.cancel_job(id).await).await?
+        }
     };
     show::jobs(global.json, std::slice::from_ref(&job))?;
     if job.state == JobState::Asked {
@@ -103,4 +140,20 @@ pub(crate) async fn run(global: &Global, command: JobsCommand) -> Result<Exit, F
         tell(&format!("done: it is approved, and begins {when}. to see how far it is:\n    {watch}"));
     }
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_job_is_not_good_for_is_told_by_its_state() {
+        for state in [JobState::Asked, JobState::Running, JobState::Paused, JobState::Done] {
+            assert!(why_not(state).0.contains(state.as_str()), "{state}");
+        }
+        assert!(
+            why_not(JobState::Cancelled).1.contains("anew")
+                && why_not(JobState::Paused).1.contains("resumed")
+        );
+    }
 }
