@@ -267,6 +267,7 @@ mod tests {
             "vaultctl break-glass review 0123ab --verdict not-justified --notes was_no_emergency",
             "vaultctl break-glass story 0123ab --json",
             "vaultctl audit query --grant 0123456789abcdef0123456789abcdef",
+            "vaultctl audit query --grant 0123ab",
             "vaultctl policy check F",
             "vaultctl policy matrix",
             "vaultctl policy explain ann --action detokenize --purpose BTG --with-grant 1 --policies F",

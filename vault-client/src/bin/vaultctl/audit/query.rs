@@ -5,13 +5,14 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use serde_json::{Value, json};
 use vault_client::audit::{AuditEntry, AuditItem, AuditQuery, AuditRecord, actor, audit_item};
-use vault_client::break_glass::GrantId;
 use vault_client::{Environment, Token};
 
 use crate::args::{self, Global, Subject};
+use crate::break_glass::{OfGrant, grant_of};
 use crate::describe::time;
 use crate::failure::{Exit, Failure};
 use crate::paste::tell;
+use crate::short_id::ShortId;
 use crate::{input, output};
 
 /// So many entries a page.
@@ -35,9 +36,9 @@ pub(crate) struct QueryArgs {
     #[arg(long)]
     action: Option<String>,
 
-    /// Entries that are about this grant of break-glass, or were done under it: its 32 digits.
+    /// Entries that are about this grant of break-glass, or were done under it: its id, or its first digits (6 at least).
     #[arg(long, value_name = "ID")]
-    grant: Option<GrantId>,
+    grant: Option<ShortId<OfGrant>>,
 
     /// From then on: `2026-05-01`, `2026-05-01T12:00:00Z`, or so long ago: `15m`, `2h`, `7d`.
     #[arg(long, value_name = "TIME", value_parser = instant)]
@@ -65,6 +66,10 @@ pub(crate) async fn run(global: &Global, args: QueryArgs) -> Result<Exit, Failur
     let subject = input::subject(args.subject, false)?;
     let again =
         |subject: &vault_client::SubjectId| vault_client::SubjectId::new(subject.expose().to_owned()).ok();
+    let grant = match &args.grant {
+        Some(name) => Some(grant_of(name, &client).await?),
+        None => None,
+    };
     let mut entries = Vec::new();
     let mut page = None;
     loop {
@@ -74,7 +79,7 @@ pub(crate) async fn run(global: &Global, args: QueryArgs) -> Result<Exit, Failur
             subject: subject.as_ref().and_then(again),
             principal: args.principal.clone(),
             action: args.action.clone(),
-            grant: args.grant.clone(),
+            grant: grant.clone(),
             since: args.since,
             until: args.until,
             limit: left.min(PAGE),
