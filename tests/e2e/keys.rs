@@ -108,8 +108,12 @@ fn a_year_of_a_key_by_the_runbooks_commands() {
     let asked = vault.ctl("admin", &["--tenant", "demo", "--json", "keys", "destroy", &id, "--yes"]).ends(6);
     let job = asked.stdout.split("\"job\":\"").nth(1).unwrap()[..32].to_owned();
     // Not by who asked.
-    vault.ctl("admin", &["--tenant", "demo", "jobs", "approve", &job]).ends(3);
-    vault.ctl("approver", &["jobs", "approve", &job]).ok();
+    vault.ctl("admin", &["--tenant", "demo", "jobs", "approve", &job, "--yes"]).ends(3);
+    vault.ctl("approver", &["jobs", "approve", &job]).ends(2);
+    let approved = vault.ctl("approver", &["jobs", "approve", &job, "--yes"]).ok();
+    for part in [&*id, "0 records", "asked by     admin", "none was given"] {
+        assert!(approved.stderr.contains(part), "{part}: {}", approved.stderr);
+    }
     vault.ctl("approver", &["jobs", "watch", &job]).ok();
     let listed = vault.ctl("rotator", &["--json", "keys", "list"]).ok();
     assert!(listed.stdout.lines().any(|line| line.contains(&id) && line.contains("\"destroyed\"")));

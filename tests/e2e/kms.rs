@@ -530,7 +530,8 @@ async fn a_compromise_is_marked_though_no_kms_is_there_to_make_a_new_key() {
     let active = listed.stdout.lines().find(|line| line.contains("\"data\"")).unwrap();
     let id = active.split("\"key\":\"").nth(1).unwrap()[..32].to_owned();
     kms[0].set_down(Some(Fault::Reset));
-    vault.ctl("approver", &["keys", "revoke", &id, "--yes"]).ok();
+    let marked = vault.ctl("approver", &["keys", "revoke", &id, "--yes"]).ends(1);
+    assert!(marked.stderr.contains("NO VERSION TOOK ITS PLACE"), "{}", marked.stderr);
     std::thread::sleep(Duration::from_secs(1));
     let ran = vault.ctl("service", &open).ends(1);
     assert!(ran.stdout.is_empty(), "{}", ran.stdout);

@@ -163,7 +163,7 @@ async fn a_destruction_is_approved_by_a_touch() {
 
     let id = job.id.to_string();
     block_in_place(|| {
-        let approve = ["--tenant", "demo", "jobs", "approve", &id];
+        let approve = ["--tenant", "demo", "jobs", "approve", &id, "--yes"];
         vault.ctl("chief", &approve).env("SSH_AUTH_SOCK", "").ends(2);
         let socket = agent.socket().to_str().unwrap();
         let approved = vault.ctl("chief", &approve).env("SSH_AUTH_SOCK", socket).ok();

@@ -118,7 +118,13 @@ impl Profile {
         let unusable = |what: &dyn std::fmt::Display| {
             Error::configuration(&format!("profile {}: {what}", path.display()))
         };
-        let text = std::fs::read_to_string(path).map_err(|error| unusable(&error))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            // Whatever stands where a path should: it may be a value, and there is no such file to tell by its name.
+            if error.kind() == std::io::ErrorKind::NotFound {
+                return Error::configuration("the profile is not there: no file has the name that was given");
+            }
+            unusable(&error)
+        })?;
         let mut profile: Self = toml::from_str(&text).map_err(|error| unusable(&error))?;
         let base = path.parent().unwrap_or(Path::new(""));
         profile.ca = base.join(&profile.ca);
@@ -131,13 +137,14 @@ impl Profile {
 
     /// The identity of that name, or the default one.
     pub fn identity(&self, name: Option<&str>) -> Result<&ProfileIdentity, Error> {
-        let name = name.unwrap_or(&self.identity);
-        self.identities.get(name).ok_or_else(|| {
+        self.identities.get(name.unwrap_or(&self.identity)).ok_or_else(|| {
             let known: Vec<_> = self.identities.keys().map(String::as_str).collect();
-            Error::configuration(&format!(
-                "the profile has no identity `{name}`; it has {}",
-                known.join(", ")
-            ))
+            // What a caller names may be anything; the profile's own choice is in the profile.
+            let which = match name {
+                Some(_) => "of that name".to_owned(),
+                None => format!("`{}`, which is its own choice", self.identity),
+            };
+            Error::configuration(&format!("the profile has no identity {which}; it has {}", known.join(", ")))
         })
     }
 }
@@ -171,6 +178,12 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_profile_is_not_repeated() {
+        let error = Profile::load(Path::new("999-68-7171")).unwrap_err();
+        assert!(!error.message().contains("7171") && error.message().contains("not there"), "{error}");
+    }
+
+    #[test]
     fn a_person_needs_no_certificate_but_a_place_for_the_session() {
         let person = |body: &str| load(&format!("{GOOD}[identities.joan]\n{body}\n"));
         let login = "login = { issuer = 'https://idp', client_id = 'a', ca = 'idp.pem' }";
@@ -185,7 +198,9 @@ mod tests {
 
     #[test]
     fn an_unknown_identity_is_refused_with_the_known_ones() {
-        let error = load(GOOD).unwrap().identity(Some("root")).unwrap_err();
-        assert!(error.message().contains("service"), "{error}");
+        let error = load(GOOD).unwrap().identity(Some("999-68-7171")).unwrap_err();
+        assert!(error.message().contains("service") && !error.message().contains("7171"), "{error}");
+        let error = load(&GOOD.replace("identity = 'service'", "identity = 'root'")).unwrap();
+        assert!(error.identity(None).unwrap_err().message().contains("`root`"));
     }
 }

@@ -84,10 +84,11 @@ impl Columns {
             .map(|cell| cell.decode(header).ok().map(|name| Arc::from(name.as_str())))
             .collect::<Option<_>>()
             .ok_or(BulkError::Header)?;
-        let find = |place: &Place| {
+        let find = |place: &Place, by: &dyn Fn() -> String| {
             let mut at = names.iter().enumerate().filter(|(_, name)| ***name == place.text).map(|(at, _)| at);
             let first = at.next().ok_or_else(|| BulkError::MissingColumn {
                 column: place.text.clone(),
+                by: by(),
                 columns: names.len(),
             })?;
             match at.next() {
@@ -100,10 +101,17 @@ impl Columns {
             Task::Import { entries, subject } => {
                 let mut mapped: Vec<(usize, Arc<str>)> = entries
                     .iter()
-                    .map(|entry| Ok((find(&entry.place)?, Arc::from(entry.class.as_str()))))
+                    .enumerate()
+                    .map(|(at, entry)| {
+                        let column = find(&entry.place, &|| format!("entry {} of the map", at + 1))?;
+                        Ok((column, Arc::from(entry.class.as_str())))
+                    })
                     .collect::<Result<_, BulkError>>()?;
                 mapped.sort_unstable_by_key(|(at, _)| *at);
-                (Some(mapped), subject.as_ref().map(find).transpose()?)
+                (
+                    Some(mapped),
+                    subject.as_ref().map(|place| find(place, &|| "the subject".to_owned())).transpose()?,
+                )
             }
         };
         Ok(Self { delimiter, names, mapped, subject })

@@ -1,5 +1,5 @@
-//! What stops a run. Nothing here holds a cell's content; columns are named as the map names them, for the first line
-//! of a file without a header holds values.
+//! What stops a run. Nothing here holds a cell's content; a column that is not there is named by its place in the map, for
+//! the first line of a file without a header holds values, and so may a map.
 
 use std::io;
 use std::path::PathBuf;
@@ -30,11 +30,16 @@ pub enum BulkError {
     /// The header is not UTF-8, or its quoting is broken.
     #[error("the header line is not well-formed")]
     Header,
-    /// The map or the subject names a column that the file does not have.
-    #[error("there is no column `{column}` among the {columns} of the first line: is that line a header?")]
+    /// The map or the subject names a column that the file does not have. Neither the name is printed, which may be a value
+    /// that was meant for something else, nor are those of the first line, which may be values, too.
+    #[error(
+        "there is no column as {by} names it among the {columns} of the first line: is that line a header?"
+    )]
     MissingColumn {
         /// The name that was asked for.
         column: String,
+        /// What asked for it.
+        by: String,
         /// How many columns there are.
         columns: usize,
     },
@@ -143,14 +148,19 @@ pub enum MapError {
     /// Not `NAME=CLASS`. Not printed: it may be a value that was meant for something else.
     #[error("an entry of the map is not of the form NAME=CLASS")]
     Form(String),
-    /// The class cannot be one.
-    #[error("`{0}`: a class is 1 to 32 characters of a-z, 0-9 and '_', not beginning with '_'")]
+    /// The class cannot be one. Not printed, for the same reason.
+    #[error(
+        "what an entry of the map has for its class, behind the `=`, is none: 1 to 32 characters of a-z, 0-9 and '_', not \
+         beginning with '_'"
+    )]
     Class(String),
-    /// The path cannot be one.
-    #[error("`{0}` is not a path, such as name[*].given[0] or identifier[system=urn:x].value")]
+    /// The path cannot be one. Not printed, for the same reason.
+    #[error(
+        "an entry of the map, or the subject, is not a path, such as name[*].given[0] or identifier[system=urn:x].value"
+    )]
     Path(String),
-    /// The same twice.
-    #[error("`{0}` is mapped twice")]
+    /// The same twice. Not printed, for the same reason.
+    #[error("the map has the same column or path twice")]
     Twice(String),
     /// Nothing to do.
     #[error("the map is empty")]

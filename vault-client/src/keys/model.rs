@@ -210,8 +210,28 @@ pub struct Key {
     /// Those of them that the vault does not ask: not configured any more, or not among those that the tenant is pinned
     /// to. A rewrap drops their wraps.
     pub stray_wraps: Vec<String>,
-    /// Records that are sealed under it, if they were counted.
+    /// Records that are sealed under it, if they were counted; 0 of keys that seal none.
     pub records: u64,
+}
+
+impl Key {
+    /// An active one of tenant `demo`, for tests of what shows keys.
+    #[doc(hidden)]
+    pub fn active(purpose: KeyPurpose, version: u32) -> Self {
+        let mut id = [0; 16];
+        (id[0], id[15]) = (purpose as u8, u8::try_from(version).unwrap_or(u8::MAX));
+        Self {
+            id: KeyId(id),
+            tenant: "demo".to_owned(),
+            purpose,
+            version: KeyVersion(version),
+            state: KeyState::Active,
+            created: None,
+            wrapped_by: Vec::new(),
+            stray_wraps: Vec::new(),
+            records: 0,
+        }
+    }
 }
 
 /// What came of a rotation.
@@ -321,6 +341,34 @@ pub struct Job {
     pub bytes_per_second: u64,
     /// The most calls of the KMS that it makes in a second; 0: no bound.
     pub kms_calls_per_second: u32,
+}
+
+impl Job {
+    /// One that `admin` asked for at tenant `demo`, for tests of what shows jobs.
+    #[doc(hidden)]
+    pub fn standing(kind: JobKind, state: JobState) -> Self {
+        Self {
+            id: JobId([0xab; 16]),
+            tenant: "demo".to_owned(),
+            kind,
+            state,
+            key: None,
+            asked_by: "admin".to_owned(),
+            approved_by: None,
+            asked: None,
+            not_before: None,
+            begun: None,
+            changed: None,
+            total: 0,
+            done: 0,
+            failed: 0,
+            bytes: 0,
+            kms_calls: 0,
+            cause: None,
+            bytes_per_second: 0,
+            kms_calls_per_second: 0,
+        }
+    }
 }
 
 /// How a watched job stands.

@@ -220,7 +220,7 @@ async fn a_bad_file_or_map_is_wrong_use_and_names_the_place() {
     let (input, tokens) = (setup.file("in.csv", "ID,SNN\np1,x\n"), setup.path("o.csv"));
     let missing = setup.run(&import(&input, &tokens), "").await;
     assert_eq!(code(&missing), 2);
-    assert!(err(&missing).contains("SSN"), "{}", err(&missing));
+    assert!(err(&missing).contains("entry 1 of the map"), "{}", err(&missing));
     let ragged = setup.file("ragged.csv", "ID,SSN\np1\n");
     let ragged = setup.run(&import(&ragged, &tokens), "").await;
     assert_eq!(code(&ragged), 2);
@@ -258,7 +258,11 @@ async fn a_fresh_import_with_a_wrong_map_keeps_the_output_that_is_there() {
     let wrong = ["import", &input, "--map", "SNN=ssn", "--out", &tokens, "--fresh"];
     let refused = setup.run(&wrong, "").await;
     assert_eq!((code(&refused), setup.read("tokens.csv").as_str()), (2, "precious"));
-    assert!(err(&refused).contains("SNN") && !err(&refused).contains("NOTE"), "{}", err(&refused));
+    assert!(
+        err(&refused).contains("entry 1 of the map") && !err(&refused).contains("NOTE"),
+        "{}",
+        err(&refused)
+    );
 }
 
 #[tokio::test]
@@ -268,7 +272,7 @@ async fn a_class_that_the_vault_does_not_know_stops_the_import_and_leaves_nothin
     let wrong = ["import", &input, "--map", "ID=text", "--map", "SSN=nosuch", "--out", &tokens];
     let refused = setup.run(&wrong, "").await;
     assert_eq!(code(&refused), 2, "{}", err(&refused));
-    assert!(err(&refused).contains("no class `nosuch`"), "{}", err(&refused));
+    assert!(err(&refused).contains("for column `SSN`"), "{}", err(&refused));
     let done = setup.run(&import(&input, &tokens), "").await;
     assert_eq!(code(&done), 0, "{}", err(&done));
 }
@@ -292,6 +296,27 @@ async fn a_value_on_the_command_line_is_refused_and_not_repeated() {
         assert!(err(&refused).contains("values come by standard input"), "{}", err(&refused));
         assert!(!err(&refused).contains("7171") && !out(&refused).contains("7171"));
     }
+}
+
+#[tokio::test]
+async fn a_value_in_the_place_of_a_name_is_not_repeated() {
+    let setup = setup().await;
+    let (input, tokens) = (setup.file("in.csv", CSV), setup.path("o.csv"));
+    for args in [
+        &["--as", "999-68-7171", "keys", "list"][..],
+        &["import", &input, "--map", "999-68-7171=ssn", "--out", &tokens],
+        &["import", &input, "--map", "SSN=999-68-7171", "--out", &tokens],
+        &["import", &input, "--map", "SSN=ssn", "--subject", "999-68-7171", "--out", &tokens],
+    ] {
+        let refused = setup.run(args, "").await;
+        assert_eq!(code(&refused), 2, "{}", err(&refused));
+        assert!(!err(&refused).contains("7171") && !out(&refused).contains("7171"), "{}", err(&refused));
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vaultctl"));
+    command.args(["--profile", "999-68-7171", "whoami"]);
+    let refused = run(command, "").await;
+    assert_eq!(code(&refused), 2);
+    assert!(err(&refused).contains("not there") && !err(&refused).contains("7171"), "{}", err(&refused));
 }
 
 #[test]

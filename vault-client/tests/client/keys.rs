@@ -95,8 +95,13 @@ impl KeyService for FakeKeys {
         let mut keys = self.0.keys.lock().unwrap();
         let key = keys.iter_mut().find(|key| key.key_id == request.get_ref().key_id);
         let key = key.ok_or_else(|| Status::not_found("no such key"))?;
+        let was_active = key.state() == KeyState::Active;
         key.set_state(KeyState::Compromised);
         let key = Some(key.clone());
+        // A ticket that says so: its KMS is away.
+        if let Some(key) = key.as_ref().filter(|_| was_active && request.get_ref().ticket != "away") {
+            keys.push(new_key(key.purpose, key.version + 1));
+        }
         Ok(Response::new(MarkCompromisedResponse { key }))
     }
 
@@ -159,7 +164,10 @@ impl KeyService for FakeKeys {
     }
 
     async fn resume_job(&self, request: Request<ResumeJobRequest>) -> Answer<ResumeJobResponse> {
-        let job = self.job(&request.get_ref().job_id, |job| job.set_state(JobState::Running))?;
+        let job = self.job(&request.get_ref().job_id, |job| {
+            let asks = matches!(job.kind(), JobKind::Destroy | JobKind::Shred);
+            job.set_state(if asks { JobState::Asked } else { JobState::Running });
+        })?;
         Ok(Response::new(ResumeJobResponse { job }))
     }
 
@@ -426,6 +434,7 @@ async fn exit_codes_tell_cron_how_a_job_ended() {
         (2, JobState::Done, 5),
         (0, JobState::Failed, 5),
         (0, JobState::Cancelled, 5),
+        (0, JobState::Paused, 5),
         (0, JobState::Asked, 6),
     ] {
         let setup = cli().await;
@@ -436,6 +445,9 @@ async fn exit_codes_tell_cron_how_a_job_ended() {
         let ran = setup.run(&["jobs", "watch", &id(1)], "").await;
         assert_eq!(code(&ran), exit, "{state:?}: {}", err(&ran));
         assert_eq!(out(&ran).lines().count(), 1, "{}", out(&ran));
+        if (failed, state) == (0, JobState::Done) {
+            assert!(out(&ran).contains(": done: 100"), "{}", out(&ran));
+        }
     }
     let setup = cli().await;
     let unknown = setup.run(&["jobs", "watch", &id(9)], "").await;
@@ -458,6 +470,11 @@ async fn what_can_not_be_undone_needs_a_yes_where_there_is_no_terminal() {
 
     let revoked = setup.run(&["--json", "keys", "revoke", &key, "--yes"], "").await;
     assert_eq!((code(&revoked), &objects(&revoked)[0]["state"]), (0, &"compromised".into()));
+    assert_eq!(objects(&revoked)[0]["active"], *id(2));
+    let again = setup.run(&["keys", "revoke", &key, "--yes"], "").await;
+    assert_eq!((code(&again), out(&again).lines().count()), (0, 3), "both versions: {}", out(&again));
+    let command = format!("--tenant demo keys reencrypt --key {key} --watch\n");
+    assert!(err(&again).contains(&command) && !err(&again).contains("REFUSED"), "{}", err(&again));
     let asked = setup.run(&["keys", "destroy", &key, "--yes"], "").await;
     assert_eq!(code(&asked), 6, "nothing is destroyed yet");
     let told = err(&asked);
@@ -467,15 +484,67 @@ async fn what_can_not_be_undone_needs_a_yes_where_there_is_no_terminal() {
     assert!(told.contains(&mine), "{told}");
     let watched = setup.run(&["keys", "shred", "--yes", "--watch"], "").await;
     assert_eq!(code(&watched), 6, "an approval may take days");
-    let several = setup.run(&["jobs", "approve", "000000"], "").await;
+    let unseen = setup.run(&["jobs", "approve", &id(1)], "y\n").await;
+    assert_eq!(code(&unseen), 2, "{}", err(&unseen));
+    assert!(err(&unseen).contains("--yes"), "{}", err(&unseen));
+    assert!(!setup.server.state.called().contains(&"approve_job".to_owned()));
+    let several = setup.run(&["jobs", "approve", "000000", "--yes"], "").await;
     assert_eq!(code(&several), 2, "{}", err(&several));
     assert!(err(&several).contains(&id(1)) && err(&several).contains(&id(2)), "{}", err(&several));
     assert_eq!(code(&setup.run(&["jobs", "cancel", "ffffff"], "").await), 1);
-    let approved = setup.run(&["--json", "jobs", "approve", &id(1), "--reason", "seen"], "").await;
+    let approve = ["--json", "jobs", "approve", &id(1), "--reason", "seen", "--yes"];
+    let approved = setup.run(&approve, "").await;
     assert_eq!((code(&approved), &objects(&approved)[0]["approved_by"]), (0, &"admin".into()));
+    let shown = err(&approved);
+    for part in ["demo", "destroy: ", &id(1), "data, version 1", "7 records", "rotator"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let again = setup.run(&approve, "").await;
+    assert_eq!(code(&again), 1, "{}", err(&again));
+    assert!(err(&again).contains("it is running"), "{}", err(&again));
+    assert_eq!(code(&setup.run(&["jobs", "pause", &id(1)], "").await), 0);
+    let resumed = setup.run(&["jobs", "resume", &id(1)], "").await;
+    assert_eq!(code(&resumed), 6, "{}", err(&resumed));
+    assert!(
+        err(&resumed).contains("other than rotator") && err(&resumed).contains(&theirs),
+        "{}",
+        err(&resumed)
+    );
     let cancelled = setup.run(&["--json", "jobs", "cancel", &id(1)], "").await;
     assert_eq!((code(&cancelled), &objects(&cancelled)[0]["state"]), (0, &"cancelled".into()));
     assert_eq!(objects(&setup.run(&["--json", "jobs", "list"], "").await).len(), 2);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_paused_job() {
+    let setup = cli().await;
+    assert_eq!(code(&setup.run(&["keys", "reencrypt"], "").await), 0);
+    assert_eq!(code(&setup.run(&["jobs", "pause", &id(1)], "").await), 0);
+    let resume = format!("--tenant demo jobs resume {}\n", id(1));
+    for line in [
+        &["keys", "reencrypt"][..],
+        &["keys", "reencrypt", "--watch"],
+        &["keys", "reencrypt", "--watch", "--json"],
+        &["jobs", "watch", "000000"],
+    ] {
+        let ran = setup.run(line, "").await;
+        assert_eq!(code(&ran), 5, "{line:?}: {}", err(&ran));
+        assert!(err(&ran).contains("is paused") && err(&ran).contains(&resume), "{line:?}: {}", err(&ran));
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_is_revoked_without_another_one_is_told_loudly() {
+    let setup = cli().await;
+    let line = ["keys", "revoke", &id(1), "--yes", "--ticket", "away"];
+    let ran = setup.run(&line, "").await;
+    assert_eq!(code(&ran), 1, "{}", out(&ran));
+    for part in ["NO VERSION TOOK ITS PLACE", "WRITES OF TENANT demo", "keys rotate --purpose data\n"] {
+        assert!(err(&ran).contains(part), "{part}: {}", err(&ran));
+    }
+    let ran = setup.run(&[&["--json"], &line[..]].concat(), "").await;
+    assert_eq!((code(&ran), &objects(&ran)[0]["active"]), (1, &Value::Null));
+    assert!(err(&ran).contains("WRITES OF TENANT demo"), "{}", err(&ran));
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use crate::{
 /// Values are read from standard input, never from the command line, which other users of the machine can see.
 ///
 /// Exit codes: 0 done, 1 some items failed or are not there, 2 wrong use, 3 refused, 4 the vault is not available, 5 a job
-/// failed, 6 a job, a grant or a change of principals asks for approval.
+/// failed or is paused, 6 a job, a grant or a change of principals asks for approval.
 #[derive(Parser)]
 #[command(name = "vaultctl", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -244,7 +244,7 @@ mod tests {
             "vaultctl --profile P export F.csv --purpose TREAT --out O",
             "vaultctl --profile P keys list --count --json",
             "vaultctl --profile P keys rotate --purpose index --version 3 --reason R --ticket T",
-            "vaultctl --profile P keys rewrap --dry-run",
+            "vaultctl --profile P keys rewrap --dry-run --kms-calls-per-second 5",
             "vaultctl --profile P keys reencrypt --key 0123456789abcdef0123456789abcdef --watch",
             "vaultctl --profile P keys reindex --bytes-per-second 1000000 --kms-calls-per-second 5",
             "vaultctl --profile P keys revoke 0123456789abcdef0123456789abcdef --yes",
@@ -267,6 +267,7 @@ mod tests {
             "vaultctl break-glass review 0123ab --verdict not-justified --notes was_no_emergency",
             "vaultctl break-glass story 0123ab --json",
             "vaultctl audit query --grant 0123456789abcdef0123456789abcdef",
+            "vaultctl audit query --grant 0123ab",
             "vaultctl policy check F",
             "vaultctl policy matrix",
             "vaultctl policy explain ann --action detokenize --purpose BTG --with-grant 1 --policies F",
@@ -274,6 +275,7 @@ mod tests {
             "vaultctl --profile P jobs list --tenant *",
             "vaultctl --profile P jobs watch 0123456789abcdef0123456789abcdef --patience 1m",
             "vaultctl --profile P jobs approve 0123456789abcdef0123456789abcdef",
+            "vaultctl --profile P jobs approve 0123ab --yes --reason R --ticket T",
             "vaultctl --profile P --as joan login",
             "vaultctl --profile P --as joan login --token-file -",
             "vaultctl --profile P --as joan logout",
@@ -298,6 +300,9 @@ mod tests {
             "vaultctl keys destroy",
             "vaultctl keys destroy 0123456789abcdef",
             "vaultctl keys rewrap --dry-run --watch",
+            "vaultctl keys rewrap --bytes-per-second 5",
+            "vaultctl keys shred --kms-calls-per-second 5",
+            "vaultctl keys destroy 0123456789abcdef0123456789abcdef --bytes-per-second 5",
             "vaultctl jobs watch 1",
             "vaultctl break-glass request T --reason-code outage --reason merged_charts",
             "vaultctl break-glass request --class ssn --reason-code outage --reason merged_charts",

@@ -19,7 +19,7 @@ pub(crate) enum Exit {
     Refused = 3,
     /// The vault is not available.
     Unavailable = 4,
-    /// A job failed or was cancelled, or some of its items failed.
+    /// A job failed, was cancelled or is paused, or some of its items failed.
     JobFailed = 5,
     /// A job asks for approval: nothing is done yet.
     AsksApproval = 6,

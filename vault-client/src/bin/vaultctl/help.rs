@@ -74,21 +74,21 @@ const PAGES: &[Page] = &[
         "detokenize",
         "In the order of the tokens. Errors go to standard error.",
         &[
-            "vaultctl detokenize phi_prod_6xdd --purpose TREAT",
+            "vaultctl detokenize \"$TOKEN\" --purpose TREAT",
             "vaultctl detokenize - --purpose HOPERAT --reason audit --ticket OPS-7 < tokens.txt",
         ],
     ),
-    page("mask", "", &["vaultctl mask phi_prod_6xdd"]),
+    page("mask", "", &["vaultctl mask \"$TOKEN\""]),
     page(
         "find",
         "The value comes by standard input. None found: prints nothing, exit code 0.",
         &["printf %s \"$SSN\" | vaultctl find --class ssn"],
     ),
-    page("describe", "", &["vaultctl describe phi_prod_6xdd"]),
+    page("describe", "", &["vaultctl describe \"$TOKEN\""]),
     page(
         "erase",
         "The tokens stay known. This can't be undone.",
-        &["vaultctl erase phi_prod_6xdd", "vaultctl erase --subject-file id.txt"],
+        &["vaultctl erase \"$TOKEN\"", "vaultctl erase --subject-file id.txt"],
     ),
     page(
         "import",
@@ -107,7 +107,7 @@ const PAGES: &[Page] = &[
         "Reading the log is itself logged.",
         &[
             "vaultctl --as auditor audit query --since 1h --tenant '*'",
-            "vaultctl --as auditor audit query --token phi_prod_6xdd --json",
+            "vaultctl --as auditor audit query --token \"$TOKEN\" --json",
         ],
     ),
     page("audit export", "", &["vaultctl --as auditor audit export --dir log"]),
@@ -130,7 +130,8 @@ const PAGES: &[Page] = &[
     page("keys reindex", "", &["vaultctl --as rotator keys reindex --watch"]),
     page(
         "keys revoke",
-        BY_KEY,
+        "Keys are named by all digits of their ids: what is done to them can't be undone.\n\n\
+         Exit codes: 0 marked, and another version is active; 1 marked, and none is: writes are refused until `keys rotate`.",
         &["vaultctl --as admin keys revoke 0123456789abcdef0123456789abcdef --reason leaked"],
     ),
     page(
@@ -152,16 +153,21 @@ const PAGES: &[Page] = &[
     page("jobs list", "", &["vaultctl --as admin jobs list --tenant '*'"]),
     page(
         "jobs watch",
-        "Exit codes: 0 done, 5 it did not end well, 6 it asks for approval.",
+        "Exit codes: 0 done, 5 it did not end well, or is paused, 6 it asks for approval.",
         &["vaultctl --as admin --tenant st-mary jobs watch 3fa81c22d07b"],
     ),
     page(
         "jobs approve",
-        "Another person than who asked. Exit code 3: refused.",
+        "Another person than who asked. Shows what is destroyed, who asked and why, and asks whether you mean it.\n\n\
+         Exit codes: 0 approved, 1 it is not there or does not wait, 2 wrong use, or you said no, 3 refused.",
         &["vaultctl --as chief --tenant st-mary jobs approve 3fa81c22d07b --ticket SEC-7"],
     ),
     page("jobs pause", "", &["vaultctl --as admin --tenant st-mary jobs pause 3fa81c22d07b"]),
-    page("jobs resume", "", &["vaultctl --as admin --tenant st-mary jobs resume 3fa81c22d07b"]),
+    page(
+        "jobs resume",
+        "Exit code 6: another admin has to approve it again.",
+        &["vaultctl --as admin --tenant st-mary jobs resume 3fa81c22d07b"],
+    ),
     page("jobs cancel", "", &["vaultctl --as admin --tenant st-mary jobs cancel 3fa81c22d07b"]),
     page("principals list", "", &["vaultctl --as boss --tenant st-mary principals list"]),
     page("principals show", "", &["vaultctl --as boss --tenant st-mary principals show ann@example.org"]),
@@ -236,14 +242,14 @@ const PAGES: &[Page] = &[
         "Ask, and wait. Somebody else runs the `approve` command that is printed. That is all. Everything is in the vault's log, for \
          good, and people are told at once. What has to be said goes to standard error; standard output has what was asked for.",
         &[
-            "vaultctl break-glass request phi_prod_6xdd --class ssn --reason-code patient_safety --reason 'two charts were merged' --wait --reveal",
+            "vaultctl break-glass request \"$TOKEN\" --class ssn --reason-code patient_safety --reason 'two charts were merged' --wait --reveal",
         ],
     ),
     page(
         "break-glass request",
         REQUEST,
         &[
-            "vaultctl break-glass request phi_prod_6xdd --class ssn --reason-code patient_safety --reason 'two charts were merged' --wait --reveal",
+            "vaultctl break-glass request \"$TOKEN\" --class ssn --reason-code patient_safety --reason 'two charts were merged' --wait --reveal",
             "vaultctl break-glass request --subject-file id.txt --class ssn --class name --reason-code outage --reason 'billing is down' --for 15m --values 5",
         ],
     ),

@@ -17,6 +17,7 @@ mod input;
 mod keys;
 mod login;
 mod mask;
+mod meant;
 mod output;
 mod paste;
 mod policy;

@@ -51,7 +51,7 @@ fn without_values(error: &Error) -> Option<Failure> {
             let why = std::error::Error::source(error).map(ToString::to_string);
             let why = why.filter(|why| value.is_empty() || !why.contains(value)).unwrap_or_default();
             let why = if why.is_empty() { why } else { format!(": {why}") };
-            let stdin = if has_own_rule(option) { String::new() } else { format!("; {stdin}") };
+            let stdin = if is_near_a_value(option) { format!("; {stdin}") } else { String::new() };
             let failure = Failure::wrong_use(format!("what {option} was given is not valid{why}{stdin}"));
             Some(match error.get(ContextKind::ValidValue) {
                 Some(ContextValue::Strings(valid)) if !valid.is_empty() => {
@@ -63,11 +63,10 @@ fn without_values(error: &Error) -> Option<Failure> {
     }
 }
 
-/// Options for which nobody takes standard input to be meant: their own rule says enough.
-fn has_own_rule(option: &str) -> bool {
-    let name = option.split_whitespace().next().unwrap_or(option);
-    ["--reason", "--reason-code", "--notes", "--ticket", "--for", "--verdict", "<GRANT>", "<CHANGE>", "<JOB>"]
-        .contains(&name)
+/// Options beside which people type a value. Of others their own rule says enough.
+fn is_near_a_value(option: &str) -> bool {
+    let name = option.split([' ', '=']).next().unwrap_or(option);
+    ["--class", "--lines"].contains(&name)
 }
 
 #[cfg(test)]
@@ -91,16 +90,23 @@ mod tests {
             "vaultctl tokenize --class ssn --lines=999-68-7171",
             "vaultctl tokenize --class 999-68-7171",
             "vaultctl 999-68-7171",
+            "vaultctl audit 999-68-7171",
+        ] {
+            let said = failure(line);
+            assert!(!said.contains("7171") && said.contains("standard input"), "{line}: {said}");
+        }
+        for line in [
             "vaultctl detokenize T --purpose 999-68-7171",
             "vaultctl find --class ssn --limit 999-68-7171",
             "vaultctl import f --map A=ssn --out o --batch 999687171",
             "vaultctl import f --map A=ssn --out o --format 999-68-7171",
             "vaultctl audit query --since 999-68-7171",
-            "vaultctl audit 999-68-7171",
+            "vaultctl keys rotate --version 999-68-7171",
+            "vaultctl keys revoke 999-68-7171",
             "vaultctl --timeout 999-68-7171 mask T",
         ] {
             let said = failure(line);
-            assert!(!said.contains("7171") && said.contains("standard input"), "{line}: {said}");
+            assert!(!said.contains("7171") && !said.contains("standard input"), "{line}: {said}");
         }
     }
 

@@ -13,7 +13,7 @@ fn json_error(input: &[u8]) -> BulkError {
 #[test]
 fn a_missing_or_doubled_column_is_named() {
     let missing = csv_error(b"ID,NAME\n1,SECRET\n");
-    let said = "there is no column `SSN` among the 2 of the first line: is that line a header?";
+    let said = "there is no column as entry 1 of the map names it among the 2 of the first line: is that line a header?";
     assert_eq!(missing.to_string(), said);
     let headless = csv_error(b"SECRET,999-68-7171\n");
     assert!(!format!("{headless} {headless:?}").contains("SECRET"));
@@ -102,6 +102,15 @@ fn a_map_is_checked_before_anything_is_read() {
     let map = |format, entries: &[&str]| Plan::import(format, entries, None).unwrap_err();
     assert_eq!(map(Format::CSV, &[]), MapError::Empty);
     assert_eq!(map(Format::CSV, &["SSN"]), MapError::Form("SSN".into()));
+    for (format, entries) in [
+        (Format::CSV, &["999-68-7171"][..]),
+        (Format::CSV, &["SSN=999-68-7171"]),
+        (Format::CSV, &["999-68-7171=ssn", "999-68-7171=name"]),
+        (Format::Ndjson, &["[999-68-7171=ssn"]),
+    ] {
+        let said = map(format, entries).to_string();
+        assert!(!said.contains("7171"), "{said}");
+    }
     assert_eq!(map(Format::CSV, &["SSN=SSN"]), MapError::Class("SSN=SSN".into()));
     assert_eq!(map(Format::CSV, &["SSN="]), MapError::Class("SSN=".into()));
     assert_eq!(map(Format::CSV, &["SSN=ssn", "SSN=name"]), MapError::Twice("SSN".into()));

@@ -5,13 +5,14 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use serde_json::{Value, json};
 use vault_client::audit::{AuditEntry, AuditItem, AuditQuery, AuditRecord, actor, audit_item};
-use vault_client::break_glass::GrantId;
 use vault_client::{Environment, Token};
 
 use crate::args::{self, Global, Subject};
+use crate::break_glass::{OfGrant, grant_of};
 use crate::describe::time;
 use crate::failure::{Exit, Failure};
 use crate::paste::tell;
+use crate::short_id::ShortId;
 use crate::{input, output};
 
 /// So many entries a page.
@@ -35,9 +36,9 @@ pub(crate) struct QueryArgs {
     #[arg(long)]
     action: Option<String>,
 
-    /// Entries that are about this grant of break-glass, or were done under it: its 32 digits.
+    /// Entries that are about this grant of break-glass, or were done under it: its id, or its first digits (6 at least).
     #[arg(long, value_name = "ID")]
-    grant: Option<GrantId>,
+    grant: Option<ShortId<OfGrant>>,
 
     /// From then on: `2026-05-01`, `2026-05-01T12:00:00Z`, or so long ago: `15m`, `2h`, `7d`.
     #[arg(long, value_name = "TIME", value_parser = instant)]
@@ -65,6 +66,10 @@ pub(crate) async fn run(global: &Global, args: QueryArgs) -> Result<Exit, Failur
     let subject = input::subject(args.subject, false)?;
     let again =
         |subject: &vault_client::SubjectId| vault_client::SubjectId::new(subject.expose().to_owned()).ok();
+    let grant = match &args.grant {
+        Some(name) => Some(grant_of(name, &client).await?),
+        None => None,
+    };
     let mut entries = Vec::new();
     let mut page = None;
     loop {
@@ -74,7 +79,7 @@ pub(crate) async fn run(global: &Global, args: QueryArgs) -> Result<Exit, Failur
             subject: subject.as_ref().and_then(again),
             principal: args.principal.clone(),
             action: args.action.clone(),
-            grant: args.grant.clone(),
+            grant: grant.clone(),
             since: args.since,
             until: args.until,
             limit: left.min(PAGE),
@@ -94,7 +99,6 @@ pub(crate) async fn run(global: &Global, args: QueryArgs) -> Result<Exit, Failur
             &json!({ "entries": entries.iter().map(|record| object(record, client.environment())).collect::<Value>(), "more": page.is_some() }),
         )?;
     } else {
-        let header = ["SEQUENCE", "TIME", "PRINCIPAL", "ACTION", "DECISION", "PURPOSE", "ITEMS", "REASON"];
         if entries.is_empty() {
             let everywhere = if client.tenant_name() == "*" {
                 ""
@@ -103,7 +107,7 @@ pub(crate) async fn run(global: &Global, args: QueryArgs) -> Result<Exit, Failur
             };
             tell(&format!("no entry fits{everywhere}"));
         } else {
-            output::table(&header, entries.iter().map(row))?;
+            table(&entries, client.tenant_name() == "*")?;
         }
         if page.is_some() {
             eprintln!("vaultctl: there are more; ask for them with --limit");
@@ -130,26 +134,64 @@ pub(crate) fn who(entry: &AuditEntry) -> String {
     }
 }
 
-fn row(record: &AuditRecord) -> Vec<String> {
-    let place = place(record);
-    let Some(entry) = &record.entry else { return vec![place] };
+/// A column: its name, and what it has of an entry.
+type Column = (&'static str, fn(&AuditEntry) -> String);
+
+/// What of an entry stands behind its place. `everywhere`: it may be of any tenant. What no entry has gets no column.
+fn columns(entries: &[AuditRecord], everywhere: bool) -> Vec<Column> {
+    let any =
+        |has: fn(&AuditEntry) -> bool| entries.iter().filter_map(|record| record.entry.as_ref()).any(has);
+    let mut columns: Vec<Column> = vec![("TIME", |entry| when(entry.time_us))];
+    if everywhere {
+        columns.push(("TENANT", |entry| or_dash(&entry.tenant)));
+    }
+    columns.extend::<[Column; 5]>([
+        ("PRINCIPAL", who),
+        ("ACTION", |entry| name(entry.action().as_str_name(), "ACTION_")),
+        ("DECISION", |entry| name(entry.decision().as_str_name(), "DECISION_")),
+        ("PURPOSE", |entry| or_dash(&entry.purpose)),
+        ("ITEMS", counted),
+    ]);
+    if any(|entry| !key_or_job(entry).is_empty()) {
+        columns.push(("KEY OR JOB", |entry| or_dash(key_or_job(entry))));
+    }
+    if any(|entry| !entry.ticket.is_empty()) {
+        columns.push(("TICKET", |entry| or_dash(&entry.ticket)));
+    }
+    columns
+        .push(("REASON", |entry| or_dash(if entry.cause.is_empty() { &entry.reason } else { &entry.cause })));
+    columns
+}
+
+fn table(entries: &[AuditRecord], everywhere: bool) -> std::io::Result<()> {
+    let columns = columns(entries, everywhere);
+    let header: Vec<&str> =
+        std::iter::once("SEQUENCE").chain(columns.iter().map(|(name, _)| *name)).collect();
+    output::table(&header, entries.iter().map(|record| row(record, &columns)))
+}
+
+fn row(record: &AuditRecord, columns: &[Column]) -> Vec<String> {
+    let cells = record.entry.iter().flat_map(|entry| columns.iter().map(move |(_, cell)| cell(entry)));
+    std::iter::once(place(record)).chain(cells).collect()
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+/// What an entry about keys is about: the key, where one is named, else the job.
+fn key_or_job(entry: &AuditEntry) -> &str {
+    let detail = |name: &str| entry.details.get(name).map(String::as_str).filter(|text| !text.is_empty());
+    detail("key").or_else(|| detail("job")).unwrap_or_default()
+}
+
+fn counted(entry: &AuditEntry) -> String {
     let failed = entry.items.iter().filter(|item| item.outcome() != audit_item::Outcome::Ok).count();
-    let items = if failed == 0 {
+    if failed == 0 {
         entry.items.len().to_string()
     } else {
         format!("{} ({failed} failed)", entry.items.len())
-    };
-    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-    vec![
-        place,
-        when(entry.time_us),
-        who(entry),
-        name(entry.action().as_str_name(), "ACTION_"),
-        name(entry.decision().as_str_name(), "DECISION_"),
-        or_dash(&entry.purpose),
-        items,
-        or_dash(if entry.cause.is_empty() { &entry.reason } else { &entry.cause }),
-    ]
+    }
 }
 
 /// An entry, for programs.
@@ -258,8 +300,25 @@ mod tests {
         assert_eq!(object["time"], "1970-01-01T00:00:01.000Z");
         assert_eq!(object["action"], "detokenize");
         assert_eq!((&object["log"], &object["sequence"]), (&json!(0), &json!(7)));
+        let row = |record: &AuditRecord| row(record, &columns(std::slice::from_ref(record), false));
         assert_eq!((&*row(&record)[0], &*row(&record)[4]), ("7", "deny"));
         record.log = 3;
         assert_eq!(row(&record)[0], "3/7");
+    }
+
+    #[test]
+    fn a_column_is_there_where_an_entry_has_something_for_it() {
+        let names = |entry: &AuditEntry, everywhere| {
+            let record = AuditRecord { sequence: 7, entry: Some(entry.clone()), log: 0 };
+            columns(&[record], everywhere).iter().map(|(name, _)| *name).collect::<Vec<_>>().join(",")
+        };
+        let mut entry = AuditEntry::default();
+        assert_eq!(names(&entry, false), "TIME,PRINCIPAL,ACTION,DECISION,PURPOSE,ITEMS,REASON");
+        entry.ticket = "SEC-7".to_owned();
+        entry.details.insert("job".to_owned(), "0a".to_owned());
+        let all = "TIME,TENANT,PRINCIPAL,ACTION,DECISION,PURPOSE,ITEMS,KEY OR JOB,TICKET,REASON";
+        assert_eq!((&*names(&entry, true), key_or_job(&entry)), (all, "0a"));
+        entry.details.insert("key".to_owned(), "0b".to_owned());
+        assert_eq!(key_or_job(&entry), "0b");
     }
 }

@@ -1,12 +1,11 @@
 //! `vaultctl break-glass approve` and `deny`
 
-use std::io::{IsTerminal as _, stderr, stdin};
-
 use clap::Args;
 use vault_client::Reason;
 use vault_client::break_glass::{Grant, GrantState};
 
 use crate::failure::{Exit, Failure};
+use crate::meant;
 use crate::paste::tell;
 use crate::touch::{TouchArgs, second_factor};
 use crate::words;
@@ -47,11 +46,7 @@ pub(crate) struct DenyArgs {
 
 pub(super) async fn approve(cx: &Cx, args: ApproveArgs) -> Result<Exit, Failure> {
     let Cx { json, client, paste } = cx;
-    let somebody = stdin().is_terminal() && stderr().is_terminal();
-    if !args.yes && !somebody {
-        return Err(Failure::wrong_use("nobody is there to be asked whether this grant is meant")
-            .hint("look at it with `vaultctl break-glass show`, then give --yes"));
-    }
+    meant::can_be_asked(args.yes, "this grant", "break-glass show")?;
     let signer = args.touch.signer()?;
     let id = args.grant.resolve(client).await?;
     let seen = client.get_grant(&id).await?;
@@ -63,10 +58,8 @@ pub(super) async fn approve(cx: &Cx, args: ApproveArgs) -> Result<Exit, Failure>
     client.check_approval(&approving).await.map_err(|error| not_to_answer(error, &seen.grant))?;
     tell(&say::before_approval(&seen.grant));
     if !args.yes {
-        eprint!("vaultctl: may {} see {}? [y/N] ", seen.grant.requester, say::scope(&seen.grant));
-        let mut line = String::new();
-        stdin().read_line(&mut line)?;
-        if !agrees(&line) {
+        let question = format!("may {} see {}?", seen.grant.requester, say::scope(&seen.grant));
+        if !meant::agreed(&question)? {
             let deny = paste.mine(&seen.grant.tenant, &say::command(&seen.grant, "deny"));
             return Err(Failure::wrong_use("nothing was done; it still waits")
                 .hint(format!("to have it off the list: {deny}")));
@@ -117,21 +110,4 @@ fn not_to_answer(error: vault_client::Error, grant: &Grant) -> Failure {
         "it needs two people, and you had a part in it already",
         format!("an approver other than {part} has to answer it"),
     )
-}
-
-fn agrees(line: &str) -> bool {
-    matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_yes_is_yes() {
-        assert!(agrees("y\n") && agrees("YES\r\n"));
-        for no in ["", "\n", "n", "yo", "yy", "j"] {
-            assert!(!agrees(no), "{no:?}");
-        }
-    }
 }

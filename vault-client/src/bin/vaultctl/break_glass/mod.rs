@@ -96,8 +96,9 @@ struct GrantArg {
     name: ShortId<OfGrant>,
 }
 
+/// What a grant's short id is of.
 #[derive(Debug, Clone)]
-struct OfGrant;
+pub(crate) struct OfGrant;
 
 impl short_id::Kind for OfGrant {
     const NAME: &'static str = "grant";
@@ -106,12 +107,17 @@ impl short_id::Kind for OfGrant {
 
 impl GrantArg {
     async fn resolve(&self, client: &Client) -> Result<GrantId, Failure> {
-        if let Some(Ok(id)) = self.name.whole().map(str::parse) {
-            return Ok(id);
-        }
-        let known = client.list_grants(false, MOST).await?;
-        Ok(self.name.of(known, |grant| grant.id.to_string())?.id)
+        grant_of(&self.name, client).await
     }
+}
+
+/// The grant that is meant.
+pub(crate) async fn grant_of(name: &ShortId<OfGrant>, client: &Client) -> Result<GrantId, Failure> {
+    if let Some(Ok(id)) = name.whole().map(str::parse) {
+        return Ok(id);
+    }
+    let known = client.list_grants(false, MOST).await?;
+    Ok(name.of(known, |grant| grant.id.to_string())?.id)
 }
 
 /// Grants that are looked at for a name.
@@ -193,7 +199,8 @@ pub(crate) async fn run(global: &Global, command: BreakGlassCommand) -> Result<E
                 Err(error) => return Err(cx.not_so(&id, error, Step::Close).await),
             };
             show::outcome(cx.json, &grant)?;
-            cx.say_next(&grant, cx.reader().await.as_deref());
+            // What comes next is somebody else's.
+            cx.say_next(&grant, None);
         }
         BreakGlassCommand::Review(args) => {
             let id = args.grant.resolve(&cx.client).await?;

@@ -95,10 +95,19 @@ fn next_at(grant: &Grant, reader: Option<&str>, paste: &Paste, now: SystemTime) 
 
 /// Why something can't be done about a grant as it stands, and what to do then.
 pub(super) fn why_not(grant: &Grant, step: Step) -> (String, &'static str) {
+    let is_review = step == Step::Review;
     let ended = if grant.ended.is_empty() { "over" } else { &*grant.ended };
     match grant.state {
         GrantState::Requested => ("it waits for approval".to_owned(), "nothing can be seen under it before"),
-        GrantState::Active if step == Step::Review => (
+        GrantState::Reviewed if is_review => (
+            format!("{} reviewed it already", grant.reviewer),
+            "a grant is reviewed once; nothing was changed",
+        ),
+        GrantState::Denied | GrantState::Lapsed if is_review => (
+            format!("it is {}", grant.state.as_str()),
+            "nothing could be seen under it, so there is nothing to review",
+        ),
+        GrantState::Active if is_review => (
             "it is not over yet".to_owned(),
             "it can be reviewed when it has expired, is used up, or was closed",
         ),
@@ -212,6 +221,13 @@ mod tests {
         it.state = GrantState::Active;
         assert!(why_not(&it, Step::Reveal).1.contains("certificate was renewed"));
         assert!(why_not(&it, Step::Review).1.contains("was closed"));
+        (it.state, it.reviewer) = (GrantState::Reviewed, "carol".to_owned());
+        let again = why_not(&it, Step::Review);
+        assert_eq!(again.0, "carol reviewed it already");
+        assert!(!again.1.contains("anew"), "that is for who needs values: {}", again.1);
+        it.state = GrantState::Lapsed;
+        assert!(why_not(&it, Step::Review).1.contains("nothing to review"));
+        assert!(why_not(&it, Step::Reveal).1.contains("asked for anew"));
     }
 
     #[test]

@@ -145,8 +145,10 @@ async fn drive(global: &Global, files: Files, plan: Plan, asker: &impl Ask) -> R
         let key = run.idempotency_key();
         let answers = answers(&client, &key, &chunk, asker, files.patience, &bar).await;
         let answers = answers.map_err(|failure| waited_in_vain(failure, kept))?;
-        if let Some(class) = (!kept).then(|| unknown_class(chunk.cells(), &answers)).flatten() {
-            let failure = Failure::wrong_use(format!("the vault has no class `{class}`"));
+        if let Some(column) = (!kept).then(|| unknown_class(chunk.cells(), &answers)).flatten() {
+            let column = column.escape_debug();
+            let failure =
+                Failure::wrong_use(format!("the vault has no class as the map has it for column `{column}`"));
             run.give_up()?;
             return Err(failure.hint_of(Reason::ClassUnknown));
         }
@@ -159,8 +161,7 @@ async fn drive(global: &Global, files: Files, plan: Plan, asker: &impl Ask) -> R
     Ok(if done.rejects { Exit::SomeFailed } else { Exit::Done })
 }
 
-/// The class of a column of which no value was taken, because the vault does not know the class: the map is wrong, not
-/// the rows.
+/// A column of which no value was taken, because the vault does not know the class: the map is wrong, not the rows.
 fn unknown_class(cells: &[Cell], answers: &[Answer]) -> Option<Arc<str>> {
     let unknown = |answer: &Answer| {
         answer
@@ -169,10 +170,11 @@ fn unknown_class(cells: &[Cell], answers: &[Answer]) -> Option<Arc<str>> {
     };
     let mut columns = BTreeMap::new();
     for (cell, answer) in cells.iter().zip(answers) {
-        let Some(class) = &cell.class else { continue };
-        columns.entry(&cell.column).or_insert((class, true)).1 &= unknown(answer);
+        if cell.class.is_some() {
+            *columns.entry(&cell.column).or_insert(true) &= unknown(answer);
+        }
     }
-    columns.into_values().find(|(_, all)| *all).map(|(class, _)| Arc::clone(class))
+    columns.into_iter().find(|(_, all)| *all).map(|(column, _)| Arc::clone(column))
 }
 
 /// Why no answer came to a chunk.
@@ -300,6 +302,7 @@ impl From<BulkError> for Failure {
             BulkError::SameFile { .. } => failure.hint(
                 "what is read, the output, the rejects, their report and the state are files of their own",
             ),
+            BulkError::MissingColumn { .. } => failure.hint("`head -1 FILE` shows what there is"),
             BulkError::Ragged { .. } | BulkError::Json { .. } => {
                 failure.hint("mend the file, then begin anew with --fresh")
             }

@@ -1,11 +1,12 @@
 //! What can't be undone is asked for twice.
 
-use std::io::{IsTerminal as _, stderr, stdin};
+use std::io::stdin;
 
 use vault_client::Client;
 use vault_client::keys::KeyId;
 
 use crate::failure::Failure;
+use crate::meant::is_somebody_there;
 
 /// Asks for the first digits of a key's id.
 pub(super) fn key(yes: bool, key: KeyId, what: &str) -> Result<(), Failure> {
@@ -30,7 +31,7 @@ pub(super) async fn tenant(yes: bool, client: &Client) -> Result<(), Failure> {
 }
 
 fn terminal() -> Result<(), Failure> {
-    if stdin().is_terminal() && stderr().is_terminal() {
+    if is_somebody_there() {
         return Ok(());
     }
     Err(Failure::wrong_use("this is not done without being asked for twice")

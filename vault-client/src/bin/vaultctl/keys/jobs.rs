@@ -1,30 +1,29 @@
 //! `vaultctl jobs`
 
 use clap::{Args, Subcommand};
-use vault_client::keys::{Job, JobId};
+use vault_client::keys::{Job, JobId, JobState};
 use vault_client::{Client, Reason};
 
+use super::approve::{ApproveArgs, approve};
 use super::{Patience, show, watch};
 use crate::args::Global;
 use crate::describe::time;
 use crate::failure::{Exit, Failure};
 use crate::paste::tell;
 use crate::short_id::{self, ShortId};
-use crate::touch::{TouchArgs, second_factor};
-use crate::words::NoteArgs;
 
 /// See, approve and steer jobs on keys.
 #[derive(Subcommand)]
 pub(crate) enum JobsCommand {
     /// List the newest job of each kind, under way or over; of all tenants with `--tenant '*'`.
     List,
-    /// Show how far a job is, until it is over. It ends at once if the job asks for approval.
+    /// Show how far a job is, until it is over. It ends at once if the job asks for approval, or is paused.
     Watch(WatchArgs),
-    /// Approve a job that somebody else asked for; by a touch of your security key, if you ever had one.
+    /// Approve a job that somebody else asked for. Shows it, and asks whether you mean it.
     Approve(ApproveArgs),
     /// Let a job rest where it is.
     Pause(JobArgs),
-    /// Let a job go on.
+    /// Let a job go on. A destruction has to be approved again.
     Resume(JobArgs),
     /// End a job where it is. What is done stays done.
     Cancel(JobArgs),
@@ -50,8 +49,13 @@ impl JobArgs {
         if let Some(Ok(id)) = self.job.whole().map(str::parse) {
             return Ok(id);
         }
+        Ok(self.find(client).await?.id)
+    }
+
+    /// The job as it stands.
+    pub(super) async fn find(&self, client: &Client) -> Result<Job, Failure> {
         let known = client.list_jobs().await?;
-        Ok(self.job.of(known, |job| job.id.to_string())?.id)
+        self.job.of(known, |job| job.id.to_string())
     }
 }
 
@@ -64,30 +68,32 @@ pub(crate) struct WatchArgs {
     patience: Patience,
 }
 
-#[derive(Args)]
-pub(crate) struct ApproveArgs {
-    #[command(flatten)]
-    job: JobArgs,
-
-    #[command(flatten)]
-    note: NoteArgs,
-
-    #[command(flatten)]
-    touch: TouchArgs,
+/// The job; or, if its state is not one for that, which one it is.
+async fn or_state(
+    client: &Client,
+    id: JobId,
+    done: Result<Job, vault_client::Error>,
+) -> Result<Job, Failure> {
+    let error = match done {
+        Ok(job) => return Ok(job),
+        Err(error) if error.reason() != Reason::JobState => return Err(error.into()),
+        Err(error) => error,
+    };
+    let jobs = client.list_jobs().await.unwrap_or_default();
+    let Some(job) = jobs.iter().find(|job| job.id == id) else { return Err(error.into()) };
+    let (message, hint) = why_not(job.state);
+    Err(Failure::from(error).told(message, hint))
 }
 
-/// Approves a job; with a touch of the security key, if the vault wants one.
-async fn approve(client: &Client, args: ApproveArgs) -> Result<Job, Failure> {
-    let id = args.job.resolve(client).await?;
-    let approval = client.job_approval(id, &args.note.into());
-    match client.approve_job_by(&approval, None).await {
-        Err(refused) if refused.reason() == Reason::SecondFactor => {
-            let signer = args.touch.signer()?;
-            let (_, factor) = second_factor(client, &signer, approval.action(), approval.hash()).await?;
-            Ok(client.approve_job_by(&approval, Some(factor)).await?)
-        }
-        done => Ok(done?),
-    }
+/// Why something can't be done about a job as it stands, and what can.
+fn why_not(state: JobState) -> (String, &'static str) {
+    let hint = match state {
+        _ if state.is_over() => "what is still needed has to be begun anew",
+        JobState::Asked => "it waits for approval: it can be approved (`jobs approve`) or cancelled",
+        JobState::Paused => "it can be resumed or cancelled",
+        _ => "`vaultctl jobs watch` shows how far it is",
+    };
+    (format!("the job is not in a state for that: it is {state}"), hint)
 }
 
 pub(crate) async fn run(global: &Global, command: JobsCommand) -> Result<Exit, Failure> {
@@ -107,12 +113,26 @@ pub(crate) async fn run(global: &Global, command: JobsCommand) -> Result<Exit, F
             let id = args.job.resolve(&client).await?;
             return watch::follow(global, &client, id, args.patience.patience).await;
         }
-        JobsCommand::Approve(args) => approve(&client, args).await?,
-        JobsCommand::Pause(job) => client.pause_job(job.resolve(&client).await?).await?,
-        JobsCommand::Resume(job) => client.resume_job(job.resolve(&client).await?).await?,
-        JobsCommand::Cancel(job) => client.cancel_job(job.resolve(&client).await?).await?,
+        JobsCommand::Approve(args) => approve(global, &client, args).await?,
+        JobsCommand::Pause(job) => {
+            let id = job.resolve(&client).await?;
+            or_state(&client, id, client.pause_job(id).await).await?
+        }
+        JobsCommand::Resume(job) => {
+            let id = job.resolve(&client).await?;
+            or_state(&client, id, client.resume_job(id).await).await?
+        }
+        JobsCommand::Cancel(job) => {
+            let id = job.resolve(&client).await?;
+            or_state(&client, id, client.cancel_job(id).await).await?
+        }
     };
     show::jobs(global.json, std::slice::from_ref(&job))?;
+    if job.state == JobState::Asked {
+        // It was held back, and resumed.
+        watch::tell_of_approval(global, &job);
+        return Ok(Exit::AsksApproval);
+    }
     if is_approval && !global.json {
         let watch = global.paste().mine(&job.tenant, &format!("jobs watch {}", job.id));
         let when =
@@ -120,4 +140,20 @@ pub(crate) async fn run(global: &Global, command: JobsCommand) -> Result<Exit, F
         tell(&format!("done: it is approved, and begins {when}. to see how far it is:\n    {watch}"));
     }
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_job_is_not_good_for_is_told_by_its_state() {
+        for state in [JobState::Asked, JobState::Running, JobState::Paused, JobState::Done] {
+            assert!(why_not(state).0.contains(state.as_str()), "{state}");
+        }
+        assert!(
+            why_not(JobState::Cancelled).1.contains("anew")
+                && why_not(JobState::Paused).1.contains("resumed")
+        );
+    }
 }

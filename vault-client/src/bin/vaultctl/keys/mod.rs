@@ -1,7 +1,9 @@
 //! `vaultctl keys` and `vaultctl jobs`
 
+mod approve;
 mod confirm;
 mod jobs;
+mod revoke;
 mod show;
 mod watch;
 
@@ -31,7 +33,7 @@ pub(crate) enum KeysCommand {
     /// Begin to make blind indexes anew under the active index key.
     Reindex(ReindexArgs),
     /// Mark a version as compromised: nobody gets what it sealed until `reencrypt` has sealed it anew.
-    Revoke(RevokeArgs),
+    Revoke(revoke::RevokeArgs),
     /// Ask for a version to be destroyed that no record refers to. Another admin has to approve it.
     Destroy(DestroyArgs),
     /// Ask for all keys of a tenant to be destroyed, and with them every value. Another admin has to approve it.
@@ -41,7 +43,7 @@ pub(crate) enum KeysCommand {
 /// What is listed.
 #[derive(Args)]
 pub(crate) struct ListArgs {
-    /// Count the records under each version, too: the vault looks at all of them.
+    /// Count the records under each version of data keys, too: the vault looks at all of them.
     #[arg(long)]
     count: bool,
 }
@@ -79,14 +81,6 @@ struct Start {
     #[arg(long, conflicts_with = "watch")]
     dry_run: bool,
 
-    /// Write at most so many bytes of records in a second; the vault's default unless given.
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    bytes_per_second: u64,
-
-    /// Call the KMS at most so many times in a second; the vault's default unless given.
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    kms_calls_per_second: u32,
-
     /// Stay and show how far it is, until it is over. It goes on without that, too.
     #[arg(long)]
     watch: bool,
@@ -96,6 +90,22 @@ struct Start {
 
     #[command(flatten)]
     note: NoteArgs,
+}
+
+/// How much a job may write in a second.
+#[derive(Args)]
+struct Bytes {
+    /// Write at most so many bytes of records in a second; the vault's default unless given.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    bytes_per_second: u64,
+}
+
+/// How often a job may call the KMS in a second.
+#[derive(Args)]
+struct Calls {
+    /// Call the KMS at most so many times in a second; the vault's default unless given.
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    kms_calls_per_second: u32,
 }
 
 /// For a watch.
@@ -117,6 +127,9 @@ struct Yes {
 #[derive(Args)]
 pub(crate) struct RewrapArgs {
     #[command(flatten)]
+    calls: Calls,
+
+    #[command(flatten)]
     start: Start,
 }
 
@@ -127,25 +140,25 @@ pub(crate) struct ReencryptArgs {
     key: Option<KeyId>,
 
     #[command(flatten)]
+    bytes: Bytes,
+
+    #[command(flatten)]
+    calls: Calls,
+
+    #[command(flatten)]
     start: Start,
 }
 
 #[derive(Args)]
 pub(crate) struct ReindexArgs {
     #[command(flatten)]
+    bytes: Bytes,
+
+    #[command(flatten)]
+    calls: Calls,
+
+    #[command(flatten)]
     start: Start,
-}
-
-#[derive(Args)]
-pub(crate) struct RevokeArgs {
-    /// The version's id, as `keys list` shows it.
-    key: KeyId,
-
-    #[command(flatten)]
-    yes: Yes,
-
-    #[command(flatten)]
-    note: NoteArgs,
 }
 
 #[derive(Args)]
@@ -187,29 +200,32 @@ pub(crate) async fn run(global: &Global, command: KeysCommand) -> Result<Exit, F
             Ok(Exit::Done)
         }
         KeysCommand::Rotate(args) => rotate(global, &client, args).await,
-        KeysCommand::Rewrap(args) => start(global, &client, JobKind::Rewrap, None, args.start).await,
+        KeysCommand::Rewrap(args) => {
+            let mut order = JobOrder::new(JobKind::Rewrap);
+            order.kms_calls_per_second = args.calls.kms_calls_per_second;
+            start(global, &client, &order, args.start).await
+        }
         KeysCommand::Reencrypt(args) => {
-            start(global, &client, JobKind::Reencrypt, args.key, args.start).await
+            let mut order = paced(JobKind::Reencrypt, &args.bytes, &args.calls);
+            order.key = args.key;
+            start(global, &client, &order, args.start).await
         }
-        KeysCommand::Reindex(args) => start(global, &client, JobKind::Reindex, None, args.start).await,
-        KeysCommand::Revoke(args) => {
-            let what = "from now on nobody gets what this version sealed, until it is sealed anew";
-            confirm::key(args.yes.yes, args.key, what)?;
-            let key = client.mark_compromised(args.key, &args.note.into()).await?;
-            show::keys(global.json, false, &[key])?;
-            Ok(Exit::Done)
+        KeysCommand::Reindex(args) => {
+            let order = paced(JobKind::Reindex, &args.bytes, &args.calls);
+            start(global, &client, &order, args.start).await
         }
+        KeysCommand::Revoke(args) => revoke::revoke(global, &client, args).await,
         KeysCommand::Destroy(args) => {
             if !args.start.dry_run {
                 confirm::key(args.yes.yes, args.key, "this asks for the version to be destroyed for good")?;
             }
-            start(global, &client, JobKind::Destroy, Some(args.key), args.start).await
+            start(global, &client, &JobOrder::new(JobKind::Destroy).of_key(args.key), args.start).await
         }
         KeysCommand::Shred(args) => {
             if !args.start.dry_run {
                 confirm::tenant(args.yes.yes, &client).await?;
             }
-            start(global, &client, JobKind::Shred, None, args.start).await
+            start(global, &client, &JobOrder::new(JobKind::Shred), args.start).await
         }
     }
 }
@@ -224,24 +240,21 @@ async fn rotate(global: &Global, client: &Client, args: RotateArgs) -> Result<Ex
     Ok(Exit::Done)
 }
 
-/// Begins a job, or only shows what it would have to do.
-async fn start(
-    global: &Global,
-    client: &Client,
-    kind: JobKind,
-    key: Option<KeyId>,
-    args: Start,
-) -> Result<Exit, Failure> {
+fn paced(kind: JobKind, bytes: &Bytes, calls: &Calls) -> JobOrder {
     let mut order = JobOrder::new(kind);
-    order.key = key;
-    order.bytes_per_second = args.bytes_per_second;
-    order.kms_calls_per_second = args.kms_calls_per_second;
+    order.bytes_per_second = bytes.bytes_per_second;
+    order.kms_calls_per_second = calls.kms_calls_per_second;
+    order
+}
+
+/// Begins a job, or only shows what it would have to do.
+async fn start(global: &Global, client: &Client, order: &JobOrder, args: Start) -> Result<Exit, Failure> {
     if args.dry_run {
-        let preview = client.preview_job(&order).await?;
-        show::preview(global.json, &order, &preview)?;
+        let preview = client.preview_job(order).await?;
+        show::preview(global.json, order, &preview)?;
         return Ok(if preview.refused.is_none() { Exit::Done } else { Exit::SomeFailed });
     }
-    let job = client.start_job(&order, &args.note.into()).await?;
+    let job = client.start_job(order, &args.note.into()).await?;
     if args.watch {
         if !global.json {
             eprintln!("vaultctl: job {}", job.id);
@@ -250,5 +263,6 @@ async fn start(
     }
     show::jobs(global.json, std::slice::from_ref(&job))?;
     watch::tell_of_approval(global, &job);
+    watch::tell_of_pause(global, &job);
     Ok(watch::exit_of(&job))
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use vault_client::keys::{Job, JobNews, JobOrder, Key, Preview, Rotation};
+use vault_client::keys::{Job, JobNews, JobOrder, JobState, Key, KeyPurpose, Preview, Rotation};
 
 use crate::describe::time;
 use crate::output;
@@ -28,10 +28,15 @@ pub(super) fn keys(as_json: bool, counted: bool, keys: &[Key]) -> io::Result<()>
             or_dash(key.created.map(time)),
             or_dash(Some(wraps(key)).filter(|names| !names.is_empty())),
         ];
-        row.extend(counted.then(|| key.records.to_string()));
+        row.extend(counted.then(|| or_dash(records(key).map(|records| records.to_string()))));
         row
     };
     output::table(&header, keys.iter().map(row))
+}
+
+/// The records under it. Records are sealed under data keys, and only those are counted.
+fn records(key: &Key) -> Option<u64> {
+    (key.purpose == KeyPurpose::Data).then_some(key.records)
 }
 
 /// The KMS keys that wrap it; `!` is before one that may not.
@@ -48,6 +53,17 @@ pub(super) fn rotation(as_json: bool, rotation: &Rotation) -> io::Result<()> {
     }
     let mut object = key_object(&rotation.key, false);
     object["rotated"] = json!(rotation.rotated);
+    lines([object])
+}
+
+/// Prints a version that was marked as compromised, and the active one of its purpose.
+pub(super) fn revoked(as_json: bool, key: &Key, active: Option<&Key>) -> io::Result<()> {
+    let both: Vec<Key> = std::iter::once(key).chain(active).cloned().collect();
+    if !as_json {
+        return keys(false, false, &both);
+    }
+    let mut object = key_object(key, false);
+    object["active"] = json!(active.map(|active| active.id.to_string()));
     lines([object])
 }
 
@@ -70,19 +86,20 @@ pub(super) fn jobs(as_json: bool, jobs: &[Job]) -> io::Result<()> {
         "NOT BEFORE",
         "CAUSE",
     ];
+    let now = SystemTime::now();
     let row = |job: &Job| {
         vec![
             job.id.to_string(),
             job.tenant.clone(),
             job.kind.to_string(),
-            job.state.to_string(),
+            standing(job, now).to_owned(),
             job.done.to_string(),
             job.failed.to_string(),
             job.total.to_string(),
             or_dash(job.key.map(|key| key.to_string())),
             job.asked_by.clone(),
             or_dash(job.approved_by.clone()),
-            or_dash(job.not_before.map(time)),
+            or_dash(not_before(job).map(time)),
             or_dash(job.cause.clone()),
         ]
     };
@@ -124,8 +141,14 @@ pub(super) fn news(news: &JobNews) -> io::Result<()> {
 pub(super) fn progress(news: &JobNews) -> String {
     use std::fmt::Write as _;
 
-    let Job { kind, id, state, done, total, failed, .. } = &news.job;
-    let mut line = format!("{kind} {id}: {state}, {done} of {total} done");
+    let Job { kind, id, done, total, failed, .. } = &news.job;
+    let now = SystemTime::now();
+    let state = standing(&news.job, now);
+    // What there was to do when it began says nothing of a job that is done: less may have been left to do, or more have come.
+    let mut line = match news.job.state {
+        JobState::Done => format!("{kind} {id}: {state}: {done}"),
+        _ => format!("{kind} {id}: {state}, {done} of {total} done"),
+    };
     // Writing to a string does not fail.
     let _ = match (failed, &news.job.cause) {
         (0, None) => Ok(()),
@@ -138,10 +161,25 @@ pub(super) fn progress(news: &JobNews) -> String {
     if let Some(left) = news.left {
         let _ = write!(line, ", {} left", span(left));
     }
-    match news.job.not_before.filter(|_| news.job.begun.is_none() && !state.is_over()) {
-        Some(then) if then > SystemTime::now() => line + ", not before " + &time(then),
-        _ => line,
+    match not_before(&news.job).filter(|_| waits(&news.job, now)) {
+        Some(then) => line + ", not before " + &time(then),
+        None => line,
     }
+}
+
+/// Whether a job was approved, and its time has not come.
+fn waits(job: &Job, now: SystemTime) -> bool {
+    job.state == JobState::Running && job.begun.is_none() && job.not_before.is_some_and(|then| then > now)
+}
+
+/// How a job stands, for people.
+fn standing(job: &Job, now: SystemTime) -> &'static str {
+    if waits(job, now) { "waiting" } else { job.state.as_str() }
+}
+
+/// The time before which a job does not begin: the approval sets it.
+fn not_before(job: &Job) -> Option<SystemTime> {
+    job.not_before.filter(|_| job.state != JobState::Asked)
 }
 
 fn key_object(key: &Key, counted: bool) -> Value {
@@ -154,7 +192,7 @@ fn key_object(key: &Key, counted: bool) -> Value {
         "created": key.created.map(time),
         "wrapped_by": key.wrapped_by,
         "stray_wraps": key.stray_wraps,
-        "records": counted.then_some(key.records),
+        "records": records(key).filter(|_| counted),
     })
 }
 
@@ -168,7 +206,7 @@ fn job_object(job: &Job) -> Value {
         "asked_by": job.asked_by,
         "approved_by": job.approved_by,
         "asked": job.asked.map(time),
-        "not_before": job.not_before.map(time),
+        "not_before": not_before(job).map(time),
         "begun": job.begun.map(time),
         "changed": job.changed.map(time),
         "total": job.total,
@@ -205,7 +243,31 @@ fn span(span: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use vault_client::keys::JobKind;
+
     use super::*;
+
+    #[test]
+    fn a_job_that_was_approved_waits_until_its_time_has_come() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let mut job = Job::standing(JobKind::Destroy, JobState::Asked);
+        job.not_before = Some(at(100));
+        assert_eq!((standing(&job, at(0)), not_before(&job)), ("asked", None));
+        job.state = JobState::Running;
+        assert_eq!((standing(&job, at(0)), not_before(&job)), ("waiting", Some(at(100))));
+        assert_eq!(standing(&job, at(100)), "running");
+        (job.begun, job.state) = (Some(at(100)), JobState::Paused);
+        assert_eq!(standing(&job, at(0)), "paused");
+    }
+
+    #[test]
+    fn only_data_keys_have_records() {
+        let mut key = Key::active(KeyPurpose::Data, 1);
+        key.records = 7;
+        assert_eq!((records(&key), &key_object(&key, true)["records"]), (Some(7), &json!(7)));
+        key.purpose = KeyPurpose::Index;
+        assert_eq!((records(&key), &key_object(&key, true)["records"]), (None, &Value::Null));
+    }
 
     #[test]
     fn spans_have_their_two_greatest_units() {

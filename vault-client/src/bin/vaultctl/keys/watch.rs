@@ -22,7 +22,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub(super) fn exit_of(job: &Job) -> Exit {
     match job.state {
         JobState::Asked => Exit::AsksApproval,
-        JobState::Failed | JobState::Cancelled => Exit::JobFailed,
+        JobState::Failed | JobState::Cancelled | JobState::Paused => Exit::JobFailed,
         JobState::Done if job.failed > 0 => Exit::JobFailed,
         _ => Exit::Done,
     }
@@ -34,14 +34,28 @@ pub(super) fn tell_of_approval(global: &Global, job: &Job) {
         let paste = global.paste();
         let answer = |verb: &str| format!("jobs {verb} {}", job.id);
         tell(&format!(
-            "nothing is done yet: another admin has to approve it\n{}\nto take it back:\n    {}",
+            "nothing is done yet: an admin other than {} has to approve it; then it waits, for as long as \
+             `keys.destroy_after` of your vault says (a day, unless it says otherwise)\n{}\nto take it back:\n    {}",
+            job.asked_by.escape_debug(),
             paste.theirs_told(&job.tenant, &answer("approve")),
             paste.mine(&job.tenant, &answer("cancel")),
         ));
     }
 }
 
-/// Shows how a job stands until it is over, or asks for approval, which may take days.
+/// Says that a job is paused: in cron's mail, too, since nothing comes of it before somebody looks.
+pub(super) fn tell_of_pause(global: &Global, job: &Job) {
+    if job.state == JobState::Paused {
+        let resume = global.paste().mine(&job.tenant, &format!("jobs resume {}", job.id));
+        tell(&format!(
+            "the {} job {} is paused, and nothing comes of it until somebody resumes it:\n    {resume}",
+            job.kind, job.id
+        ));
+    }
+}
+
+/// Shows how a job stands until it is over, or somebody has to do something about it: approve it or resume it, which may take
+/// days.
 pub(super) async fn follow(
     global: &Global,
     client: &Client,
@@ -50,7 +64,8 @@ pub(super) async fn follow(
 ) -> Result<Exit, Failure> {
     let mut news = pin!(client.watch_job(id, patience).await?);
     let screen = Screen::new(global.json);
-    let mut lines = tokio::time::interval(LINE_EVERY);
+    // The first line comes with the first news.
+    let mut lines = tokio::time::interval_at(tokio::time::Instant::now() + LINE_EVERY, LINE_EVERY);
     let mut last: Option<JobNews> = None;
     let job = loop {
         tokio::select! {
@@ -58,7 +73,7 @@ pub(super) async fn follow(
                 let Some(next) = next.transpose()? else { return Err(lost(id)) };
                 let is_new = last.as_ref().is_none_or(|last| last.job.state != next.job.state);
                 screen.news(&next, is_new)?;
-                if next.job.state.is_over() || next.job.state == JobState::Asked {
+                if next.job.state.is_over() || matches!(next.job.state, JobState::Asked | JobState::Paused) {
                     break screen.end(&next)?;
                 }
                 last = Some(next);
@@ -67,6 +82,7 @@ pub(super) async fn follow(
         }
     };
     tell_of_approval(global, &job);
+    tell_of_pause(global, &job);
     Ok(exit_of(&job))
 }
 
