@@ -288,7 +288,7 @@ async fn what_a_job_moved_makes_no_key_due() {
     let key = rig.keys(KeyPurpose::Data).await.swap_remove(0);
     assert_eq!(rig.store.count_of_key(key.id).await, Ok(30));
     let schedule = Schedule { after: None, after_records: Some(10) };
-    let due = async || schedule.due(&key, &rig.store, &*rig.clock).await.ok().unwrap();
+    let due = async || schedule.due(&key, &*rig.store, &*rig.clock).await.ok().unwrap();
     assert_eq!(due().await, None);
     rig.keep(30..39, rig.clock.now()).await;
     assert_eq!(due().await, None);

@@ -79,18 +79,19 @@ async fn records_whose_index_nobody_can_make_anew_are_named() {
 
 #[tokio::test]
 async fn who_erases_a_record_meanwhile_is_not_told_of() {
-    let rig = Rig::new(60).await;
+    let rig = Rig::new(250).await;
     let place = rig.place(JobKind::Reencrypt);
+    // Half a second's work, from the first one on; erased is from the last one on.
     rig.order(JobKind::Reencrypt, None, JobBudget { bytes: 64 << 10, kms_calls: 0 }).await;
     let erased = async {
-        for number in 0..60 {
+        for number in (0..250).rev() {
             let record = rig.record(number).await;
             let body = Body::Erased { at: Timestamp(9) };
             let record = Record { body, index: None, revision: record.revision + 1, ..record };
             let change = Change { writes: vec![Write::Replace(record)], entries: Vec::new() };
             // Whoever came first.
             let _ = rig.store.commit(change).await;
-            tokio::task::yield_now().await;
+            sleep(Duration::from_millis(1)).await;
         }
     };
     let (job, ()) = tokio::join!(rig.done(JobKind::Reencrypt), erased);
