@@ -14,8 +14,8 @@ use crate::domain::{
 use crate::kms::KeyContext;
 use crate::kms::testing::{Mood, TestKms};
 use crate::store::{
-    Change, Committed, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Remembered, Stats, TileId,
-    Write,
+    Change, Committed, Cursor, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Page, Remembered,
+    Stats, TileId, Write,
 };
 
 const LIFETIME: Duration = Duration::from_mins(5);
@@ -97,7 +97,7 @@ impl Store for KeyStore {
     ) -> Result<Vec<Token>, StoreError> {
         no()
     }
-    async fn tokens_of_key(&self, _: KeyId, _: Option<Token>, _: usize) -> Result<Vec<Token>, StoreError> {
+    async fn tokens_of_key(&self, _: KeyId, _: Option<Cursor>, _: usize) -> Result<Page<Token>, StoreError> {
         no()
     }
     async fn count_of_key(&self, _: KeyId) -> Result<u64, StoreError> {
@@ -108,9 +108,15 @@ impl Store for KeyStore {
         _: &TenantId,
         _: &ClassName,
         _: KeyVersion,
-        _: Option<(BlindIndex, Token)>,
+        _: Option<Cursor>,
         _: usize,
-    ) -> Result<Vec<(BlindIndex, Token)>, StoreError> {
+    ) -> Result<Page<Token>, StoreError> {
+        no()
+    }
+    async fn job_rows(&self, _: Option<Cursor>, _: usize) -> Result<Page<Job>, StoreError> {
+        no()
+    }
+    async fn key_rows(&self, _: Option<Cursor>, _: usize) -> Result<Page<KeyRecord>, StoreError> {
         no()
     }
     async fn job(&self, _: &JobPlace) -> Result<Option<Job>, StoreError> {
