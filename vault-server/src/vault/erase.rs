@@ -85,8 +85,8 @@ impl Vault {
         let mut names: Vec<SubjectRef> = Vec::new();
         loop {
             let keys = self.parts.keyring.index_keys_now(tenant).await?;
-            let all = keys.iter().map(|key| crypto::subject_ref(key, subject));
-            let Some(name) = all.filter(|name| !names.contains(name)).next() else { break };
+            let mut all = keys.iter().map(|key| crypto::subject_ref(key, subject));
+            let Some(name) = all.find(|name| !names.contains(name)) else { break };
             names.push(name);
             let mut after = None;
             loop {

@@ -111,16 +111,16 @@ async fn a_record_is_found_at_every_instant_of_its_move_to_another_key() {
             keys.iter().rev().map(|key| crypto::blind_index(key, &ssn(), &normalized)).collect();
         tokio::spawn(async move {
             // As a job moves them: always to a newer one.
-            for (index, token) in
-                indexes.iter().flat_map(|index| tokens.iter().map(move |token| (index, token)))
-            {
-                let Lookup::Found(record) = store.records(&[*token]).await.unwrap().remove(0) else {
-                    panic!()
-                };
-                let record = Record { index: Some(*index), revision: record.revision + 1, ..*record };
-                let change = Change { writes: vec![Write::Replace(record)], entries: Vec::new() };
-                store.commit(change).await.unwrap();
-                sleep(Duration::from_micros(100)).await;
+            for index in &indexes {
+                for token in &tokens {
+                    let Lookup::Found(record) = store.records(&[*token]).await.unwrap().remove(0) else {
+                        panic!()
+                    };
+                    let record = Record { index: Some(*index), revision: record.revision + 1, ..*record };
+                    let change = Change { writes: vec![Write::Replace(record)], entries: Vec::new() };
+                    store.commit(change).await.unwrap();
+                    sleep(Duration::from_micros(100)).await;
+                }
             }
         })
     };

@@ -28,7 +28,9 @@ impl Vault {
         loop {
             let page = self.parts.store.job_rows(after, PAGE).await?;
             jobs.extend(page.items);
-            unread = page.malformed.into_iter().map(|row| passed_over(row.what)).last().or(unread);
+            for row in page.malformed {
+                unread = Some(passed_over(row.what));
+            }
             after = page.next;
             if after.is_none() {
                 return Ok((jobs, unread));
