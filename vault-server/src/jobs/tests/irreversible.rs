@@ -59,7 +59,7 @@ async fn what_is_destroyed_is_on_record_as_done_in_the_same_commit() {
         for (purpose, destroyed) in left {
             let keys = rig.keys(purpose).await;
             let there = keys.iter().filter(|key| key.state != KeyState::Destroyed).count();
-            let expected = if kind == JobKind::Shred { 0 } else { 1 };
+            let expected = usize::from(kind != JobKind::Shred);
             assert_eq!(there, expected, "{kind:?} {purpose:?}");
             assert_eq!(destroyed, if kind == JobKind::Shred { 3 } else { 1 });
         }

@@ -37,8 +37,8 @@ async fn a_row_that_can_not_be_read_is_not_in_the_way_of_who_cancels_another_job
     memory.malform_job(&JobPlace { tenant: None, kind: JobKind::Rewrap });
     let approval = JobApproval { id: job.id, note: Note::default(), factor: None };
     let approved = rig.vault.approve_job(&chief, "demo", Ok(approval)).await.unwrap();
-    assert_eq!(rig.vault.list_jobs(&boss, "demo").await.unwrap(), [approved.clone()]);
-    assert_eq!(rig.vault.list_jobs(&root, "*").await.unwrap(), [approved.clone()]);
+    assert_eq!(rig.vault.list_jobs(&boss, "demo").await.unwrap(), std::slice::from_ref(&approved));
+    assert_eq!(rig.vault.list_jobs(&root, "*").await.unwrap(), std::slice::from_ref(&approved));
     assert_eq!(rig.vault.watched_job(&boss, "demo", Ok(job.id)).await.unwrap(), approved);
     for (control, state) in [(JobControl::Pause, JobState::Paused), (JobControl::Cancel, JobState::Cancelled)]
     {

@@ -271,13 +271,13 @@ mod tests {
         let ok = AuditItem { outcome: audit_item::Outcome::Ok.into(), ..AuditItem::default() };
         let mut asked = record("ann", audit_entry::Action::Detokenize, audit_entry::Decision::Allow);
         let entry = asked.entry.as_mut().unwrap();
-        (entry.request_id, entry.items) = (vec![1], vec![ok.clone(), ok]);
+        (entry.request_id, entry.items) = (vec![1].into(), vec![ok.clone(), ok]);
         let mut failed = record("ann", audit_entry::Action::OpenFailed, audit_entry::Decision::Deny);
         let entry = failed.entry.as_mut().unwrap();
         entry.cause = "not_opened".to_owned();
-        (entry.request_id, entry.items) = (vec![1], vec![AuditItem::default()]);
+        (entry.request_id, entry.items) = (vec![1].into(), vec![AuditItem::default()]);
         let mut other = failed.clone();
-        other.entry.as_mut().unwrap().request_id = vec![2];
+        other.entry.as_mut().unwrap().request_id = vec![2].into();
         let all = [asked, failed, other];
         let told: Vec<_> = scenes(&all, false).iter().map(|scene| did(scene.entry, scene.unopened)).collect();
         assert_eq!(told[0], "saw 1 of 2 values");
