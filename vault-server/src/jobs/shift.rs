@@ -29,19 +29,31 @@ pub(super) enum Stop {
     Stopping,
     /// Instances are configured with different KMS keys.
     Disagreed,
+    /// A row that the job needs is not what was written: it can't be done until somebody has mended that.
+    Corrupt(String),
     /// Store, log or KMS do not do it now: later, perhaps by another worker.
     Trouble(String),
 }
 
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
-        Self::Trouble(error.to_string())
+        match error {
+            StoreError::Corrupt { .. } => Self::Corrupt(error.to_string()),
+            StoreError::Conflict { .. }
+            | StoreError::Unavailable { .. }
+            | StoreError::Fatal { .. }
+            | StoreError::Taken
+            | StoreError::Foreign { .. } => Self::Trouble(error.to_string()),
+        }
     }
 }
 
 impl From<KeyringError> for Stop {
     fn from(error: KeyringError) -> Self {
-        Self::Trouble(error.to_string())
+        match error {
+            KeyringError::Store(error) => error.into(),
+            error => Self::Trouble(error.to_string()),
+        }
     }
 }
 

@@ -282,6 +282,10 @@ async fn serve(mut shift: Shift) -> bool {
             reached(shift.job.place.kind, Step::Proven);
             shift.end(end).await
         }
+        Err(Stop::Corrupt(why)) => {
+            tracing::error!(%job, kind, why, "a job can't be done: a row is not what was written");
+            shift.end(End::Failed("corrupt_row")).await
+        }
         Err(stop) => Err(stop),
     };
     match outcome {
@@ -303,7 +307,7 @@ async fn serve(mut shift: Shift) -> bool {
             shift.release().await;
             return false;
         }
-        Err(Stop::Trouble(why)) => {
+        Err(Stop::Corrupt(why) | Stop::Trouble(why)) => {
             tracing::warn!(%job, kind, why, "a job was laid down, to be taken up later");
             // How far it was is of use to who watches. The trouble may have been that it stood still for too long.
             if matches!(shift.report().await, Err(Stop::Lost)) {

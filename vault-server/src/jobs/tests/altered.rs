@@ -116,4 +116,10 @@ async fn rows_that_an_administrator_altered_are_named_and_the_others_are_moved()
     assert_eq!(rig.named().await, named);
     assert_eq!(rig.end_of(JobKind::Destroy, Some(old.id)).await, failed("key_in_use", 0));
     assert_eq!(rig.store.count_of_key(old.id).await, Ok(2));
+    // Without the keys themselves nothing can be done until somebody restores them.
+    database.sql("UPDATE keys SET created = created + 1").await;
+    for (kind, key) in [(JobKind::Reencrypt, None), (JobKind::Destroy, Some(old.id)), (JobKind::Shred, None)]
+    {
+        assert_eq!(rig.end_of(kind, key).await, failed("corrupt_row", 0), "{kind:?}");
+    }
 }
