@@ -312,7 +312,7 @@ impl Committer {
                     tracing::info!(made, "it is known what became of the commit");
                     return Ok(made);
                 }
-                Ok(Resolved::Taken) => return Err(self.fail(StoreError::Taken)),
+                Ok(Resolved::NotHeld) => return Err(self.fenced().await),
                 Err(why) => tracing::warn!(why, "it is not known yet what became of a commit"),
             }
             if !patience.again().await {

@@ -172,8 +172,8 @@ async fn create(
 pub(super) enum Resolved {
     /// So many commits were made; none more will be under the old fence.
     Commits(u64),
-    /// Somebody else has the log.
-    Taken,
+    /// The log is not this instance's any more, or not there.
+    NotHeld,
 }
 
 /// Stops what is still to come under the grip's fence, and reads what came. May be repeated.
@@ -186,7 +186,7 @@ pub(super) async fn resolve(connection: &Connection, grip: &mut Grip) -> Result<
     statement.bind(int4(grip.log), Type::INT4).bind(grip.holder.as_bytes().to_vec(), Type::BYTEA);
     statement.bind(int8(next), Type::INT8).bind(micros(grip.lease), Type::FLOAT8);
     let rows = statement.run_or_give_up(connection.client()).await?;
-    let Some(row) = rows.first() else { return Ok(Resolved::Taken) };
+    let Some(row) = rows.first() else { return Ok(Resolved::NotHeld) };
     let commits = number(row, "commits").map_err(|error| Failure::Refused(error.to_string()))?;
     // A warning here says that this statement, too, is not replicated as it should be.
     if connection.has_warned() {

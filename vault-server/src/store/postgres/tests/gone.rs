@@ -44,6 +44,37 @@ async fn a_database_that_went_back_behind_this_instance_is_told_from_a_log_that_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_asked_after_where_there_is_no_log_any_more_is_lost() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    store.commit(insert(1)).await.unwrap();
+    database
+        .sql(
+            "CREATE FUNCTION linger() RETURNS trigger LANGUAGE plpgsql AS \
+             $$BEGIN PERFORM pg_sleep(5); RETURN NEW; END$$; \
+             CREATE TRIGGER linger BEFORE INSERT ON log_entries FOR EACH ROW EXECUTE FUNCTION linger()",
+        )
+        .await;
+    let commit = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.commit(insert(2)).await })
+    };
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // The connection is lost in the middle of it, and by the time that it is asked after the log is gone.
+    database
+        .sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+             AND pid <> pg_backend_pid() AND state = 'active' AND query LIKE 'WITH%'; DELETE FROM logs",
+        )
+        .await;
+    let lost = commit.await.unwrap();
+    assert!(is_lost(&lost), "{lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_instance_that_nobody_calls_notices_that_the_database_went_back() {
     let database = Database::new();
     if !database.is_there() {
