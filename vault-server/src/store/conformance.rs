@@ -75,6 +75,7 @@ macro_rules! conformance_tests {
             concurrent_replaces_lose_no_update
             what_was_read_to_be_replaced_is_replaced_as_it_is_now
             concurrent_replaces_of_what_was_read_lose_no_update
+            what_moves_in_the_index_is_found_at_every_moment
             entries_page_by_count_and_bytes
             an_entry_may_be_as_long_as_a_bundle_allows_and_no_longer
             long_rows_are_replaced_removed_and_scanned_as_short_ones_are

@@ -1,6 +1,9 @@
 //! Records that are read in order to be replaced: what an engine keeps in mind of them is never older than what is there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use tokio::sync::watch;
 
 use super::{Backend, CONFLICT, blind, class, get, key_id, record, tenant, token, write};
 use crate::domain::{Body, Record, Sealed, Token};
@@ -102,4 +105,59 @@ pub(crate) async fn concurrent_replaces_of_what_was_read_lose_no_update(backend:
     let places = places(&store).await;
     assert_eq!(places.iter().map(|(_, number)| *number).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(places[0].0, places[2].0);
+}
+
+/// How many of St. Mary's numbers are found under these indexes, looked under one after the other, as their records say.
+async fn found_under(store: &Arc<dyn Store>, indexes: [u8; 2]) -> usize {
+    let (mary, ssn) = (tenant("st-mary"), class("ssn"));
+    let mut found = BTreeSet::new();
+    for index in indexes.map(blind) {
+        let tokens = store.find(&mary, &ssn, index, 1000).await.unwrap();
+        let there = store.records(&tokens).await.unwrap().into_iter().filter_map(|lookup| match lookup {
+            Lookup::Found(record) if record.index == Some(index) => Some(record.token),
+            _ => None,
+        });
+        found.extend(there);
+    }
+    found.len()
+}
+
+pub(crate) async fn what_moves_in_the_index_is_found_at_every_moment(backend: &impl Backend) {
+    const RECORDS: u64 = 200;
+    const MOVES: u8 = 50;
+    let store = backend.open();
+    write(&store, (1..=RECORDS).map(|number| Write::Insert(record(number))).collect::<Vec<_>>())
+        .await
+        .unwrap();
+    // Where they are on their way to.
+    let (to, seen) = watch::channel(1);
+    let readers = (0..2).map(|_| {
+        let (store, seen) = (Arc::clone(&store), seen.clone());
+        tokio::spawn(async move {
+            let mut looks = 0;
+            loop {
+                let to = *seen.borrow();
+                let found = found_under(&store, [to - 1, to]).await;
+                if *seen.borrow() == to {
+                    assert_eq!(found as u64, RECORDS, "on the way to {to}");
+                    looks += 1;
+                }
+                if seen.has_changed().is_err() {
+                    return looks;
+                }
+            }
+        })
+    });
+    let readers = readers.collect::<Vec<_>>();
+    let numbers = (1..=RECORDS).collect::<Vec<_>>();
+    for place in 2..2 + MOVES {
+        let read = to_replace(&store, &numbers).await;
+        to.send_replace(place);
+        let writes = read.into_iter().map(|record| Write::Replace(moved(record, place)));
+        write(&store, writes.collect::<Vec<_>>()).await.unwrap();
+    }
+    drop(to);
+    for reader in readers {
+        assert!(reader.await.unwrap() > 0);
+    }
 }

@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use crate::domain::{KeyId, KeyState, Record, Timestamp};
-use crate::store::embedded::engine::{Engine, Rows};
+use crate::store::embedded::engine::{Engine, Rows, View};
 use crate::store::embedded::landed::Landed;
 use crate::store::embedded::prepare::{Condition, Prepared, RowId, put_index_changes};
 use crate::store::embedded::read;
@@ -252,11 +252,11 @@ impl<E: Engine> Committer<E> {
     ) -> Result<(), NotNow> {
         match condition {
             Condition::NextLease { name, revision } => {
-                let there = self.read(|engine| read::lease(engine, name))?.map(|lease| lease.revision);
+                let there = self.read(|view| read::lease(view, name))?.map(|lease| lease.revision);
                 if there == revision.checked_sub(1) { Ok(()) } else { Err(conflict(write)) }
             }
             Condition::Fence { name, fence } => {
-                let there = self.read(|engine| read::lease(engine, name))?.map(|lease| lease.fence);
+                let there = self.read(|view| read::lease(view, name))?.map(|lease| lease.fence);
                 if there == Some(*fence) { Ok(()) } else { Err(conflict(write)) }
             }
             Condition::Active(id) => {
@@ -275,14 +275,14 @@ impl<E: Engine> Committer<E> {
                 if looked.is_some_and(|looked| self.landed.none_since(*key, looked)) {
                     return Ok(());
                 }
-                if self.read(|engine| read::is_used(engine, *key))? { Err(conflict(write)) } else { Ok(()) }
+                if self.read(|view| read::is_used(view, *key))? { Err(conflict(write)) } else { Ok(()) }
             }
             Condition::NextJob { place, revision } => {
-                let there = self.read(|engine| read::job(engine, place))?.map(|job| job.revision);
+                let there = self.read(|view| read::job(view, place))?.map(|job| job.revision);
                 if there == revision.checked_sub(1) { Ok(()) } else { Err(conflict(write)) }
             }
             Condition::NextEntity { place, there } | Condition::Stands { place, there } => {
-                let found = self.read(|engine| read::entity(engine, place))?.map(|entity| entity.revision);
+                let found = self.read(|view| read::entity(view, place))?.map(|entity| entity.revision);
                 if found == *there { Ok(()) } else { Err(conflict(write)) }
             }
             Condition::NewRecord(token) => {
@@ -354,22 +354,22 @@ impl<E: Engine> Committer<E> {
         if let Some(active) = self.batch.active.get(&id) {
             return Ok(*active);
         }
-        let key = self.read(|engine| read::key(engine, id))?;
+        let key = self.read(|view| read::key(view, id))?;
         let active = key.is_some_and(|key| key.state == KeyState::Active);
         self.batch.active.insert(id, active);
         Ok(active)
     }
 
-    fn read<R>(&self, read: impl FnOnce(&E) -> Result<R, StoreError>) -> Result<R, NotNow> {
-        read(&self.engine).map_err(NotNow::Refused)
+    fn read<R>(&self, read: impl FnOnce(&E::View<'_>) -> Result<R, StoreError>) -> Result<R, NotNow> {
+        read(&self.engine.view()).map_err(NotNow::Refused)
     }
 
     fn contains(&self, space: Space, key: &[u8]) -> Result<bool, NotNow> {
-        self.engine.contains(space, key).map_err(|error| NotNow::Refused(error.into()))
+        self.engine.view().contains(space, key).map_err(|error| NotNow::Refused(error.into()))
     }
 
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<E::Row>, NotNow> {
-        self.engine.get(space, key).map_err(|error| NotNow::Refused(error.into()))
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<<E::View<'_> as View>::Row>, NotNow> {
+        self.engine.view().get(space, key).map_err(|error| NotNow::Refused(error.into()))
     }
 
     /// Makes the batch durable, then answers.

@@ -1,13 +1,13 @@
 //! The rows of a [`Derived`].
 
-use crate::store::embedded::engine::{Engine, Rows};
+use crate::store::embedded::engine::{Rows, View};
 use crate::store::embedded::read;
 use crate::store::keys::{self, Space, meta};
 use crate::store::{Derived, StoreError};
 
 /// Neither how far derived rows go nor the checkpoint goes back.
-pub(crate) fn rows(engine: &impl Engine, derived: &Derived) -> Result<Rows, StoreError> {
-    let there = read::derived(engine)?;
+pub(crate) fn rows(view: &impl View, derived: &Derived) -> Result<Rows, StoreError> {
+    let there = read::derived(view)?;
     let mut rows = Rows::default();
     for (id, tile) in &derived.tiles {
         rows.put(Space::Tiles, &keys::tile(*id), tile);

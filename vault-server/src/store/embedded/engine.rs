@@ -41,11 +41,27 @@ pub(crate) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 /// An ordered key-value engine with atomic batches.
 pub(crate) trait Engine: Send + Sync + 'static {
-    /// A row's bytes as the engine gives them.
-    type Row: AsRef<[u8]>;
+    /// What its readers read from.
+    type View<'a>: View;
 
     /// Whether a read can see a batch before [`Engine::apply`] has synced it. If so, the store holds reads back.
     const VISIBLE_BEFORE_SYNC: bool;
+
+    /// The rows as they are now. Whatever was applied is in it.
+    fn view(&self) -> Self::View<'_>;
+
+    /// Applies all rows, in order, atomically. With `sync`, they are durable when it returns `Ok`.
+    fn apply(&self, batch: &[Rows], sync: bool) -> Result<(), EngineError>;
+
+    /// Bytes on disk.
+    fn disk_bytes(&self) -> Result<u64, EngineError>;
+}
+
+/// Rows, of whole batches only: who has seen one row of a batch sees its others too, wherever it looks from then on, in this call
+/// and in every later one. A record and its index rows are written by one batch, and read by several calls.
+pub(crate) trait View {
+    /// A row's bytes as the engine gives them.
+    type Row: AsRef<[u8]>;
 
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Self::Row>, EngineError>;
 
@@ -59,12 +75,6 @@ pub(crate) trait Engine: Send + Sync + 'static {
         direction: Direction,
         visit: Visit<'_>,
     ) -> Result<(), EngineError>;
-
-    /// Applies all rows, in order, atomically. With `sync`, they are durable when it returns `Ok`.
-    fn apply(&self, batch: &[Rows], sync: bool) -> Result<(), EngineError>;
-
-    /// Bytes on disk.
-    fn disk_bytes(&self) -> Result<u64, EngineError>;
 }
 
 /// Rows to write or to remove, one behind the other in one buffer: a row costs no allocation of its own.

@@ -1,6 +1,6 @@
 //! What is checked of a store before it is used: its format, and that its log has not lost its end.
 
-use crate::store::embedded::engine::{Engine, Rows};
+use crate::store::embedded::engine::{Engine, Rows, View};
 use crate::store::embedded::read;
 use crate::store::keys::{Space, meta};
 use crate::store::{StoreError, corrupt};
@@ -13,10 +13,11 @@ const WITHOUT_SEALS: u64 = 1;
 
 /// Founds the format of a new store, and brings one of before forward; refuses one of another format.
 pub(crate) fn check(engine: &impl Engine) -> Result<(), StoreError> {
-    match read::number(engine, meta::FORMAT)? {
+    let view = &engine.view();
+    match read::number(view, meta::FORMAT)? {
         Some(FORMAT) => Ok(()),
         // Every store that has rows has a format.
-        None if read::log_end(engine)? > 0 || read::number(engine, meta::RECORDS)?.is_some() => {
+        None if read::log_end(view)? > 0 || read::number(view, meta::RECORDS)?.is_some() => {
             Err(corrupt(Space::Meta, meta::FORMAT))
         }
         None | Some(WITHOUT_SEALS) => {
@@ -30,9 +31,9 @@ pub(crate) fn check(engine: &impl Engine) -> Result<(), StoreError> {
 
 /// How many entries there are. Derived rows are made of durable entries: if these are not there, the log lost
 /// its end, which an engine may do in silence when it drops a damaged journal's tail.
-pub(crate) fn log_end(engine: &impl Engine) -> Result<u64, StoreError> {
-    let end = read::log_end(engine)?;
-    let derived = read::derived(engine)?;
+pub(crate) fn log_end(view: &impl View) -> Result<u64, StoreError> {
+    let end = read::log_end(view)?;
+    let derived = read::derived(view)?;
     let seen = derived.checkpoint.map_or(0, |(size, _)| size).max(derived.upto);
     if end < seen { Err(corrupt(Space::Log, &end.to_be_bytes())) } else { Ok(end) }
 }

@@ -8,7 +8,9 @@
 //! before: there a read that could have seen the batch at hand waits for that batch's sync before it answers.
 //! The log ends where its durable entries end. Only derived rows are shown at once: they can be made again.
 //!
-//! Engines stand behind `engine::Engine`, a trait of five calls; `directory` keeps the directory to one process.
+//! A read sees whole batches (`engine::View`): a record never without its index rows, nor they without it.
+//!
+//! Engines stand behind `engine::Engine`, a trait of a few calls; `directory` keeps the directory to one process.
 
 mod by_token;
 mod committer;
@@ -120,8 +122,8 @@ impl<E: Engine> EmbeddedStore<E> {
             directory.sync().map_err(|error| StoreError::Unavailable { why: error.to_string() })?;
         }
         let progress = Arc::new(Progress::default());
-        progress.log_size.store(format::log_end(&engine)?, Ordering::SeqCst);
-        progress.records.store(read::number(&engine, meta::RECORDS)?.unwrap_or(0), Ordering::SeqCst);
+        progress.log_size.store(format::log_end(&engine.view())?, Ordering::SeqCst);
+        progress.records.store(read::number(&engine.view(), meta::RECORDS)?.unwrap_or(0), Ordering::SeqCst);
         let limits = BatchLimits { tasks: options.max_batch_changes, bytes: options.max_batch_bytes };
         let engine = Arc::new(engine);
         let room = options.max_batch_bytes.saturating_mul(QUEUED_BATCHES).clamp(1, MAX_ROOM);
@@ -157,7 +159,7 @@ impl<E: Engine> EmbeddedStore<E> {
     async fn read<R: Send + 'static>(
         &self,
         rows: usize,
-        read: impl FnOnce(&E) -> Result<R, StoreError> + Send + 'static,
+        read: impl FnOnce(&E::View<'_>) -> Result<R, StoreError> + Send + 'static,
     ) -> Result<R, StoreError> {
         let result = self.read_any(rows, read).await;
         if E::VISIBLE_BEFORE_SYNC {
@@ -172,15 +174,15 @@ impl<E: Engine> EmbeddedStore<E> {
     async fn read_any<R: Send + 'static>(
         &self,
         rows: usize,
-        read: impl FnOnce(&E) -> Result<R, StoreError> + Send + 'static,
+        read: impl FnOnce(&E::View<'_>) -> Result<R, StoreError> + Send + 'static,
     ) -> Result<R, StoreError> {
         /// About what takes as long as handing it to another thread.
         const INLINE_ROWS: usize = 64;
         let opened = self.usable()?;
         if rows <= INLINE_ROWS {
-            return read(&opened.engine);
+            return read(&opened.engine.view());
         }
-        blocking(move || read(&opened.engine)).await
+        blocking(move || read(&opened.engine.view())).await
     }
 
     /// Hands a task to the committer and waits for its answer.
@@ -203,7 +205,7 @@ impl<E: Engine> EmbeddedStore<E> {
         for condition in &mut change.conditions {
             if let Condition::Unused { key, looked } = condition {
                 let (key, durable) = (*key, *self.durable.borrow());
-                let is_used = self.read(MANY, move |engine| read::is_used(engine, key)).await?;
+                let is_used = self.read(MANY, move |view| read::is_used(view, key)).await?;
                 *looked = (!is_used).then_some(durable);
             }
         }
@@ -229,7 +231,7 @@ impl<E: Engine> Store for EmbeddedStore<E> {
     }
 
     async fn identity(&self) -> Result<Option<VaultIdentity>, StoreError> {
-        self.read(1, |engine| read::identity(engine)).await
+        self.read(1, |view| read::identity(view)).await
     }
 
     async fn found(&self, identity: &VaultIdentity) -> Result<(), StoreError> {
@@ -262,15 +264,15 @@ impl<E: Engine> Store for EmbeddedStore<E> {
 
     async fn records(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {
         let tokens = tokens.to_vec();
-        self.read(tokens.len(), move |engine| read::records(engine, &tokens)).await
+        self.read(tokens.len(), move |view| read::records(view, &tokens)).await
     }
 
     async fn records_to_replace(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {
         let (tokens, seen) = (tokens.to_vec(), Arc::clone(&self.seen));
         // What is read is at least as new as that.
         let durable = *self.durable.borrow();
-        self.read(tokens.len(), move |engine| {
-            let lookups = read::records(engine, &tokens)?;
+        self.read(tokens.len(), move |view| {
+            let lookups = read::records(view, &tokens)?;
             seen.note(&lookups, durable);
             Ok(lookups)
         })
@@ -285,7 +287,7 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         limit: usize,
     ) -> Result<Vec<Token>, StoreError> {
         let (tenant, class) = (tenant.clone(), class.clone());
-        self.read(limit, move |engine| read::find(engine, &tenant, &class, index, limit)).await
+        self.read(limit, move |view| read::find(view, &tenant, &class, index, limit)).await
     }
 
     async fn tokens_of_subject(
@@ -296,7 +298,7 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         limit: usize,
     ) -> Result<Vec<Token>, StoreError> {
         let tenant = tenant.clone();
-        self.read(limit, move |engine| read::tokens_of_subject(engine, &tenant, subject, after, limit)).await
+        self.read(limit, move |view| read::tokens_of_subject(view, &tenant, subject, after, limit)).await
     }
 
     async fn tokens_of_key(
@@ -305,11 +307,11 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         after: Option<Cursor>,
         limit: usize,
     ) -> Result<Page<Token>, StoreError> {
-        self.read(MANY, move |engine| read::tokens_of_key(engine, key, after, limit)).await
+        self.read(MANY, move |view| read::tokens_of_key(view, key, after, limit)).await
     }
 
     async fn count_of_key(&self, key: KeyId) -> Result<u64, StoreError> {
-        self.read(MANY, move |engine| read::count_of_key(engine, key)).await
+        self.read(MANY, move |view| read::count_of_key(view, key)).await
     }
 
     async fn indexed_under(
@@ -321,8 +323,7 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         limit: usize,
     ) -> Result<Page<Token>, StoreError> {
         let of = (tenant.clone(), class.clone());
-        self.read(MANY, move |engine| read::indexed_under(engine, (&of.0, &of.1), version, after, limit))
-            .await
+        self.read(MANY, move |view| read::indexed_under(view, (&of.0, &of.1), version, after, limit)).await
     }
 
     async fn keys(
@@ -331,20 +332,20 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         purpose: KeyPurpose,
     ) -> Result<Vec<KeyRecord>, StoreError> {
         let tenant = tenant.cloned();
-        self.read(1, move |engine| read::keys(engine, tenant.as_ref(), purpose)).await
+        self.read(1, move |view| read::keys(view, tenant.as_ref(), purpose)).await
     }
 
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
-        self.read(1, move |engine| read::key(engine, id)).await
+        self.read(1, move |view| read::key(view, id)).await
     }
 
     async fn remembered(&self, key: &[u8; 32]) -> Result<Option<Remembered>, StoreError> {
         let key = *key;
-        self.read(1, move |engine| read::remembered(engine, &key)).await
+        self.read(1, move |view| read::remembered(view, &key)).await
     }
 
     async fn forget(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
-        let expired = self.read(limit, move |engine| read::expired(engine, now, limit)).await?;
+        let expired = self.read(limit, move |view| read::expired(view, now, limit)).await?;
         if expired.is_empty() {
             return Ok(0);
         }
@@ -357,26 +358,26 @@ impl<E: Engine> Store for EmbeddedStore<E> {
 
     async fn lease(&self, name: &LeaseName) -> Result<Option<Lease>, StoreError> {
         let name = name.clone();
-        self.read(1, move |engine| read::lease(engine, &name)).await
+        self.read(1, move |view| read::lease(view, &name)).await
     }
 
     async fn job(&self, place: &JobPlace) -> Result<Option<domain::Job>, StoreError> {
         let place = place.clone();
-        self.read(1, move |engine| read::job(engine, &place)).await
+        self.read(1, move |view| read::job(view, &place)).await
     }
 
     async fn jobs(&self, after: Option<&JobPlace>, limit: usize) -> Result<Vec<domain::Job>, StoreError> {
         let after = after.cloned();
-        self.read(limit, move |engine| read::jobs(engine, after.as_ref(), limit)).await
+        self.read(limit, move |view| read::jobs(view, after.as_ref(), limit)).await
     }
 
     async fn job_rows(&self, after: Option<Cursor>, limit: usize) -> Result<Page<domain::Job>, StoreError> {
-        self.read(limit, move |engine| read::job_rows(engine, after, limit)).await
+        self.read(limit, move |view| read::job_rows(view, after, limit)).await
     }
 
     async fn entity(&self, place: &EntityPlace) -> Result<Option<Entity>, StoreError> {
         let place = place.clone();
-        self.read(1, move |engine| read::entity(engine, &place)).await
+        self.read(1, move |view| read::entity(view, &place)).await
     }
 
     async fn entities(
@@ -386,7 +387,7 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         limit: usize,
     ) -> Result<Vec<Entity>, StoreError> {
         let (of, after) = (of.clone(), after.cloned());
-        self.read(limit, move |engine| read::entities(engine, &of, after.as_ref(), limit)).await
+        self.read(limit, move |view| read::entities(view, &of, after.as_ref(), limit)).await
     }
 
     async fn entity_rows(
@@ -396,11 +397,11 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         limit: usize,
     ) -> Result<Vec<EntityRow>, StoreError> {
         let (of, after) = (of.clone(), after.cloned());
-        self.read(limit, move |engine| read::entity_rows(engine, &of, after.as_ref(), limit)).await
+        self.read(limit, move |view| read::entity_rows(view, &of, after.as_ref(), limit)).await
     }
 
     async fn jobs_under_way(&self) -> Result<UnderWay, StoreError> {
-        self.read(usize::MAX, read::jobs_under_way).await
+        self.read(MANY, |view| read::jobs_under_way(view)).await
     }
 
     fn log(&self) -> LogId {
@@ -425,7 +426,7 @@ impl<E: Engine> Store for EmbeddedStore<E> {
     ) -> Result<Vec<Bytes>, StoreError> {
         let end = self.log_size(log).await?;
         let rows = max_entries.min(usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX));
-        self.read_any(rows, move |engine| read::entries(engine, start, end, max_entries, max_bytes)).await
+        self.read_any(rows, move |view| read::entries(view, start, end, max_entries, max_bytes)).await
     }
 
     async fn derive(&self, derived: Derived) -> Result<(), StoreError> {
@@ -433,7 +434,7 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         let deriving = Arc::clone(&self.deriving);
         let written = blocking(move || {
             let _one_at_a_time = deriving.lock();
-            let rows = derive::rows(&*opened.engine, &derived)?;
+            let rows = derive::rows(&opened.engine.view(), &derived)?;
             Ok(opened.engine.apply(&[rows], false))
         });
         written.await?.map_err(|error| self.fail(&error))
@@ -443,14 +444,14 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         if log != self.log() {
             return Ok(DerivedState::default());
         }
-        self.read_any(1, |engine| read::derived(engine)).await
+        self.read_any(1, |view| read::derived(view)).await
     }
 
     async fn tile(&self, log: LogId, id: TileId) -> Result<Option<Bytes>, StoreError> {
         if log != self.log() {
             return Ok(None);
         }
-        self.read_any(1, move |engine| read::tile(engine, id)).await
+        self.read_any(1, move |view| read::tile(view, id)).await
     }
 
     async fn postings(
@@ -467,20 +468,19 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         }
         let key = key.to_vec();
         let direction = if newest_first { Direction::Backward } else { Direction::Forward };
-        self.read_any(limit, move |engine| read::postings(engine, &key, (from, until), direction, limit))
-            .await
+        self.read_any(limit, move |view| read::postings(view, &key, (from, until), direction, limit)).await
     }
 
     async fn scan_records(&self, after: Option<Token>, limit: usize) -> Result<Vec<Record>, StoreError> {
-        self.read(limit, move |engine| read::scan_records(engine, after, limit)).await
+        self.read(limit, move |view| read::scan_records(view, after, limit)).await
     }
 
     async fn scan_keys(&self, after: Option<KeyId>, limit: usize) -> Result<Vec<KeyRecord>, StoreError> {
-        self.read(limit, move |engine| read::scan_keys(engine, after, limit)).await
+        self.read(limit, move |view| read::scan_keys(view, after, limit)).await
     }
 
     async fn key_rows(&self, after: Option<Cursor>, limit: usize) -> Result<Page<KeyRecord>, StoreError> {
-        self.read(limit, move |engine| read::key_rows(engine, after, limit)).await
+        self.read(limit, move |view| read::key_rows(view, after, limit)).await
     }
 
     async fn scan_remembered(
@@ -488,7 +488,7 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         after: Option<[u8; 32]>,
         limit: usize,
     ) -> Result<Vec<Remembered>, StoreError> {
-        self.read(limit, move |engine| read::scan_remembered(engine, after, limit)).await
+        self.read(limit, move |view| read::scan_remembered(view, after, limit)).await
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::store::embedded::engine::{Direction, Engine, EngineError, Rows, Visit};
+use crate::store::embedded::engine::{Direction, Engine, EngineError, Rows, View, Visit};
 use crate::store::keys::Space;
 
 type Map = BTreeMap<(Space, Vec<u8>), Vec<u8>>;
@@ -125,43 +125,12 @@ fn write<'a>(map: &mut Map, rows: impl Iterator<Item = (Space, &'a [u8], Option<
 }
 
 impl Engine for SimulatedEngine {
-    type Row = Vec<u8>;
+    type View<'a> = &'a Self;
 
     const VISIBLE_BEFORE_SYNC: bool = true;
 
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        Ok(self.disk().visible.get(&(space, key.to_vec())).cloned())
-    }
-
-    fn contains(&self, space: Space, key: &[u8]) -> Result<bool, EngineError> {
-        Ok(self.disk().visible.contains_key(&(space, key.to_vec())))
-    }
-
-    fn scan(
-        &self,
-        space: Space,
-        (from, until): (&[u8], Option<&[u8]>),
-        direction: Direction,
-        visit: Visit<'_>,
-    ) -> Result<(), EngineError> {
-        let disk = self.disk();
-        let until = |row: &(&(Space, Vec<u8>), &Vec<u8>)| {
-            row.0.0 == space && until.is_none_or(|until| row.0.1.as_slice() < until)
-        };
-        let mut rows: Vec<_> = disk
-            .visible
-            .range((Bound::Included((space, from.to_vec())), Bound::Unbounded))
-            .take_while(until)
-            .collect();
-        if direction == Direction::Backward {
-            rows.reverse();
-        }
-        for ((_, key), row) in rows {
-            if let ControlFlow::Break(()) = visit(key, row) {
-                break;
-            }
-        }
-        Ok(())
+    fn view(&self) -> &Self {
+        self
     }
 
     fn apply(&self, batch: &[Rows], sync: bool) -> Result<(), EngineError> {
@@ -197,5 +166,44 @@ impl Engine for SimulatedEngine {
 
     fn disk_bytes(&self) -> Result<u64, EngineError> {
         Ok(self.disk().visible.values().map(|row| row.len() as u64).sum())
+    }
+}
+
+impl View for &SimulatedEngine {
+    type Row = Vec<u8>;
+
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        Ok(self.disk().visible.get(&(space, key.to_vec())).cloned())
+    }
+
+    fn contains(&self, space: Space, key: &[u8]) -> Result<bool, EngineError> {
+        Ok(self.disk().visible.contains_key(&(space, key.to_vec())))
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        (from, until): (&[u8], Option<&[u8]>),
+        direction: Direction,
+        visit: Visit<'_>,
+    ) -> Result<(), EngineError> {
+        let disk = self.disk();
+        let until = |row: &(&(Space, Vec<u8>), &Vec<u8>)| {
+            row.0.0 == space && until.is_none_or(|until| row.0.1.as_slice() < until)
+        };
+        let mut rows: Vec<_> = disk
+            .visible
+            .range((Bound::Included((space, from.to_vec())), Bound::Unbounded))
+            .take_while(until)
+            .collect();
+        if direction == Direction::Backward {
+            rows.reverse();
+        }
+        for ((_, key), row) in rows {
+            if let ControlFlow::Break(()) = visit(key, row) {
+                break;
+            }
+        }
+        Ok(())
     }
 }

@@ -17,6 +17,8 @@
 //!   them from those of the row before: a reader that comes between two batches misses a chunk, and looks again,
 //!   but joins no two rows. A batch that replaces or removes a row removes its chunks.
 //! * A row that is damaged is given as an empty one, which the check of its checksum refuses by name.
+//! * A batch waits until no read of a row is at work, and reads wait until it is applied: so every row that is read, and
+//!   every step of a scan, is before a batch or after it. A scan may begin before and end after.
 //! * A batch can be read before it is flushed: the store holds reads back until it is.
 //! * sled's own threads keep its file locked for a moment after a store is dropped: who opens it anew waits.
 //! * Only the committer flushes. It and the writer of derived rows apply their batches one after the other.
@@ -30,7 +32,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sled::{Batch, Db, IVec};
 
-use crate::store::embedded::engine::{Direction, Engine, EngineError, Rows, Visit};
+use crate::store::embedded::engine::{Direction, Engine, EngineError, Rows, View, Visit};
 use crate::store::keys::Space;
 use crate::store::row::CHECKSUM;
 
@@ -135,40 +137,12 @@ impl SledEngine {
 }
 
 impl Engine for SledEngine {
-    type Row = SledRow;
+    type View<'a> = &'a Self;
 
     const VISIBLE_BEFORE_SYNC: bool = true;
 
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<SledRow>, EngineError> {
-        let key = prefixed(space, key);
-        self.tree.get(&key)?.map_or(Ok(None), |value| self.row(&key, value))
-    }
-
-    fn contains(&self, space: Space, key: &[u8]) -> Result<bool, EngineError> {
-        Ok(self.tree.contains_key(prefixed(space, key))?)
-    }
-
-    fn scan(
-        &self,
-        space: Space,
-        (from, until): (&[u8], Option<&[u8]>),
-        direction: Direction,
-        visit: Visit<'_>,
-    ) -> Result<(), EngineError> {
-        let until = until.map_or_else(|| vec![space as u8 + 1], |until| prefixed(space, until));
-        let mut rows = self.tree.range((Bound::Included(prefixed(space, from)), Bound::Excluded(until)));
-        loop {
-            let next = match direction {
-                Direction::Forward => rows.next(),
-                Direction::Backward => rows.next_back(),
-            };
-            let Some(found) = next else { return Ok(()) };
-            let (key, value) = found?;
-            let Some(row) = self.row(&key, value)? else { continue };
-            if let ControlFlow::Break(()) = visit(&key[1..], row.as_ref()) {
-                return Ok(());
-            }
-        }
+    fn view(&self) -> &Self {
+        self
     }
 
     fn apply(&self, batch: &[Rows], sync: bool) -> Result<(), EngineError> {
@@ -213,6 +187,42 @@ impl Engine for SledEngine {
 
     fn disk_bytes(&self) -> Result<u64, EngineError> {
         Ok(self.tree.size_on_disk()?)
+    }
+}
+
+impl View for &SledEngine {
+    type Row = SledRow;
+
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<SledRow>, EngineError> {
+        let key = prefixed(space, key);
+        self.tree.get(&key)?.map_or(Ok(None), |value| self.row(&key, value))
+    }
+
+    fn contains(&self, space: Space, key: &[u8]) -> Result<bool, EngineError> {
+        Ok(self.tree.contains_key(prefixed(space, key))?)
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        (from, until): (&[u8], Option<&[u8]>),
+        direction: Direction,
+        visit: Visit<'_>,
+    ) -> Result<(), EngineError> {
+        let until = until.map_or_else(|| vec![space as u8 + 1], |until| prefixed(space, until));
+        let mut rows = self.tree.range((Bound::Included(prefixed(space, from)), Bound::Excluded(until)));
+        loop {
+            let next = match direction {
+                Direction::Forward => rows.next(),
+                Direction::Backward => rows.next_back(),
+            };
+            let Some(found) = next else { return Ok(()) };
+            let (key, value) = found?;
+            let Some(row) = self.row(&key, value)? else { continue };
+            if let ControlFlow::Break(()) = visit(&key[1..], row.as_ref()) {
+                return Ok(());
+            }
+        }
     }
 }
 

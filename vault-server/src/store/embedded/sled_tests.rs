@@ -25,7 +25,7 @@ fn content(key: &[u8], row: &SledRow) -> Vec<u8> {
 }
 
 fn get(engine: &SledEngine, key: &[u8]) -> Option<Vec<u8>> {
-    engine.get(Space::Tiles, key).unwrap().map(|row| content(key, &row))
+    engine.view().get(Space::Tiles, key).unwrap().map(|row| content(key, &row))
 }
 
 fn chunks(engine: &SledEngine) -> usize {
@@ -111,7 +111,8 @@ fn a_key_that_goes_on_where_another_ends_has_chunks_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(&dir);
     put(&engine, b"k", &[1; 9000]);
-    let end = *engine.get(Space::Tiles, b"k").unwrap().unwrap().as_ref().last_chunk::<CHECKSUM>().unwrap();
+    let end =
+        *engine.view().get(Space::Tiles, b"k").unwrap().unwrap().as_ref().last_chunk::<CHECKSUM>().unwrap();
     let longer = [&b"k"[..], &end, &[0; 4]].concat();
     put(&engine, &longer, &[2; 9000]);
     remove(&engine, b"k");
@@ -129,6 +130,7 @@ fn scans_are_in_order_both_ways_and_see_no_chunks() {
     for direction in [Direction::Forward, Direction::Backward] {
         let mut found = Vec::new();
         engine
+            .view()
             .scan(Space::Tiles, (&[], None), direction, &mut |key, row| {
                 found.push((key.to_vec(), row::content(Space::Tiles, key, row).unwrap().to_vec()));
                 ControlFlow::Continue(())
@@ -142,6 +144,7 @@ fn scans_are_in_order_both_ways_and_see_no_chunks() {
     let mut others = 0;
     for space in Space::ALL.into_iter().filter(|space| *space != Space::Tiles) {
         engine
+            .view()
             .scan(space, (&[], None), Direction::Forward, &mut |_, _| {
                 others += 1;
                 ControlFlow::Continue(())
@@ -165,7 +168,7 @@ fn a_row_that_lacks_a_chunk_or_has_a_damaged_one_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(&dir);
     let refused = || {
-        let row = engine.get(Space::Tiles, b"k").unwrap().unwrap();
+        let row = engine.view().get(Space::Tiles, b"k").unwrap().unwrap();
         row::content(Space::Tiles, b"k", row.as_ref()).is_err()
     };
     put(&engine, b"k", &[1; 9000]);
@@ -196,6 +199,7 @@ fn who_reads_while_a_row_is_replaced_sees_one_row_or_the_other() {
                         let row = get(&engine, b"k").unwrap();
                         assert!(row.iter().all(|byte| *byte == row[0]));
                         engine
+                            .view()
                             .scan(Space::Tiles, (&[], None), Direction::Forward, &mut |key, row| {
                                 assert!(row::content(Space::Tiles, key, row).is_ok());
                                 ControlFlow::Continue(())

@@ -1,6 +1,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use super::engine::View;
 use super::format::FORMAT;
 use super::simulated::{Fault, SimulatedEngine};
 use super::*;
@@ -404,7 +405,7 @@ mod corruption {
         rows.put(Space::Meta, meta::FORMAT, &1_u64.to_be_bytes());
         engine.apply(&[rows], true).unwrap();
         drop(start(&engine));
-        assert_eq!(read::number(&engine, meta::FORMAT), Ok(Some(FORMAT)));
+        assert_eq!(read::number(&engine.view(), meta::FORMAT), Ok(Some(FORMAT)));
         assert_eq!(FORMAT, 2);
     }
 
@@ -550,7 +551,7 @@ mod durability {
             async move { store.commit(change([Write::Insert(record(1))], &["a"])).await }
         });
         tokio::task::block_in_place(|| engine.wait_until_syncing());
-        assert!(engine.contains(Space::Records, token(1).as_bytes()).unwrap(), "the engine shows it");
+        assert!(engine.view().contains(Space::Records, token(1).as_bytes()).unwrap(), "the engine shows it");
         assert_eq!(store.log_size(LOG).await, Ok(0));
         assert_eq!(store.entries(LOG, 0, 9, 99).await, Ok(vec![]));
         let mut read = Box::pin(store.records(&[]));
