@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use futures::stream::{self, StreamExt};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use vault_mem::LockedKey;
 
 use super::cache::{OpenKey, Slot};
@@ -17,9 +17,16 @@ use super::{ASKING, Inner, KeyringError, data_key, index_key};
 use crate::crypto::{DataKey, IndexKey};
 use crate::domain::{KeyId, KeyPurpose, KeyRecord, Record, TenantId};
 use crate::kms::KeyContext;
+use crate::store::StoreError;
 
 /// Keys that one request opens at the same time.
 const OPEN_AT_ONCE: usize = 16;
+/// What has taken less can't have taken a key past its bound.
+const NO_TIME: Duration = Duration::from_millis(20);
+/// How often the store is asked for a list that takes too long to come.
+const ATTEMPTS: usize = 2;
+/// How long who asks for a list waits for those who asked before.
+const TURN: Duration = Duration::from_secs(5);
 
 impl Inner {
     pub(super) async fn active(
@@ -51,11 +58,22 @@ impl Inner {
             })
             .buffer_unordered(OPEN_AT_ONCE);
         let mut keys = HashMap::new();
+        let begun = Instant::now();
         while let Some((id, key)) = opening.next().await {
             // Records of two tenants that name one key: its owner's answer stands. It carries the owner, so it
             // opens none of the other's.
             if key.is_ok() || !keys.contains_key(&id) {
                 keys.insert(id, key);
+            }
+        }
+        if begun.elapsed() >= NO_TIME {
+            // Those that came first waited here for the others.
+            for (id, key) in &mut keys {
+                if let Ok(open) = key
+                    && let Err(error) = self.check_still(open.tenant(), KeyPurpose::Data, *id).await
+                {
+                    *key = Err(error);
+                }
             }
         }
         keys
@@ -69,7 +87,7 @@ impl Inner {
         if let Some(key) = self.hit(tenant, KeyPurpose::Data, |versions| versions.find(id)) {
             return data_key(key);
         }
-        let versions = self.versions(tenant, KeyPurpose::Data).await?;
+        let versions = self.fresh_versions(tenant, KeyPurpose::Data).await?;
         let record = match versions.find(id) {
             Some(record) => record.clone(),
             None => Arc::new(self.newer_key(tenant, id).await?),
@@ -161,7 +179,7 @@ impl Inner {
         purpose: KeyPurpose,
         id: KeyId,
     ) -> Result<(), KeyringError> {
-        let versions = self.versions(tenant, purpose).await?;
+        let versions = self.fresh_versions(tenant, purpose).await?;
         // One that was made in another instance a moment ago is not in the list yet.
         versions.find(id).map_or(Ok(()), |record| check_state(record))
     }
@@ -189,7 +207,23 @@ impl Inner {
         }
     }
 
-    /// The versions of a key, at most [`FRESH`](super::versions::FRESH) old.
+    /// The versions of a key that are at most [`FRESH`](super::versions::FRESH) old when this returns: nothing is opened by an
+    /// answer that was longer on its way.
+    async fn fresh_versions(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        purpose: KeyPurpose,
+    ) -> Result<Arc<Versions>, KeyringError> {
+        for _ in 0..ATTEMPTS {
+            let versions = self.versions(tenant, purpose).await?;
+            if versions.is_fresh(Instant::now()) {
+                return Ok(versions);
+            }
+        }
+        Err(late())
+    }
+
+    /// The versions of a key, at most [`FRESH`](super::versions::FRESH) old when the store answered at once.
     pub(super) async fn versions(
         self: &Arc<Self>,
         tenant: &TenantId,
@@ -222,7 +256,7 @@ impl Inner {
         let mut hasher = DefaultHasher::new();
         owned.hash(&mut hasher);
         let place = usize::try_from(hasher.finish() % ASKING as u64).unwrap_or_default();
-        let _turn = self.asking[place].lock().await;
+        let _turn = timeout(TURN, self.asking[place].lock()).await.map_err(|_| late())?;
         let generation = {
             let state = self.state.lock();
             if let Some(known) = state.versions.get(&owned).filter(|known| known.is_since(called)) {
@@ -263,6 +297,11 @@ impl Inner {
         let period = (self.options.lifetime / 4).max(Duration::from_millis(10));
         tokio::spawn(sweep(Arc::downgrade(self), period));
     }
+}
+
+/// The store takes too long to tell which versions there are.
+fn late() -> KeyringError {
+    KeyringError::Store(StoreError::Unavailable { why: "the list of keys came too late".to_owned() })
 }
 
 /// Ends with the keyring.

@@ -30,6 +30,8 @@ struct KeyStore {
     down: AtomicBool,
     /// Time a commit takes.
     slow: Duration,
+    /// How long the answer to the next question for the list is on its way.
+    delay: Mutex<Duration>,
 }
 
 impl KeyStore {
@@ -153,8 +155,11 @@ impl Store for KeyStore {
         self.reads.fetch_add(1, Ordering::Relaxed);
         // Others run while it is asked.
         tokio::task::yield_now().await;
-        let keys = self.keys.lock();
-        Ok(keys.iter().filter(|k| k.tenant.as_ref() == tenant && k.purpose == purpose).cloned().collect())
+        let is_one = |key: &&KeyRecord| key.tenant.as_ref() == tenant && key.purpose == purpose;
+        let found = self.keys.lock().iter().filter(is_one).cloned().collect();
+        let delay = std::mem::take(&mut *self.delay.lock());
+        sleep(delay).await;
+        Ok(found)
     }
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
         self.up()?;
@@ -602,6 +607,59 @@ async fn a_key_that_was_marked_while_the_kms_was_slow_is_not_handed_out() {
             });
         assert!(first.is_err() && joined.is_err(), "{state:?}");
         assert_eq!(bench.keyring.stats().entries, 0, "its bytes are gone from the cache");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_was_marked_while_another_was_opened_is_not_handed_out() {
+    let bench = Bench::with(OPTIONS, FRESH * 5);
+    let marked = bench.keyring.active_data_key(&mary()).await.unwrap().id();
+    let other = bench.keyring.active_data_key(&john()).await.unwrap().id();
+    bench.keyring.forget_all();
+    // The one is open; the KMS takes its time for the other.
+    bench.open_one(&mary(), marked).await.unwrap();
+    let records = [record(&mary(), marked), record(&john(), other)];
+    let (keys, ()) = tokio::join!(bench.open(&records), async {
+        sleep(FRESH / 10).await;
+        bench.store.change(marked, |key| key.state = KeyState::Compromised);
+    });
+    assert!(matches!(keys[&marked], Err(KeyringError::Unusable)));
+    assert!(keys[&other].is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_was_long_on_its_way_opens_nothing() {
+    let bench = Bench::new();
+    let id = bench.keyring.active_data_key(&mary()).await.unwrap().id();
+    sleep(FRESH).await;
+    *bench.store.delay.lock() = FRESH * 4;
+    let tenant = mary();
+    let (first, joined, ()) = tokio::join!(
+        bench.open_one(&tenant, id),
+        async {
+            sleep(FRESH * 3).await;
+            bench.open_one(&tenant, id).await
+        },
+        async {
+            sleep(FRESH / 10).await;
+            bench.store.change(id, |key| key.state = KeyState::Compromised);
+        }
+    );
+    assert!(matches!((first, joined), (Err(KeyringError::Unusable), Err(KeyringError::Unusable))));
+    // One that never comes in time opens nothing either.
+    bench.store.change(id, |key| key.state = KeyState::Active);
+    sleep(FRESH).await;
+    bench.open_one(&tenant, id).await.unwrap();
+    sleep(FRESH).await;
+    let late = async {
+        loop {
+            *bench.store.delay.lock() = FRESH * 2;
+            sleep(FRESH / 100).await;
+        }
+    };
+    tokio::select! {
+        opened = bench.open_one(&tenant, id) => assert!(matches!(opened, Err(KeyringError::Store(_)))),
+        () = late => {}
     }
 }
 
