@@ -6,10 +6,13 @@ use crate::access::{Action, Question};
 use crate::audit::{AuditAction, Item, Outcome};
 use crate::crypto::{self, IndexKey};
 use crate::domain::class::DataClass;
-use crate::domain::{ClassName, Plaintext, Record, TenantId, Token};
+use crate::domain::{BlindIndex, ClassName, Plaintext, Record, TenantId, Token};
 use crate::store::Lookup;
 
 use super::{Context, Problem, Refused, Vault, decision, denied, whole};
+
+/// How often it is looked again, because of what others changed meanwhile.
+const ATTEMPTS: usize = 4;
 
 /// What one value was found under.
 pub struct Found {
@@ -78,7 +81,6 @@ impl Vault {
         values: &[Result<Plaintext, Problem>],
         limit: usize,
     ) -> Result<(Vec<Result<Found, Problem>>, Vec<Item>), Refused> {
-        const ATTEMPTS: usize = 4;
         let mut keys = self.parts.keyring.index_keys(tenant).await?;
         for _ in 0..ATTEMPTS {
             let looked = self.look_under(&keys, tenant, class, values, limit).await?;
@@ -135,20 +137,9 @@ impl Vault {
         let mut records = Vec::new();
         for key in keys.iter().rev() {
             let index = crypto::blind_index(key, class.name(), &normalized);
-            let tokens = self.parts.store.find(tenant, class.name(), index, limit + 1).await?;
-            for lookup in self.parts.store.records(&tokens).await? {
-                match lookup {
-                    // An index row may be stale or may have been moved: the record has the last word.
-                    Lookup::Found(record)
-                        if record.tenant == *tenant
-                            && record.class == *class.name()
-                            && record.index == Some(index) =>
-                    {
-                        records.push(*record);
-                    }
-                    Lookup::Found(_) | Lookup::Missing => {}
-                    Lookup::Corrupt => return Ok(Err(Problem::RecordCorrupt)),
-                }
+            match self.of_index(tenant, class.name(), index, limit).await? {
+                Ok(found) => records.extend(found),
+                Err(problem) => return Ok(Err(problem)),
             }
         }
         records.sort_unstable_by_key(|record: &Record| record.token);
@@ -161,5 +152,40 @@ impl Vault {
         }
         items.extend(records.iter().map(|record| Item { matches, ..Item::of_record(record, Outcome::Ok) }));
         Ok(Ok(Found { tokens: records.into_iter().map(|record| record.token).collect(), truncated }))
+    }
+
+    /// The records of an index, all of them or more than `limit`. What is erased between the look at the index and that at the
+    /// records makes room for others that were past the limit.
+    async fn of_index(
+        &self,
+        tenant: &TenantId,
+        class: &ClassName,
+        index: BlindIndex,
+        limit: usize,
+    ) -> Result<Result<Vec<Record>, Problem>, Refused> {
+        let mut most = limit + 1;
+        for _ in 0..ATTEMPTS {
+            let tokens = self.parts.store.find(tenant, class, index, most).await?;
+            let mut records = Vec::with_capacity(tokens.len());
+            for lookup in self.parts.store.records(&tokens).await? {
+                match lookup {
+                    // An index row may be stale or may have been moved: the record has the last word.
+                    Lookup::Found(record)
+                        if record.tenant == *tenant
+                            && record.class == *class
+                            && record.index == Some(index) =>
+                    {
+                        records.push(*record);
+                    }
+                    Lookup::Found(_) | Lookup::Missing => {}
+                    Lookup::Corrupt => return Ok(Err(Problem::RecordCorrupt)),
+                }
+            }
+            if tokens.len() < most || records.len() > limit {
+                return Ok(Ok(records));
+            }
+            most += tokens.len() - records.len();
+        }
+        Err(Problem::Overloaded.whole())
     }
 }

@@ -131,6 +131,39 @@ async fn a_record_is_found_at_every_instant_of_its_move_to_another_key() {
 }
 
 #[tokio::test]
+async fn what_is_gone_by_the_time_its_record_is_read_hides_nothing_behind_the_limit() {
+    let store = MemoryStore::new();
+    let rig = Rig::over(Arc::new(store.clone()), &[], false).await;
+    let mut tokens = Vec::new();
+    for _ in 0..5 {
+        tokens.push(keep(&rig).await);
+    }
+    tokens.sort_unstable();
+    // Erased after the look at the index, say.
+    tokens[..3].iter().for_each(|token| store.lose(*token));
+    let cx = rig.cx("app").await;
+    for (limit, truncated) in [(1, true), (2, false)] {
+        let found = rig.vault.find(&cx, "demo", Ok(ssn()), Ok(vec![Ok(value())]), limit).await.unwrap();
+        let found = found.into_iter().next().unwrap().unwrap();
+        assert_eq!((&found.tokens[..], found.truncated), (&tokens[3..3 + limit], truncated));
+    }
+}
+
+#[tokio::test]
+async fn a_compromised_key_is_marked_though_its_replacement_is_long_in_coming() {
+    let mut rig = Rig::new().await;
+    keep(&rig).await;
+    let key = newest(&rig, KeyPurpose::Data).await;
+    rig.opens_by(&TestKms::slow("east", Duration::from_secs(30)));
+    let (cx, began) = (rig.cx("boss").await, tokio::time::Instant::now());
+    let marked = rig.vault.mark_compromised(&cx, "demo", Ok(key.id), Ok(Note::default())).await.unwrap();
+    assert!(began.elapsed() < REPLACED_WITHIN * 2, "{:?}", began.elapsed());
+    assert_eq!(marked.key.state, KeyState::Compromised);
+    let now = newest(&rig, KeyPurpose::Data).await;
+    assert_eq!((now.id, now.state), (key.id, KeyState::Compromised), "nothing seals in its place yet");
+}
+
+#[tokio::test]
 async fn no_key_is_made_for_a_tenant_whose_last_one_is_destroyed_meanwhile() {
     let mut rig = Rig::new().await;
     rig.opens_by(&TestKms::slow("east", Duration::from_millis(300)));
