@@ -1,5 +1,9 @@
 //! The life of a tenant's keys, as rotators and admins steer it.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use crate::access::Action;
 use crate::audit::{AuditAction, Draft, Item, LogError, Outcome};
 use crate::domain::{GrantId, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion, RequestId, TenantId};
@@ -20,6 +24,8 @@ pub struct KnownKey {
 
 /// Versions of a key that are not destroyed: every find looks under each of an index key's, and an audit query, too.
 const MOST_VERSIONS: usize = 64;
+/// How long the mark on a compromised key waits for the key that is to replace it.
+const REPLACED_WITHIN: Duration = Duration::from_secs(1);
 /// How often a change is tried against others who change the same key.
 pub(super) const ATTEMPTS: usize = 4;
 
@@ -179,7 +185,8 @@ impl Vault {
             if key.state == KeyState::Active {
                 let versions = self.parts.keyring.list(Some(&tenant), key.purpose).await?;
                 let newest = versions.first().map_or(key.version, |newest| newest.version);
-                match self.next_version(&tenant, key.purpose, newest).await {
+                let new = timeout(REPLACED_WITHIN, self.next_version(&tenant, key.purpose, newest)).await;
+                match new.unwrap_or_else(|_| Err(Problem::KmsUnavailable.whole())) {
                     Ok(new) => {
                         draft.details.push(("replaced_by", new.version.0.to_string()));
                         items.push(item(&new));
