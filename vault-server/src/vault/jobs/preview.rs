@@ -76,12 +76,10 @@ impl Vault {
             }
             return Ok(self.priced_rewrap(None, preview, asked.budget));
         };
-        let keys = Keys {
-            data: keyring.list(Some(tenant), KeyPurpose::Data).await?,
-            index: keyring.list(Some(tenant), KeyPurpose::Index).await?,
-        };
-        if keys.data.is_empty() && keys.index.is_empty() {
-            return Ok(Preview { refused: Some(Problem::NotFound), ..Preview::default() });
+        let keys = self.keys_of_tenant(tenant).await?;
+        let refused = self.refusal_of(&keys, asked).await?;
+        if refused == Some(Problem::NotFound) {
+            return Ok(Preview { refused, ..Preview::default() });
         }
         let preview = match asked.kind {
             JobKind::Reencrypt => self.preview_reencrypt(&keys, asked.key).await?,
@@ -90,20 +88,54 @@ impl Vault {
                 let preview = Preview { items: keys.there(), ..Preview::default() };
                 return Ok(self.priced_rewrap(Some(tenant), preview, asked.budget));
             }
-            JobKind::Destroy => self.preview_destroy(&keys, asked.key).await?,
-            JobKind::Shred => {
-                let items = keys.there();
-                let refused = (items == 0).then_some(Problem::KeyDestroyed);
-                Preview { items, refused, ..Preview::default() }
-            }
+            JobKind::Destroy => Preview { items: 1, ..Preview::default() },
+            JobKind::Shred => Preview { items: keys.there(), ..Preview::default() },
         };
-        Ok(self.priced(preview, asked.budget))
+        Ok(self.priced(Preview { refused, ..preview }, asked.budget))
+    }
+
+    /// Why a job would be refused now. Nothing is counted.
+    pub(super) async fn refusal(
+        &self,
+        tenant: Option<&TenantId>,
+        asked: &JobAsked,
+    ) -> Result<Option<Problem>, Refused> {
+        let Some(tenant) = tenant else { return Ok(None) };
+        self.refusal_of(&self.keys_of_tenant(tenant).await?, asked).await
+    }
+
+    async fn keys_of_tenant(&self, tenant: &TenantId) -> Result<Keys, Refused> {
+        let keyring = &self.parts.keyring;
+        let (data, index) = (
+            keyring.list(Some(tenant), KeyPurpose::Data).await?,
+            keyring.list(Some(tenant), KeyPurpose::Index).await?,
+        );
+        Ok(Keys { data, index })
+    }
+
+    async fn refusal_of(&self, keys: &Keys, asked: &JobAsked) -> Result<Option<Problem>, Refused> {
+        if keys.data.is_empty() && keys.index.is_empty() {
+            return Ok(Some(Problem::NotFound));
+        }
+        let version = |id: KeyId| keys.version(id).ok_or(Problem::NotFound);
+        Ok(match (asked.kind, asked.key) {
+            (JobKind::Reindex | JobKind::Rewrap, _) | (JobKind::Reencrypt, None) => None,
+            (JobKind::Reencrypt, Some(id)) => version(id).map_or_else(Some, unfit),
+            (JobKind::Destroy, None) => Some(Problem::NotFound),
+            (JobKind::Destroy, Some(id)) => {
+                let mut refused = version(id).map_or_else(Some, unfit);
+                if refused.is_none() && !self.parts.store.tokens_of_key(id, None, 1).await?.is_empty() {
+                    refused = Some(Problem::KeyInUse);
+                }
+                refused
+            }
+            (JobKind::Shred, _) => (keys.there() == 0).then_some(Problem::KeyDestroyed),
+        })
     }
 
     /// The records of one version, or of all old ones.
     async fn preview_reencrypt(&self, keys: &Keys, key: Option<KeyId>) -> Result<Preview, Refused> {
-        let refused = key.and_then(|id| keys.version(id).map_or(Some(Problem::NotFound), unfit));
-        let mut preview = Preview { refused, ..Preview::default() };
+        let mut preview = Preview::default();
         let one = |one: &&KeyRecord| key.map_or_else(|| is_old(one), |id| one.id == id);
         for key in keys.data.iter().filter(one) {
             let count = self.parts.store.count_of_key(key.id).await?;
@@ -124,17 +156,6 @@ impl Vault {
         };
         let kms_calls = there(&keys.data) + 1;
         Ok(Preview { items, bytes: items * size, kms_calls, ..Preview::default() })
-    }
-
-    async fn preview_destroy(&self, keys: &Keys, key: Option<KeyId>) -> Result<Preview, Refused> {
-        let refused = match key.and_then(|id| keys.version(id)) {
-            None => Some(Problem::NotFound),
-            Some(key) => match unfit(key) {
-                Some(problem) => Some(problem),
-                None => (self.parts.store.count_of_key(key.id).await? > 0).then_some(Problem::KeyInUse),
-            },
-        };
-        Ok(Preview { items: 1, refused, ..Preview::default() })
     }
 
     fn priced(&self, preview: Preview, asked: JobBudget) -> Preview {

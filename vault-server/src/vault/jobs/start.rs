@@ -1,12 +1,20 @@
 //! Begins jobs, or asks for those that need a second person.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::{ATTEMPTS, JobAsked, needs_approval};
 use crate::access::{Party, PrincipalKind};
 use crate::audit::AuditAction;
 use crate::domain::{
-    Job, JobBudget, JobId, JobKind, JobOrder, JobPlace, JobProgress, JobState, KmsSet, Timestamp,
+    Job, JobBudget, JobId, JobKind, JobOrder, JobPlace, JobProgress, JobState, KmsSet, TenantId, Timestamp,
 };
 use crate::vault::{Context, Note, Problem, Refused, Vault};
+
+/// How long who begins a job waits until it is counted what there is to do. Of millions of records that takes longer than callers
+/// wait: then it is not known.
+const COUNTED_WITHIN: Duration = Duration::from_secs(2);
 
 impl Vault {
     /// Begins a job, or asks for one that needs a second person. The same job that is under way is given as it is.
@@ -27,11 +35,8 @@ impl Vault {
         if needs_approval(asked.kind) && cx.caller.principal.kind != PrincipalKind::Human {
             return Err(self.log_refusal(draft, Vec::new(), Problem::SecondPerson.whole()).await);
         }
-        let preview = self.preview(tenant.as_ref(), &asked).await?;
-        if let Some(problem) = preview.refused {
-            return Err(self.log_refusal(draft, Vec::new(), problem.whole()).await);
-        }
         let place = JobPlace { tenant, kind: asked.kind };
+        let mut items = None;
         for _ in 0..ATTEMPTS {
             let before = self.parts.store.job(&place).await?;
             if let Some(under_way) = before.as_ref().filter(|job| !job.state.is_over()) {
@@ -42,8 +47,15 @@ impl Vault {
                 }
                 return Err(self.log_refusal(draft, Vec::new(), Problem::JobUnderWay.whole()).await);
             }
+            let items = match items {
+                Some(items) => items,
+                None => match self.to_do(place.tenant.as_ref(), &asked).await? {
+                    Ok(counted) => *items.insert(counted),
+                    Err(problem) => return Err(self.log_refusal(draft, Vec::new(), problem.whole()).await),
+                },
+            };
             let revision = before.map_or(0, |before| before.revision + 1);
-            let job = Job { revision, ..self.ordered(cx, &place, &asked, preview.items)? };
+            let job = Job { revision, ..self.ordered(cx, &place, &asked, items)? };
             let mut draft = draft.clone();
             draft.details.push(("job", job.id.to_string()));
             if let Some(job) = self.put_job(draft, job).await? {
@@ -51,6 +63,21 @@ impl Vault {
             }
         }
         Err(Problem::Overloaded.whole())
+    }
+
+    /// How many items there are to do, or why it is refused. 0 if they can't be counted while the caller waits.
+    async fn to_do(
+        &self,
+        tenant: Option<&TenantId>,
+        asked: &JobAsked,
+    ) -> Result<Result<u64, Problem>, Refused> {
+        if let Some(problem) = self.refusal(tenant, asked).await? {
+            return Ok(Err(problem));
+        }
+        match timeout(COUNTED_WITHIN, self.preview(tenant, asked)).await {
+            Ok(preview) => preview.map(|preview| Ok(preview.items)),
+            Err(_) => Ok(Ok(0)),
+        }
     }
 
     /// Whether a job is under the orders that are asked for.
