@@ -125,10 +125,10 @@ impl Shift {
         Ok(())
     }
 
-    /// Counts bytes that were written, and waits as the budget wants.
-    pub(super) async fn spend_bytes(&mut self, bytes: u64) -> Result<(), Stop> {
-        self.job.progress.bytes += bytes;
-        self.bytes.spend(bytes);
+    /// Counts bytes that were written, and waits as the budget wants for all that were worked on.
+    pub(super) async fn spend_bytes(&mut self, written: u64, worked_on: u64) -> Result<(), Stop> {
+        self.job.progress.bytes += written;
+        self.bytes.spend(worked_on);
         self.wait().await
     }
 
@@ -152,7 +152,7 @@ impl Shift {
     pub(super) async fn report(&mut self) -> Result<(), Stop> {
         self.reported = Instant::now();
         reached(self.job.place.kind, Step::Counted);
-        self.put(self.job.state).await?;
+        self.put(self.job.state, "", &[]).await?;
         reached(self.job.place.kind, Step::Reported);
         Ok(())
     }
@@ -170,15 +170,19 @@ impl Shift {
 
     /// Ends the job, with its figures in the log, if that was not done with its last step.
     pub(super) async fn end(&mut self, end: End) -> Result<(), Stop> {
-        let state = match end {
+        let ended = match end {
             End::Done if self.job.state == JobState::Done => return Ok(()),
-            End::Done => JobState::Done,
-            End::Failed(cause) => {
-                cause.clone_into(&mut self.job.cause);
-                JobState::Failed
-            }
+            End::Done => self.put(JobState::Done, "", &[]).await,
+            End::Failed(cause) => self.put(JobState::Failed, cause, &[]).await,
         };
-        self.put(state).await
+        ended.map(|_| ())
+    }
+
+    /// Ends the job as done, if these keys are active still. `false`: one is not, and there is more to do.
+    pub(super) async fn end_under(&mut self, keys: &[KeyId]) -> Result<bool, Stop> {
+        reached(self.job.place.kind, Step::Proven);
+        let active: Vec<_> = keys.iter().map(|key| Write::Active(*key)).collect();
+        self.put(JobState::Done, "", &active).await
     }
 
     /// Writes what can't be taken back, with its entry and with the job's row in the same commit: if somebody paused or
@@ -219,7 +223,10 @@ impl Shift {
 
     fn next(&self, state: JobState) -> Job {
         let (changed, revision) = (self.parts.clock.now(), self.job.revision + 1);
-        Job { state, changed, revision, ..self.job.clone() }
+        let mut job = Job { state, changed, revision, ..self.job.clone() };
+        // It was not counted at first, or more came meanwhile.
+        job.progress.total = job.progress.total.max(job.progress.done + job.progress.failed);
+        job
     }
 
     /// Puts on record that a job of the vault's own begins.
@@ -237,11 +244,13 @@ impl Shift {
         }
     }
 
-    /// Changes the job's row, with an entry if it ends. What others did with it meanwhile is obeyed.
-    async fn put(&mut self, state: JobState) -> Result<(), Stop> {
+    /// Changes the job's row, with an entry if it ends. What others did with it meanwhile is obeyed. `false`: one of the conditions
+    /// does not hold, and nothing is changed.
+    async fn put(&mut self, state: JobState, cause: &str, conditions: &[Write]) -> Result<bool, Stop> {
         loop {
-            let job = self.next(state);
-            let writes = vec![self.fence(), Write::PutJob(job.clone())];
+            let job = Job { cause: cause.to_owned(), ..self.next(state) };
+            let mut writes = vec![self.fence(), Write::PutJob(job.clone())];
+            writes.extend_from_slice(conditions);
             let committed = match state {
                 JobState::Done | JobState::Failed => {
                     self.parts.log.commit(end_draft(&job), Vec::new(), writes).await
@@ -251,10 +260,11 @@ impl Shift {
             match committed {
                 Ok(_) => {
                     self.take_over(job);
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(LogError::Conflict { write: 0 }) => return Err(Stop::Lost),
-                Err(LogError::Conflict { .. }) => self.obey().await?,
+                Err(LogError::Conflict { write: 1 }) => self.obey().await?,
+                Err(LogError::Conflict { .. }) => return Ok(false),
                 Err(error) => return Err(error.into()),
             }
         }

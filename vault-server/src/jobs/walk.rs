@@ -1,6 +1,6 @@
 //! Goes over records and seals them anew, some batches at a time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use futures::stream::{FuturesOrdered, StreamExt as _};
@@ -11,7 +11,7 @@ use super::steps::{Step, reached};
 use super::worker::Parts;
 use crate::audit::{Item, LogError, Outcome};
 use crate::crypto::{DataKey, IndexKey, Mandate, ResealError, Resealing};
-use crate::domain::{ClassName, JobKind, KeyId, KeyVersion, Record, TenantId, Token};
+use crate::domain::{ClassName, JobKind, KeyId, KeyPurpose, KeyVersion, Record, TenantId, Token};
 use crate::store::{Cursor, Lookup, Malformed, Page, Store, Write};
 
 /// Tokens that are read at once.
@@ -40,6 +40,8 @@ pub(super) struct Task {
     pub(super) mandate: Arc<Mandate>,
     /// Keys that records are under. Those under others are left alone.
     pub(super) from: HashMap<KeyId, Arc<DataKey>>,
+    /// All that there were when the round began.
+    pub(super) known: Arc<HashSet<KeyId>>,
     pub(super) to: Arc<DataKey>,
     /// Whose index is made anew, and under which key; `None`: the index stays.
     pub(super) index: Option<(ClassName, Arc<IndexKey>)>,
@@ -87,6 +89,8 @@ type Reading = AbortOnDropHandle<Result<(Page<Token>, Option<Pages>), Stop>>;
 pub(super) struct Walked {
     pub(super) done: u64,
     bytes: u64,
+    /// Of all that it was tried with, as often as it was tried.
+    worked_on: u64,
     failed: Vec<Item>,
     /// Records that were not as the row said that they were found by, and what to say of each if the row is still there.
     unlike: HashMap<Token, Item>,
@@ -132,7 +136,9 @@ pub(super) async fn walk(shift: &mut Shift, task: Task, pages: Pages) -> Result<
             more = !ahead.is_empty() && !all.rotated;
             if more {
                 let batch = batch_of(shift.job.order.budget.bytes, &all).min(ahead.len());
-                let tokens = ahead.drain(..batch).collect();
+                // An altered index may name one twice, and no change writes a row twice.
+                let mut seen = HashSet::with_capacity(batch);
+                let tokens = ahead.drain(..batch).filter(|token| seen.insert(*token)).collect();
                 under_way.push_back(AbortOnDropHandle::new(tokio::spawn(Arc::clone(&task).batch(tokens))));
             }
         }
@@ -146,14 +152,27 @@ pub(super) async fn walk(shift: &mut Shift, task: Task, pages: Pages) -> Result<
             all.unlike.extend(walked.unlike.into_iter().take(room));
             left(shift, walked.failed).await?;
             shift.tick().await?;
-            shift.spend_bytes(walked.bytes).await?;
+            shift.spend_bytes(walked.bytes, walked.worked_on).await?;
         }
     }
+    all.rotated |= is_outdated(shift, &task, &all.unlike).await?;
     if !all.rotated {
         let stale = stale(shift, first, std::mem::take(&mut all.unlike)).await?;
         left(shift, stale).await?;
     }
     Ok(all)
+}
+
+/// Whether records are under a data key that was made since the round began: another job has sealed them anew.
+async fn is_outdated(shift: &Shift, task: &Task, unlike: &HashMap<Token, Item>) -> Result<bool, Stop> {
+    let unopened = unlike.values().filter(|item| item.outcome == Outcome::KeyUnusable);
+    let new: HashSet<_> =
+        unopened.filter_map(|item| item.key_id).filter(|id| !task.known.contains(id)).collect();
+    if new.is_empty() {
+        return Ok(false);
+    }
+    let now = shift.parts.keyring.list(Some(task.mandate.tenant()), KeyPurpose::Data).await?;
+    Ok(now.iter().any(|key| new.contains(&key.id)))
 }
 
 /// Counts what could not be changed, and puts it on record.
@@ -193,8 +212,9 @@ impl Task {
     }
 
     async fn batch(self: Arc<Self>, tokens: Vec<Token>) -> Result<Walked, Stop> {
+        let mut worked_on = 0;
         for _ in 0..ATTEMPTS {
-            let mut walked = Walked::default();
+            let mut walked = Walked { worked_on, ..Walked::default() };
             let mut writes = vec![self.fence.clone(), Write::Active(self.to.id())];
             writes.extend(self.index.iter().map(|(_, key)| Write::Active(key.id())));
             let conditions = writes.len();
@@ -214,6 +234,7 @@ impl Task {
                         }
                     }
                 }
+                walked.worked_on += due.iter().map(|record| record.sealed_len() as u64).sum::<u64>();
                 let outcomes = self.anew(&mut due);
                 for (record, outcome) in due.into_iter().zip(outcomes) {
                     match outcome {
@@ -238,13 +259,13 @@ impl Task {
                 }
                 Err(LogError::Conflict { write: 0 }) => return Err(Stop::Lost),
                 Err(LogError::Conflict { write }) if write < conditions => {
-                    return Ok(Walked { rotated: true, ..Walked::default() });
+                    return Ok(Walked { rotated: true, worked_on: walked.worked_on, ..Walked::default() });
                 }
-                Err(LogError::Conflict { .. }) => {}
+                Err(LogError::Conflict { .. }) => worked_on = walked.worked_on,
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Walked::default())
+        Ok(Walked { worked_on, ..Walked::default() })
     }
 
     /// Whether there is anything to do with it.

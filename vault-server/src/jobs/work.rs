@@ -1,6 +1,6 @@
 //! Jobs on records: sealing anew, making indexes anew.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::shift::{End, Shift, Stop, is_used};
@@ -19,9 +19,12 @@ const NO_ACTIVE_KEY: End = End::Failed("no_active_key");
 /// Seals records anew under the active key: those under one version, or under all others.
 pub(super) async fn reencrypt(shift: &mut Shift, mandate: &Arc<Mandate>) -> Result<End, Stop> {
     let tenant = mandate.tenant().clone();
+    let mut replaced = Replaced::default();
     loop {
         let versions = list(shift, &tenant, KeyPurpose::Data).await?;
         let Some(to) = active_data_key(shift, mandate, &versions).await? else { return Ok(NO_ACTIVE_KEY) };
+        replaced.check(&[to.id()])?;
+        let known = ids(&versions);
         let chosen = shift.job.order.key;
         let sources = versions.iter().filter(|key| match chosen {
             Some(id) => key.id == id && is_old(key),
@@ -38,6 +41,7 @@ pub(super) async fn reencrypt(shift: &mut Shift, mandate: &Arc<Mandate>) -> Resu
                     parts: Arc::clone(&shift.parts),
                     mandate: Arc::clone(mandate),
                     from: HashMap::from([(source.id, from)]),
+                    known: Arc::clone(&known),
                     to: Arc::clone(&to),
                     index: None,
                     fence: shift.fence(),
@@ -47,8 +51,11 @@ pub(super) async fn reencrypt(shift: &mut Shift, mandate: &Arc<Mandate>) -> Resu
             reached(JobKind::Reencrypt, Step::Unproven);
             round.left |= is_used(shift, source.id).await?;
         }
-        if let Some(end) = round.end() {
-            return Ok(end);
+        match round.end() {
+            Some(End::Done) if !shift.end_under(&[to.id()]).await? => replaced.are(&[to.id()]),
+            Some(end) => return Ok(end),
+            None if round.rotated => replaced.are(&[to.id()]),
+            None => {}
         }
     }
 }
@@ -58,6 +65,7 @@ pub(super) async fn reindex(shift: &mut Shift, mandate: &Arc<Mandate>) -> Result
     let tenant = mandate.tenant().clone();
     let indexed = shift.parts.classes.iter().filter(|class| class.indexed());
     let classes: Vec<ClassName> = indexed.map(|class| class.name().clone()).collect();
+    let mut replaced = Replaced::default();
     loop {
         let data = list(shift, &tenant, KeyPurpose::Data).await?;
         let versions = list(shift, &tenant, KeyPurpose::Index).await?;
@@ -76,6 +84,8 @@ pub(super) async fn reindex(shift: &mut Shift, mandate: &Arc<Mandate>) -> Result
             shift.tick().await?;
             continue;
         }
+        replaced.check(&[to.id(), index.id()])?;
+        let known = ids(&data);
         let mut from = HashMap::from([(to.id(), Arc::clone(&to))]);
         for key in data.iter().filter(|key| is_old(key)) {
             if is_used(shift, key.id).await?
@@ -91,6 +101,7 @@ pub(super) async fn reindex(shift: &mut Shift, mandate: &Arc<Mandate>) -> Result
                     parts: Arc::clone(&shift.parts),
                     mandate: Arc::clone(mandate),
                     from: from.clone(),
+                    known: Arc::clone(&known),
                     to: Arc::clone(&to),
                     index: Some((class.clone(), Arc::clone(&index))),
                     fence: shift.fence(),
@@ -103,8 +114,11 @@ pub(super) async fn reindex(shift: &mut Shift, mandate: &Arc<Mandate>) -> Result
                 round.left |= !left.is_empty();
             }
         }
-        if let Some(end) = round.end() {
-            return Ok(end);
+        match round.end() {
+            Some(End::Done) if !shift.end_under(&[index.id()]).await? => replaced.are(&[to.id(), index.id()]),
+            Some(end) => return Ok(end),
+            None if round.rotated => replaced.are(&[to.id(), index.id()]),
+            None => {}
         }
     }
 }
@@ -132,6 +146,29 @@ impl Round {
             _ => None,
         }
     }
+}
+
+/// Active keys of a round after which the store said that one of them is not active.
+#[derive(Default)]
+struct Replaced(Vec<KeyId>);
+
+impl Replaced {
+    fn are(&mut self, keys: &[KeyId]) {
+        self.0 = keys.to_vec();
+    }
+
+    /// The list is read after that. If it has the same keys, two rows of the store contradict each other, and another round
+    /// would end as the one before.
+    fn check(&self, keys: &[KeyId]) -> Result<(), Stop> {
+        if self.0 != keys {
+            return Ok(());
+        }
+        Err(Stop::Trouble("a key is active by the list of its tenant's, and not by itself".to_owned()))
+    }
+}
+
+fn ids(versions: &[KeyRecord]) -> Arc<HashSet<KeyId>> {
+    Arc::new(versions.iter().map(|key| key.id).collect())
 }
 
 async fn list(shift: &Shift, tenant: &TenantId, purpose: KeyPurpose) -> Result<Vec<KeyRecord>, Stop> {
