@@ -1,5 +1,7 @@
 mod altered;
 mod irreversible;
+mod rotated;
+mod workers;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use vault_proto::v1::AuditEntry;
 use super::agreement::Agreement;
 use super::ended;
 use super::schedule::Schedule;
-use super::shift::{Shift, Stop};
+use super::shift::{End, Shift, Stop};
 use super::walk::{Pages, Task, walk};
 use super::worker::{Options, Parts, Workers};
 use crate::audit::{AuditAction, KeyJournal, Log, LogOptions};
@@ -320,39 +322,6 @@ async fn a_failed_commit_at_any_place_costs_nothing_and_nothing_is_done_twice() 
 }
 
 #[tokio::test]
-async fn not_one_write_of_a_worker_lands_whose_lease_another_has_taken() {
-    let rig = Rig::new(10).await;
-    let [new, old] = rig.keys(KeyPurpose::Data).await.try_into().unwrap();
-    rig.order(JobKind::Reencrypt, None, JobBudget::default()).await;
-    let job = rig.store.job(&rig.place(JobKind::Reencrypt)).await.unwrap().unwrap();
-    let name = crate::domain::LeaseName::parse("job/st-mary/reencrypt").unwrap();
-    let stopping = CancellationToken::new();
-    let stale = Arc::new(rig.parts(&stopping));
-    let held = stale.leases.take(&name, LEASE).await.unwrap().unwrap();
-    let mut shift = shift_of(Arc::clone(&stale), job, held);
-    let mandate = Arc::new(crypto::Mandate::assertion(shift.job.id, rig.tenant.clone()));
-    let task = Task {
-        parts: Arc::clone(&stale),
-        mandate,
-        from: [(old.id, Arc::new(rig.data_key(old.id).await))].into(),
-        known: Arc::new([old.id, new.id].into()),
-        to: Arc::new(rig.data_key(new.id).await),
-        index: None,
-        fence: shift.fence(),
-    };
-    // It stands still for as long as another looks on, which then takes the job.
-    let other = rig.parts(&stopping);
-    assert_eq!(other.leases.take(&name, LEASE).await, Ok(None));
-    sleep(LEASE).await;
-    assert!(other.leases.take(&name, LEASE).await.unwrap().is_some());
-    assert!(matches!(walk(&mut shift, task, Pages::OfKey(old.id, None)).await, Err(Stop::Lost)));
-    assert!(matches!(shift.report().await, Err(Stop::Lost)));
-    assert!(matches!(shift.end(super::shift::End::Done).await, Err(Stop::Lost)));
-    assert_eq!(rig.store.count_of_key(old.id).await, Ok(10));
-    assert!(rig.entries(AuditAction::JobEnd).await.is_empty());
-}
-
-#[tokio::test]
 async fn what_does_not_open_is_named_and_the_job_says_that_it_is_not_done() {
     let rig = Rig::new(5).await;
     let mut altered = rig.record(3).await;
@@ -447,104 +416,6 @@ async fn a_pause_is_heard_in_the_middle_and_the_rest_is_done_later() {
 }
 
 #[tokio::test]
-async fn a_destruction_that_was_cancelled_or_paused_destroys_nothing_however_late_its_worker_wakes() {
-    for state in [JobState::Cancelled, JobState::Paused] {
-        for kind in [JobKind::Destroy, JobKind::Shred] {
-            let rig = Rig::new(0).await;
-            let old = rig.keys(KeyPurpose::Data).await[1].id;
-            let key = (kind == JobKind::Destroy).then_some(old);
-            rig.order(kind, key, JobBudget::default()).await;
-            let stopping = CancellationToken::new();
-            let parts = Arc::new(rig.parts(&stopping));
-            let name = crate::domain::LeaseName::parse("job/st-mary/x").unwrap();
-            let held = parts.leases.take(&name, LEASE).await.unwrap().unwrap();
-            let job = rig.store.job(&rig.place(kind)).await.unwrap().unwrap();
-            let mut shift = shift_of(Arc::clone(&parts), job.clone(), held);
-            rig.write(vec![Write::PutJob(Job { state, revision: job.revision + 1, ..job })]).await;
-            let ended = match kind {
-                JobKind::Destroy => ended::destroy(&mut shift, &rig.tenant).await,
-                _ => ended::shred(&mut shift, &rig.tenant).await,
-            };
-            assert!(matches!(ended, Err(Stop::Told)), "{ended:?}");
-            assert!(rig.keys(KeyPurpose::Data).await.iter().all(|key| key.state != KeyState::Destroyed));
-            assert!(rig.entries(AuditAction::KeyDestroy).await.is_empty());
-        }
-    }
-}
-
-#[tokio::test]
-async fn what_nobody_else_approved_or_is_not_due_destroys_nothing() {
-    let rig = Rig::new(0).await;
-    let old = rig.keys(KeyPurpose::Data).await[1].id;
-
-    let changes: [fn(Job) -> Job; 3] = [
-        |job| Job { approved_by: None, ..job },
-        |job| Job { approved_by: Some(job.order.asked_by.clone()), ..job },
-        |job| {
-            let order = JobOrder { not_before: Timestamp(u64::MAX), ..job.order.clone() };
-            Job { order, ..job }
-        },
-    ];
-    for (number, change) in changes.into_iter().enumerate() {
-        rig.order(JobKind::Destroy, Some(old), JobBudget::default()).await;
-        let stopping = CancellationToken::new();
-        let parts = Arc::new(rig.parts(&stopping));
-        let name = crate::domain::LeaseName::parse(&format!("job/{number}")).unwrap();
-        let held = parts.leases.take(&name, LEASE).await.unwrap().unwrap();
-        let job = rig.store.job(&rig.place(JobKind::Destroy)).await.unwrap().unwrap();
-        let mut shift = shift_of(parts, change(job), held);
-        let ended = ended::destroy(&mut shift, &rig.tenant).await.unwrap();
-        assert_eq!(ended, super::shift::End::Failed("not_approved"));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_clock_that_is_ahead_does_not_shorten_the_wait() {
-    let rig = Rig::new(0).await;
-    rig.order(JobKind::Shred, None, JobBudget::default()).await;
-    let stopping = CancellationToken::new();
-    let mut parts = rig.parts(&stopping);
-    parts.options.waiting = Duration::from_hours(24);
-    parts.options.poll = Duration::from_secs(1);
-    let worker = tokio::spawn(Workers::new(parts).run());
-    sleep(Duration::from_mins(59)).await;
-    let place = rig.place(JobKind::Shred);
-    assert_eq!(rig.store.job(&place).await.unwrap().unwrap().state, JobState::Running);
-    assert!(
-        rig.entries(AuditAction::KeyDestroy).await.is_empty(),
-        "due by the clock, but known for an hour only"
-    );
-    sleep(Duration::from_mins(2)).await;
-    assert_eq!(rig.store.job(&place).await.unwrap().unwrap().state, JobState::Done);
-    stopping.cancel();
-    worker.await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_approval_that_came_anew_is_known_from_then_on_only() {
-    let rig = Rig::new(0).await;
-    rig.order(JobKind::Shred, None, JobBudget::default()).await;
-    let stopping = CancellationToken::new();
-    let mut parts = rig.parts(&stopping);
-    parts.options.waiting = Duration::from_hours(24);
-    parts.options.poll = Duration::from_secs(1);
-    let worker = tokio::spawn(Workers::new(parts).run());
-    sleep(Duration::from_mins(59)).await;
-    // Paused, resumed and approved between two looks; by a clock that is ahead it is due at once.
-    let place = rig.place(JobKind::Shred);
-    let there = rig.store.job(&place).await.unwrap().unwrap();
-    let order = JobOrder { not_before: Timestamp(there.order.not_before.0 + 1), ..there.order.clone() };
-    rig.write(vec![Write::PutJob(Job { order, revision: there.revision + 1, ..there })]).await;
-    sleep(Duration::from_mins(59)).await;
-    assert_eq!(rig.store.job(&place).await.unwrap().unwrap().state, JobState::Running);
-    assert!(rig.entries(AuditAction::KeyDestroy).await.is_empty());
-    sleep(Duration::from_mins(2)).await;
-    assert_eq!(rig.store.job(&place).await.unwrap().unwrap().state, JobState::Done);
-    stopping.cancel();
-    worker.await.unwrap();
-}
-
-#[tokio::test]
 async fn one_version_that_can_not_be_opened_is_named_and_the_others_are_moved() {
     let rig = Rig::new(5).await;
     let [new, old] = rig.keys(KeyPurpose::Data).await.try_into().unwrap();
@@ -600,169 +471,4 @@ async fn the_next_job_is_taken_up_when_one_has_ended() {
     timeout(Duration::from_secs(20), over).await.expect("both end");
     stopping.cancel();
     worker.await.unwrap();
-}
-
-#[tokio::test]
-async fn indexes_are_made_anew_though_the_worker_does_not_know_of_the_rotation_yet() {
-    let rig = Rig::new(30).await;
-    rig.keyring.active_index_key(&rig.tenant).await.unwrap();
-    // By another instance: nothing is forgotten here.
-    let active = rig.keys(KeyPurpose::Index).await.swap_remove(0);
-    let new = rig.keyring.new_version(&rig.tenant, KeyPurpose::Index, KeyVersion(2)).await.unwrap();
-    let retired = KeyRecord { state: KeyState::Retired, revision: active.revision + 1, ..active };
-    rig.write(vec![Write::InsertKey(new), Write::ReplaceKey(retired)]).await;
-    rig.order(JobKind::Reindex, None, JobBudget::default()).await;
-    let job = rig.done(JobKind::Reindex).await;
-    assert_eq!((job.state, job.progress.done), (JobState::Done, 30));
-    let left = rig.store.indexed_under(&rig.tenant, &ssn(), KeyVersion(1), None, 1).await;
-    assert!(left.unwrap().is_empty());
-}
-
-/// Another clock than the system's: so many microseconds ahead of it.
-struct Ahead(u64);
-
-impl Clock for Ahead {
-    fn now(&self) -> Timestamp {
-        Timestamp(SystemClock.now().0 + self.0)
-    }
-}
-
-#[tokio::test]
-async fn workers_whose_clocks_differ_do_not_take_a_job_from_each_other() {
-    let rig = Rig::new(200).await;
-    // Longer than a lease, and than three batches that are not waited for.
-    rig.order(JobKind::Reencrypt, None, JobBudget { bytes: 30_000, kms_calls: 5 }).await;
-    let stopping = CancellationToken::new();
-    let workers = [0, 2_000_000].map(|ahead| {
-        let mut parts = rig.parts(&stopping);
-        parts.clock = Arc::new(Ahead(ahead));
-        let clock = Arc::clone(&parts.clock);
-        parts.leases = Leases::new(Arc::clone(&parts.store), clock, InstanceId::random().unwrap());
-        tokio::spawn(Workers::new(parts).run())
-    });
-    let began = tokio::time::Instant::now();
-    let job = rig.over(JobKind::Reencrypt).await;
-    assert!(began.elapsed() > LEASE * 2, "{:?}", began.elapsed());
-    assert_eq!((job.state, job.progress.done), (JobState::Done, 200));
-    assert_eq!(rig.entries(AuditAction::JobBegin).await.len(), 1);
-    stopping.cancel();
-    for worker in workers {
-        worker.await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn who_lost_a_job_to_another_rests_before_it_takes_it_again() {
-    let rig = Rig::new(200).await;
-    rig.order(JobKind::Reencrypt, None, JobBudget { bytes: 500, kms_calls: 0 }).await;
-    let stopping = CancellationToken::new();
-    let worker = tokio::spawn(Workers::new(rig.parts(&stopping)).run());
-    let begun = async |times| {
-        while rig.entries(AuditAction::JobBegin).await.len() < times {
-            sleep(Duration::from_millis(2)).await;
-        }
-    };
-    begun(1).await;
-    let name = crate::domain::LeaseName::parse("job/st-mary/reencrypt").unwrap();
-    // Another takes it, and gives it back.
-    loop {
-        let there = rig.store.lease(&name).await.unwrap().unwrap();
-        let (fence, revision) = (there.fence + 1, there.revision + 1);
-        let taken = Write::PutLease(Lease { fence, revision, expires: Timestamp(0), ..there });
-        if rig.store.commit(Change { writes: vec![taken], entries: Vec::new() }).await.is_ok() {
-            break;
-        }
-    }
-    let lost = tokio::time::Instant::now();
-    timeout(Duration::from_secs(20), begun(2)).await.expect("it is taken up again");
-    assert!(lost.elapsed() >= Duration::from_secs(1), "{:?}", lost.elapsed());
-    stopping.cancel();
-    worker.await.unwrap();
-}
-
-#[tokio::test]
-async fn no_clock_holds_up_a_job_that_destroys_nothing() {
-    let rig = Rig::new(10).await;
-    rig.order(JobKind::Reencrypt, None, JobBudget::default()).await;
-    let there = rig.store.job(&rig.place(JobKind::Reencrypt)).await.unwrap().unwrap();
-    // Asked of an instance whose clock is an hour ahead.
-    let order = JobOrder { not_before: Ahead(3_600_000_000).now(), ..there.order.clone() };
-    rig.write(vec![Write::PutJob(Job { order, revision: there.revision + 1, ..there })]).await;
-    let job = rig.done(JobKind::Reencrypt).await;
-    assert_eq!((job.state, job.progress.done), (JobState::Done, 10));
-}
-
-#[tokio::test]
-async fn a_job_is_not_done_under_a_key_that_was_replaced_after_its_last_batch() {
-    for (kind, purpose) in [(JobKind::Reencrypt, KeyPurpose::Data), (JobKind::Reindex, KeyPurpose::Index)] {
-        let rig = Rig::new(60).await;
-        rig.rotate(KeyPurpose::Index).await;
-        // All is one batch, and is paid for in about two seconds after it was written.
-        rig.order(kind, None, JobBudget { bytes: 5_000, kms_calls: 0 }).await;
-        let is_left = async || {
-            let old = rig.keys(KeyPurpose::Data).await.last().unwrap().id;
-            if kind == JobKind::Reencrypt {
-                return rig.store.count_of_key(old).await.unwrap() > 0;
-            }
-            let left = rig.store.indexed_under(&rig.tenant, &ssn(), KeyVersion(1), None, 1).await;
-            !left.unwrap().is_empty()
-        };
-        let stopping = CancellationToken::new();
-        let worker = tokio::spawn(Workers::new(rig.parts(&stopping)).run());
-        while is_left().await {
-            sleep(Duration::from_millis(2)).await;
-        }
-        let there = rig.store.job(&rig.place(kind)).await.unwrap().unwrap();
-        assert_eq!(there.state, JobState::Running, "it pays");
-        rig.rotate(purpose).await;
-        let job = rig.over(kind).await;
-        assert_eq!((job.state, job.progress.done), (JobState::Done, 120), "{kind:?}");
-        let newest = rig.keys(purpose).await.swap_remove(0);
-        for number in 0..60 {
-            let record = rig.record(number).await;
-            let made_by = match kind {
-                JobKind::Reencrypt => record.key_id(),
-                _ => record.index.filter(|index| index.version == newest.version).map(|_| newest.id),
-            };
-            assert_eq!(made_by, Some(newest.id), "{kind:?}");
-        }
-        stopping.cancel();
-        worker.await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn records_that_another_job_sealed_under_a_newer_key_meanwhile_are_not_in_trouble() {
-    let rig = Rig::new(20).await;
-    rig.rotate(KeyPurpose::Index).await;
-    let data = rig.keys(KeyPurpose::Data).await;
-    let [to, old] = [&data[0], &data[1]];
-    rig.order(JobKind::Reindex, None, JobBudget::default()).await;
-    let job = rig.store.job(&rig.place(JobKind::Reindex)).await.unwrap().unwrap();
-    let stopping = CancellationToken::new();
-    let parts = Arc::new(rig.parts(&stopping));
-    let name = crate::domain::LeaseName::parse("job/st-mary/reindex").unwrap();
-    let held = parts.leases.take(&name, LEASE).await.unwrap().unwrap();
-    let mut shift = shift_of(Arc::clone(&parts), job, held);
-    let index = rig.keyring.active_index_key(&rig.tenant).await.unwrap();
-    let to_key = Arc::new(rig.data_key(to.id).await);
-    let task = Task {
-        parts: Arc::clone(&parts),
-        mandate: Arc::new(crypto::Mandate::assertion(shift.job.id, rig.tenant.clone())),
-        from: [(old.id, Arc::new(rig.data_key(old.id).await)), (to.id, Arc::clone(&to_key))].into(),
-        known: Arc::new(data.iter().map(|key| key.id).collect()),
-        to: to_key,
-        index: Some((ssn(), index)),
-        fence: shift.fence(),
-    };
-    let pages =
-        Pages::OfIndex { tenant: rig.tenant.clone(), class: ssn(), version: KeyVersion(1), after: None };
-    // Another worker, after a rotation that this one has not heard of.
-    rig.rotate(KeyPurpose::Data).await;
-    rig.order(JobKind::Reencrypt, None, JobBudget::default()).await;
-    assert_eq!(rig.done(JobKind::Reencrypt).await.state, JobState::Done);
-    let walked = walk(&mut shift, task, pages).await.ok().unwrap();
-    assert!(walked.rotated && walked.done == 0);
-    assert_eq!(shift.job.progress.failed, 0);
-    assert!(rig.entries(AuditAction::JobTrouble).await.is_empty());
 }

@@ -1,9 +1,12 @@
 //! Behaviour of the whole keyring, over a KMS and a store in memory.
 
-use async_trait::async_trait;
+mod bound;
+mod store;
+
 use futures::future::join_all;
 use tokio::time::sleep;
 
+use self::store::KeyStore;
 use super::flight::LINGER;
 use super::versions::FRESH;
 use super::*;
@@ -20,208 +23,6 @@ use crate::store::{
 
 const LIFETIME: Duration = Duration::from_mins(5);
 const OPTIONS: CacheOptions = CacheOptions { lifetime: LIFETIME, max_uses: u64::MAX, max_entries: 100 };
-
-/// Keeps keys and log entries; knows nothing else.
-#[derive(Default)]
-struct KeyStore {
-    keys: Mutex<Vec<KeyRecord>>,
-    entries: Mutex<Vec<Bytes>>,
-    reads: AtomicU64,
-    down: AtomicBool,
-    /// Time a commit takes.
-    slow: Duration,
-    /// How long the answer to the next question for the list is on its way.
-    delay: Mutex<Duration>,
-}
-
-impl KeyStore {
-    fn up(&self) -> Result<(), StoreError> {
-        if self.down.load(Ordering::Relaxed) { no() } else { Ok(()) }
-    }
-
-    fn change(&self, id: KeyId, change: impl FnOnce(&mut KeyRecord)) {
-        change(self.keys.lock().iter_mut().find(|key| key.id == id).unwrap());
-    }
-
-    fn only(&self) -> KeyRecord {
-        let keys = self.keys.lock();
-        assert_eq!(keys.len(), 1);
-        keys[0].clone()
-    }
-}
-
-fn no<T>() -> Result<T, StoreError> {
-    Err(StoreError::Unavailable { why: "told to".to_owned() })
-}
-
-#[async_trait]
-impl Store for KeyStore {
-    fn engine(&self) -> &'static str {
-        "keys"
-    }
-    async fn identity(&self) -> Result<Option<VaultIdentity>, StoreError> {
-        no()
-    }
-    async fn found(&self, _: &VaultIdentity) -> Result<(), StoreError> {
-        no()
-    }
-    async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
-        self.up()?;
-        sleep(self.slow).await;
-        let mut keys = self.keys.lock();
-        let [Write::InsertKey(new)] = change.writes.as_slice() else { return no() };
-        let name = |key: &KeyRecord| (key.tenant.clone(), key.purpose, key.version);
-        if keys.iter().any(|key| name(key) == name(new)) {
-            return Err(StoreError::Conflict { write: 0 });
-        }
-        keys.push(new.clone());
-        self.entries.lock().extend(change.entries);
-        Ok(Committed { first_sequence: 0 })
-    }
-    async fn records(&self, _: &[Token]) -> Result<Vec<Lookup>, StoreError> {
-        no()
-    }
-    async fn find(
-        &self,
-        _: &TenantId,
-        _: &ClassName,
-        _: BlindIndex,
-        _: usize,
-    ) -> Result<Vec<Token>, StoreError> {
-        no()
-    }
-    async fn tokens_of_subject(
-        &self,
-        _: &TenantId,
-        _: SubjectRef,
-        _: Option<Token>,
-        _: usize,
-    ) -> Result<Vec<Token>, StoreError> {
-        no()
-    }
-    async fn tokens_of_key(&self, _: KeyId, _: Option<Cursor>, _: usize) -> Result<Page<Token>, StoreError> {
-        no()
-    }
-    async fn count_of_key(&self, _: KeyId) -> Result<u64, StoreError> {
-        no()
-    }
-    async fn indexed_under(
-        &self,
-        _: &TenantId,
-        _: &ClassName,
-        _: KeyVersion,
-        _: Option<Cursor>,
-        _: usize,
-    ) -> Result<Page<Token>, StoreError> {
-        no()
-    }
-    async fn job_rows(&self, _: Option<Cursor>, _: usize) -> Result<Page<Job>, StoreError> {
-        no()
-    }
-    async fn key_rows(&self, _: Option<Cursor>, _: usize) -> Result<Page<KeyRecord>, StoreError> {
-        no()
-    }
-    async fn job(&self, _: &JobPlace) -> Result<Option<Job>, StoreError> {
-        no()
-    }
-    async fn jobs(&self, _: Option<&JobPlace>, _: usize) -> Result<Vec<Job>, StoreError> {
-        no()
-    }
-    async fn entity(&self, _: &EntityPlace) -> Result<Option<Entity>, StoreError> {
-        no()
-    }
-    async fn entities(
-        &self,
-        _: &EntityScope,
-        _: Option<&EntityPlace>,
-        _: usize,
-    ) -> Result<Vec<Entity>, StoreError> {
-        no()
-    }
-    async fn entity_rows(
-        &self,
-        _: &EntityScope,
-        _: Option<&EntityPlace>,
-        _: usize,
-    ) -> Result<Vec<EntityRow>, StoreError> {
-        no()
-    }
-    async fn keys(
-        &self,
-        tenant: Option<&TenantId>,
-        purpose: KeyPurpose,
-    ) -> Result<Vec<KeyRecord>, StoreError> {
-        self.up()?;
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        // Others run while it is asked.
-        tokio::task::yield_now().await;
-        let is_one = |key: &&KeyRecord| key.tenant.as_ref() == tenant && key.purpose == purpose;
-        let found = self.keys.lock().iter().filter(is_one).cloned().collect();
-        let delay = std::mem::take(&mut *self.delay.lock());
-        sleep(delay).await;
-        Ok(found)
-    }
-    async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
-        self.up()?;
-        Ok(self.keys.lock().iter().find(|key| key.id == id).cloned())
-    }
-    async fn remembered(&self, _: &[u8; 32]) -> Result<Option<Remembered>, StoreError> {
-        no()
-    }
-    async fn forget(&self, _: Timestamp, _: usize) -> Result<usize, StoreError> {
-        no()
-    }
-    async fn log_size(&self, _: LogId) -> Result<u64, StoreError> {
-        no()
-    }
-    async fn entries(&self, _: LogId, _: u64, _: usize, _: usize) -> Result<Vec<Bytes>, StoreError> {
-        no()
-    }
-    async fn derive(&self, _: Derived) -> Result<(), StoreError> {
-        no()
-    }
-    async fn derived(&self, _: LogId) -> Result<DerivedState, StoreError> {
-        no()
-    }
-    async fn tile(&self, _: LogId, _: TileId) -> Result<Option<Bytes>, StoreError> {
-        no()
-    }
-    async fn postings(
-        &self,
-        _: LogId,
-        _: &[u8],
-        _: u64,
-        _: u64,
-        _: bool,
-        _: usize,
-    ) -> Result<Vec<u64>, StoreError> {
-        no()
-    }
-    fn log(&self) -> LogId {
-        LogId::default()
-    }
-    async fn logs(&self) -> Result<Vec<LogId>, StoreError> {
-        no()
-    }
-    async fn lease(&self, _: &LeaseName) -> Result<Option<Lease>, StoreError> {
-        no()
-    }
-    async fn scan_records(&self, _: Option<Token>, _: usize) -> Result<Vec<Record>, StoreError> {
-        no()
-    }
-    async fn scan_keys(&self, _: Option<KeyId>, _: usize) -> Result<Vec<KeyRecord>, StoreError> {
-        no()
-    }
-    async fn scan_remembered(&self, _: Option<[u8; 32]>, _: usize) -> Result<Vec<Remembered>, StoreError> {
-        no()
-    }
-    async fn stats(&self) -> Result<Stats, StoreError> {
-        no()
-    }
-    async fn close(&self) -> Result<(), StoreError> {
-        no()
-    }
-}
 
 struct IdJournal;
 
@@ -427,22 +228,6 @@ async fn a_key_that_is_not_there_is_corruption() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_state_that_another_instance_wrote_takes_effect_within_the_bound() {
-    for (state, error) in
-        [(KeyState::Compromised, KeyringError::Unusable), (KeyState::Destroyed, KeyringError::Destroyed)]
-    {
-        let bench = Bench::new();
-        let id = bench.keyring.active_data_key(&mary()).await.unwrap().id();
-        bench.open_one(&mary(), id).await.unwrap();
-        bench.store.change(id, |key| key.state = state);
-        sleep(FRESH).await;
-        assert_eq!(bench.open_one(&mary(), id).await.err(), Some(error));
-        assert_eq!(bench.keyring.active_data_key(&mary()).await.err(), Some(KeyringError::Unusable));
-        assert_eq!(bench.keyring.stats().entries, 0, "its bytes are gone from the cache");
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_retired_key_opens_and_its_successor_seals() {
     let bench = Bench::new();
     let old = bench.keyring.active_data_key(&mary()).await.unwrap().id();
@@ -520,29 +305,6 @@ async fn a_refusal_and_an_altered_wrap_are_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_store_is_asked_once_a_second_for_a_tenant_in_use() {
-    let bench = Bench::new();
-    bench.keyring.active_data_key(&mary()).await.unwrap();
-    let before = bench.store.reads.load(Ordering::Relaxed);
-    for _ in 0..100 {
-        bench.keyring.active_data_key(&mary()).await.unwrap();
-        sleep(Duration::from_millis(100)).await;
-    }
-    let reads = bench.store.reads.load(Ordering::Relaxed) - before;
-    assert!((9..=11).contains(&reads), "{reads}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn without_the_store_no_key_is_used_past_the_bound() {
-    let bench = Bench::new();
-    let id = bench.keyring.active_data_key(&mary()).await.unwrap().id();
-    bench.open_one(&mary(), id).await.unwrap();
-    bench.store.down.store(true, Ordering::Relaxed);
-    sleep(FRESH).await;
-    assert!(matches!(bench.open_one(&mary(), id).await, Err(KeyringError::Store(_))));
-}
-
-#[tokio::test(start_paused = true)]
 async fn index_keys_are_every_version_that_is_not_gone_newest_first() {
     let bench = Bench::new();
     assert!(bench.keyring.index_keys(&mary()).await.unwrap().is_empty());
@@ -591,107 +353,4 @@ async fn a_key_whose_change_was_not_committed_is_not_used() {
     bench.store.down.store(true, Ordering::Relaxed);
     assert!(matches!(bench.keyring.active_data_key(&mary()).await, Err(KeyringError::Store(_))));
     assert_eq!(bench.keyring.stats().entries, 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_key_that_was_marked_while_the_kms_was_slow_is_not_handed_out() {
-    for state in [KeyState::Compromised, KeyState::Destroyed] {
-        let bench = Bench::with(OPTIONS, FRESH * 5);
-        let id = bench.keyring.active_data_key(&mary()).await.unwrap().id();
-        bench.keyring.forget_all();
-        let tenant = mary();
-        let (first, joined, ()) =
-            tokio::join!(bench.open_one(&tenant, id), bench.open_one(&tenant, id), async {
-                sleep(FRESH / 10).await;
-                bench.store.change(id, |key| key.state = state);
-            });
-        assert!(first.is_err() && joined.is_err(), "{state:?}");
-        assert_eq!(bench.keyring.stats().entries, 0, "its bytes are gone from the cache");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_key_that_was_marked_while_another_was_opened_is_not_handed_out() {
-    let bench = Bench::with(OPTIONS, FRESH * 5);
-    let marked = bench.keyring.active_data_key(&mary()).await.unwrap().id();
-    let other = bench.keyring.active_data_key(&john()).await.unwrap().id();
-    bench.keyring.forget_all();
-    // The one is open; the KMS takes its time for the other.
-    bench.open_one(&mary(), marked).await.unwrap();
-    let records = [record(&mary(), marked), record(&john(), other)];
-    let (keys, ()) = tokio::join!(bench.open(&records), async {
-        sleep(FRESH / 10).await;
-        bench.store.change(marked, |key| key.state = KeyState::Compromised);
-    });
-    assert!(matches!(keys[&marked], Err(KeyringError::Unusable)));
-    assert!(keys[&other].is_ok());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_list_that_was_long_on_its_way_opens_nothing() {
-    let bench = Bench::new();
-    let id = bench.keyring.active_data_key(&mary()).await.unwrap().id();
-    sleep(FRESH).await;
-    *bench.store.delay.lock() = FRESH * 4;
-    let tenant = mary();
-    let (first, joined, ()) = tokio::join!(
-        bench.open_one(&tenant, id),
-        async {
-            sleep(FRESH * 3).await;
-            bench.open_one(&tenant, id).await
-        },
-        async {
-            sleep(FRESH / 10).await;
-            bench.store.change(id, |key| key.state = KeyState::Compromised);
-        }
-    );
-    assert!(matches!((first, joined), (Err(KeyringError::Unusable), Err(KeyringError::Unusable))));
-    // One that never comes in time opens nothing either.
-    bench.store.change(id, |key| key.state = KeyState::Active);
-    sleep(FRESH).await;
-    bench.open_one(&tenant, id).await.unwrap();
-    sleep(FRESH).await;
-    let late = async {
-        loop {
-            *bench.store.delay.lock() = FRESH * 2;
-            sleep(FRESH / 100).await;
-        }
-    };
-    tokio::select! {
-        opened = bench.open_one(&tenant, id) => assert!(matches!(opened, Err(KeyringError::Store(_)))),
-        () = late => {}
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn all_index_keys_are_those_of_now_for_who_asks_so() {
-    let bench = Bench::new();
-    let old = bench.keyring.active_index_key(&mary()).await.unwrap().id();
-    let mut next = bench.store.only();
-    (next.id, next.version) = (KeyId::from_bytes([5; 16]), KeyVersion(2));
-    let context = KeyContext {
-        identity: bench.keyring.0.identity.clone(),
-        tenant: Some(mary()),
-        purpose: KeyPurpose::Index,
-        key_id: next.id,
-    };
-    (_, next.wraps) = bench.keyring.0.kms.generate(&context).await.unwrap();
-    let ids = |keys: Vec<Arc<IndexKey>>| keys.iter().map(|key| key.id()).collect::<Vec<_>>();
-    assert_eq!(ids(bench.keyring.index_keys(&mary()).await.unwrap()), [old]);
-    let new = next.id;
-    bench.store.keys.lock().push(next);
-    assert_eq!(ids(bench.keyring.index_keys(&mary()).await.unwrap()), [old], "for up to a second");
-    assert_eq!(ids(bench.keyring.index_keys_now(&mary()).await.unwrap()), [new, old]);
-}
-
-#[tokio::test]
-async fn who_asks_for_the_keys_of_now_at_once_shares_the_questions() {
-    let bench = Bench::new();
-    bench.keyring.active_index_key(&mary()).await.unwrap();
-    let before = bench.store.reads.load(Ordering::Relaxed);
-    let tenant = mary();
-    let all = join_all((0..500).map(|_| bench.keyring.index_keys_now(&tenant))).await;
-    assert!(all.into_iter().all(|keys| keys.unwrap().len() == 1));
-    let reads = bench.store.reads.load(Ordering::Relaxed) - before;
-    assert!((1..=3).contains(&reads), "{reads}");
 }
