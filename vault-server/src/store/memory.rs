@@ -50,6 +50,8 @@ struct Rows {
     logs: BTreeMap<LogId, LogRows>,
     /// What the next commit fails with.
     next_failure: Option<StoreError>,
+    /// What somebody changes after so many looks at an index.
+    after_finds: Option<(usize, Change)>,
     /// What everything fails with.
     failure: Option<StoreError>,
 }
@@ -84,6 +86,11 @@ impl MemoryStore {
     /// The next commit fails with this and writes nothing. After [`StoreError::Fatal`] so does everything.
     pub fn fail_next_commit(&self, error: StoreError) {
         self.rows.lock().next_failure = Some(error);
+    }
+
+    /// Somebody makes this change when an index was looked at so often from now on, before the next look at anything.
+    pub fn change_after_finds(&self, finds: usize, change: Change) {
+        self.rows.lock().after_finds = Some((finds, change));
     }
 
     /// Puts a malformed row at an entity's place, as a disk or a stray hand does.
@@ -371,7 +378,16 @@ impl Store for MemoryStore {
         limit: usize,
     ) -> Result<Vec<Token>, StoreError> {
         let is_one = |r: &Record| r.tenant == *tenant && r.class == *class && r.index == Some(index);
-        self.read(|rows| rows.tokens(is_one, None, limit))
+        let found = self.read(|rows| rows.tokens(is_one, None, limit))?;
+        let mut rows = self.rows.lock();
+        if let Some((finds, change)) = rows.after_finds.take() {
+            if finds > 1 {
+                rows.after_finds = Some((finds - 1, change));
+            } else {
+                rows.commit(self.log, change)?;
+            }
+        }
+        Ok(found)
     }
 
     async fn tokens_of_subject(

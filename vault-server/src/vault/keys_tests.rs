@@ -90,44 +90,27 @@ async fn the_first_value_of_a_tenant_is_found_by_an_instance_that_knew_of_none()
     assert_eq!(found(&here).await, [token]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_record_is_found_at_every_instant_of_its_move_to_another_key() {
-    let [here, _] = instances().await;
-    let mut tokens = Vec::new();
-    for _ in 0..50 {
-        tokens.push(keep(&here).await);
+    for finds in 1..=3 {
+        let store = MemoryStore::new();
+        let rig = Rig::over(Arc::new(store.clone()), &[], false).await;
+        let token = keep(&rig).await;
+        for _ in 0..2 {
+            let active = newest(&rig, KeyPurpose::Index).await;
+            assert!(rig.vault.rotate_due(&active, "age").await.unwrap());
+        }
+        let class = rig.vault.parts.classes.get(&ssn()).unwrap();
+        let normalized = class.normalize(&value(), rig.clock.now()).unwrap();
+        let newest = rig.vault.parts.keyring.active_index_key(&demo()).await.unwrap();
+        let Lookup::Found(record) = rig.store.records(&[token]).await.unwrap().remove(0) else { panic!() };
+        // A job moves it between two looks.
+        let index = Some(crypto::blind_index(&newest, &ssn(), &normalized));
+        let moved = Record { index, revision: record.revision + 1, ..*record };
+        store.change_after_finds(finds, Change { writes: vec![Write::Replace(moved)], entries: Vec::new() });
+        assert_eq!(found(&rig).await, [token], "after {finds} looks");
+        assert_eq!(found(&rig).await, [token], "moved");
     }
-    tokens.sort_unstable();
-    let class = here.vault.parts.classes.get(&ssn()).unwrap();
-    let normalized = class.normalize(&value(), here.clock.now()).unwrap();
-    for _ in 0..20 {
-        let active = newest(&here, KeyPurpose::Index).await;
-        assert!(here.vault.rotate_due(&active, "age").await.unwrap());
-    }
-    let keys = here.vault.parts.keyring.index_keys(&demo()).await.unwrap();
-    let moving = {
-        let (store, tokens) = (Arc::clone(&here.store), tokens.clone());
-        let indexes: Vec<_> =
-            keys.iter().rev().map(|key| crypto::blind_index(key, &ssn(), &normalized)).collect();
-        tokio::spawn(async move {
-            // As a job moves them: always to a newer one.
-            for index in &indexes {
-                for token in &tokens {
-                    let Lookup::Found(record) = store.records(&[*token]).await.unwrap().remove(0) else {
-                        panic!()
-                    };
-                    let record = Record { index: Some(*index), revision: record.revision + 1, ..*record };
-                    let change = Change { writes: vec![Write::Replace(record)], entries: Vec::new() };
-                    store.commit(change).await.unwrap();
-                    sleep(Duration::from_micros(100)).await;
-                }
-            }
-        })
-    };
-    while !moving.is_finished() {
-        assert_eq!(found(&here).await, tokens);
-    }
-    moving.await.unwrap();
 }
 
 #[tokio::test]
@@ -157,7 +140,8 @@ async fn a_compromised_key_is_marked_though_its_replacement_is_long_in_coming() 
     rig.opens_by(&TestKms::slow("east", Duration::from_secs(30)));
     let (cx, began) = (rig.cx("boss").await, tokio::time::Instant::now());
     let marked = rig.vault.mark_compromised(&cx, "demo", Ok(key.id), Ok(Note::default())).await.unwrap();
-    assert!(began.elapsed() < REPLACED_WITHIN * 2, "{:?}", began.elapsed());
+    // As fast as one call that hangs would not be.
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     assert_eq!(marked.key.state, KeyState::Compromised);
     let now = newest(&rig, KeyPurpose::Data).await;
     assert_eq!((now.id, now.state), (key.id, KeyState::Compromised), "nothing seals in its place yet");
