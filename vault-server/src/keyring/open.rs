@@ -21,7 +21,7 @@ use crate::store::StoreError;
 
 /// Keys that one request opens at the same time.
 const OPEN_AT_ONCE: usize = 16;
-/// What has taken less can't have taken a key past its bound.
+/// Keys are looked at again after that long: it is how far one may be past its bound.
 const NO_TIME: Duration = Duration::from_millis(20);
 /// How often the store is asked for a list that takes too long to come.
 const ATTEMPTS: usize = 2;
@@ -68,10 +68,16 @@ impl Inner {
         }
         if begun.elapsed() >= NO_TIME {
             // Those that came first waited here for the others.
+            let mut unknown = None;
             for (id, key) in &mut keys {
-                if let Ok(open) = key
-                    && let Err(error) = self.check_still(open.tenant(), KeyPurpose::Data, *id).await
-                {
+                let Ok(open) = key else { continue };
+                let checked = match &unknown {
+                    Some(error) => Err(KeyringError::clone(error)),
+                    None => self.check_still(open.tenant(), KeyPurpose::Data, *id).await,
+                };
+                if let Err(error) = checked {
+                    // A store that is too slow to tell is not asked for each of them.
+                    unknown = matches!(error, KeyringError::Store(_)).then(|| error.clone());
                     *key = Err(error);
                 }
             }

@@ -30,7 +30,8 @@ fn workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).clamp(3, 4)
 }
 
-/// So many memtables of a space that wait to be flushed, and fjall halts who wrote to it.
+/// So many memtables of a space that wait to be flushed, and fjall halts who wrote to it (`local_backpressure` in its
+/// `keyspace/mod.rs`).
 const HALTED_MEMTABLES: usize = 4;
 /// So many tables that wait to be merged, and it slows them.
 const SLOWED_TABLES: usize = 20;
@@ -218,7 +219,8 @@ mod tests {
         let engine = FjallEngine::open(dir.path(), 32 << 20).unwrap();
         put(&engine, 0);
         let over = AtomicBool::new(false);
-        let is_over = || over.load(Ordering::SeqCst);
+        let begun = Instant::now();
+        let is_over = || over.load(Ordering::SeqCst) || begun.elapsed() > Duration::from_mins(2);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !is_over() {
