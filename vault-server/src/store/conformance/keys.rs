@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Backend, CONFLICT, blind, change, class, get, key, key_id, paged, record, tenant, write};
 use crate::domain::{
     BlindIndex, Body, Job, JobBudget, JobId, JobKind, JobOrder, JobPlace, JobProgress, JobState, KeyId,
-    KeyRecord, KeyState, KeyVersion, PrincipalId, Record, Sealed, Timestamp,
+    KeyPurpose, KeyRecord, KeyState, KeyVersion, PrincipalId, Record, Sealed, TenantId, Timestamp,
 };
 use crate::store::{Page, Store, StoreError, UnderWay, Write};
 
@@ -437,4 +437,54 @@ pub(crate) async fn a_job_is_there_after_a_reopen(backend: &impl Backend) {
     assert_eq!(store.jobs(None, 9).await, Ok(vec![bare(1), job(mary, 0)]));
     write(&store, [Write::PutJob(bare(2))]).await.unwrap();
     assert_eq!(store.job(&vaults).await, Ok(Some(bare(2))));
+}
+
+pub(crate) async fn keys_are_told_apart_and_ordered(backend: &impl Backend) {
+    let store = backend.open();
+    let of = |n, tenant: Option<&str>, purpose| KeyRecord {
+        id: key_id(n),
+        tenant: tenant.map(|name| TenantId::parse(name).unwrap()),
+        purpose,
+        ..key(1)
+    };
+    let others = [
+        of(21, Some("st-mary2"), KeyPurpose::Data),
+        of(22, Some("st-mary"), KeyPurpose::Index),
+        of(23, None, KeyPurpose::LogSigning),
+        of(24, None, KeyPurpose::Data),
+    ];
+    write(&store, others.clone().map(Write::InsertKey)).await.unwrap();
+    write(&store, [3, 1, 2].map(|version| Write::InsertKey(key(version)))).await.unwrap();
+    let mary = tenant("st-mary");
+    assert_eq!(store.keys(Some(&mary), KeyPurpose::Data).await, Ok(vec![key(1), key(2), key(3)]));
+    assert_eq!(store.keys(Some(&mary), KeyPurpose::Index).await, Ok(vec![others[1].clone()]));
+    assert_eq!(store.keys(None, KeyPurpose::LogSigning).await, Ok(vec![others[2].clone()]));
+    assert_eq!(store.keys(Some(&tenant("st")), KeyPurpose::Data).await, Ok(vec![]));
+    for other in others {
+        assert_eq!(store.key(other.id).await, Ok(Some(other)));
+    }
+}
+
+pub(crate) async fn a_key_is_inserted_once_by_name_and_by_id(backend: &impl Backend) {
+    let store = backend.open();
+    write(&store, [Write::InsertKey(key(1))]).await.unwrap();
+    let same_name = KeyRecord { id: key_id(9), ..key(1) };
+    let same_id = KeyRecord { id: key_id(1), ..key(2) };
+    assert_eq!(write(&store, [Write::InsertKey(same_name)]).await, CONFLICT);
+    assert_eq!(write(&store, [Write::InsertKey(same_id)]).await, CONFLICT);
+    assert_eq!(store.keys(Some(&tenant("st-mary")), KeyPurpose::Data).await, Ok(vec![key(1)]));
+    assert_eq!(store.key(key_id(9)).await, Ok(None));
+}
+
+pub(crate) async fn replace_key_needs_the_revision_before_and_the_same_id(backend: &impl Backend) {
+    let store = backend.open();
+    let at = |revision, state| KeyRecord { state, revision, ..key(1) };
+    assert_eq!(write(&store, [Write::ReplaceKey(at(1, KeyState::Retired))]).await, CONFLICT);
+    write(&store, [Write::InsertKey(key(1))]).await.unwrap();
+    let other_id = KeyRecord { id: key_id(2), ..at(1, KeyState::Retired) };
+    for wrong in [other_id, at(0, KeyState::Retired), at(2, KeyState::Retired)] {
+        assert_eq!(write(&store, [Write::ReplaceKey(wrong)]).await, CONFLICT);
+    }
+    write(&store, [Write::ReplaceKey(at(1, KeyState::Destroyed))]).await.unwrap();
+    assert_eq!(store.key(key_id(1)).await, Ok(Some(at(1, KeyState::Destroyed))));
 }
