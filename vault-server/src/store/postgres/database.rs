@@ -39,6 +39,21 @@ pub(super) enum How {
     LikeACommit,
 }
 
+/// Why a statement gave nothing.
+enum Unanswered {
+    NotAsked(StoreError),
+    Failed(Failure),
+}
+
+impl From<Unanswered> for StoreError {
+    fn from(unanswered: Unanswered) -> Self {
+        match unanswered {
+            Unanswered::NotAsked(error) => error,
+            Unanswered::Failed(failure) => failure.into(),
+        }
+    }
+}
+
 impl Database {
     /// Logs of others that have been left alone for a whole lease, by this process's own clock and with the database
     /// there all the time: after an outage every lease has ended, and its holder is about to renew it.
@@ -59,8 +74,20 @@ impl Database {
         self.query_as(statement, How::AsItIs).await
     }
 
+    /// As [`Self::query`], a statement that inserts rows. `None`: one of them is there already, and nothing was written.
+    pub(super) async fn insert(&self, statement: &Statement<'_>) -> Result<Option<Vec<Row>>, StoreError> {
+        match self.attempt(statement, How::AsItIs).await {
+            Err(Unanswered::Failed(Failure::Duplicate)) => Ok(None),
+            answered => Ok(Some(answered?)),
+        }
+    }
+
     /// Runs a statement that may be repeated: on another connection if the first is lost and there is time.
     pub(super) async fn query_as(&self, statement: &Statement<'_>, how: How) -> Result<Vec<Row>, StoreError> {
+        Ok(self.attempt(statement, how).await?)
+    }
+
+    async fn attempt(&self, statement: &Statement<'_>, how: How) -> Result<Vec<Row>, Unanswered> {
         let (mut last, mut until) = (None, Instant::now() + READ);
         for _ in 0..2 {
             if Instant::now() >= until + STOOD_STILL {
@@ -70,7 +97,7 @@ impl Database {
             let connection = match timeout_at(until, self.pool.get()).await {
                 Ok(Ok(connection)) => connection,
                 Err(_) | Ok(Err(PoolError::Timeout(_))) => continue,
-                Ok(Err(error)) => return Err(pool_error(&error)),
+                Ok(Err(error)) => return Err(Unanswered::NotAsked(pool_error(&error))),
             };
             connection.forget_warnings();
             let ran = match how {
@@ -89,11 +116,12 @@ impl Database {
                 // It is closed, and the pool makes another.
                 Failure::Lost(_) => drop(Object::take(connection)),
                 Failure::Again(_) => {}
-                Failure::Refused(_) | Failure::Duplicate => return Err(failure.into()),
+                Failure::Refused(_) | Failure::Duplicate => return Err(Unanswered::Failed(failure)),
             }
             last = Some(failure);
         }
-        Err(last.map_or_else(|| unavailable(&"no connection in time"), StoreError::from))
+        let no_connection = || Unanswered::NotAsked(unavailable(&"no connection in time"));
+        Err(last.map_or_else(no_connection, Unanswered::Failed))
     }
 }
 

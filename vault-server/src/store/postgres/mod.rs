@@ -50,7 +50,7 @@ use self::gather::{Job, size};
 use self::log::{Grip, Standing, Wanted, left_alone};
 pub use self::open::open;
 pub use self::options::{Password, PostgresOptions, Transport};
-use self::read::{Answers, Records};
+use self::read::{Answers, Postings, Records};
 use self::reader::Reader;
 use self::statement::Statement;
 use crate::domain::{
@@ -366,7 +366,13 @@ impl Store for PostgresStore {
     }
 
     async fn derive(&self, derived: Derived) -> Result<(), StoreError> {
-        let rows = self.query(&read::derive_statement(&self.grip, self.fence(), &derived)?).await?;
+        self.usable()?;
+        let statement = |postings| read::derive_statement(&self.grip, self.fence(), &derived, postings);
+        let rows = match self.database.insert(&statement(Postings::New)?).await? {
+            Some(rows) => rows,
+            // They were written, and the answer was lost.
+            None => self.query(&statement(Postings::PerhapsThere)?).await?,
+        };
         if !rows.is_empty() {
             return Ok(());
         }
