@@ -41,9 +41,9 @@ def check(root, deploy, skipped):
             found.append("Containerfile: an image without a version")
         if word == "COPY" and not rest.startswith("--from"):
             copied |= set(rest.split()[:-1])
-        built |= word == "RUN" and "cargo build --locked --release --bins" in rest
+        built |= word == "RUN" and "cargo build --locked --profile production --bins" in rest
     if not built:
-        found.append("Containerfile: `cargo build --locked --release --bins` is missing")
+        found.append("Containerfile: `cargo build --locked --profile production --bins` is missing")
     members = set(tomllib.loads((root / "Cargo.toml").read_text())["workspace"]["members"])
     for each in sorted((members | {".cargo", "Cargo.toml", "Cargo.lock"}) - copied):
         found.append(f"Containerfile: {each} is not copied, and the build needs it")
