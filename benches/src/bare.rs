@@ -70,6 +70,11 @@ impl Statement {
         Ok(sql.map(|sql| Self::Typed(sql, parameters.into_iter().zip(types).collect())))
     }
 
+    /// Whether it writes what follows from log entries: it does nothing if they are not there yet.
+    fn derives(&self) -> bool {
+        matches!(self, Self::Typed(sql, _) if sql.contains("INSERT INTO log_heads"))
+    }
+
     async fn run(&self, client: &Client) -> anyhow::Result<()> {
         match self {
             Self::Plain(sql) => client.batch_execute(sql).await?,
@@ -137,7 +142,8 @@ fn values(row: &Row) -> anyhow::Result<Vec<Value>> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
     /// When the one before it on its connection is answered, whatever the other connections do: a log entry may be
-    /// written before the records have been read that it is about.
+    /// written before the records have been read that it is about. What follows from entries waits as it did, since
+    /// the same SQL without them writes nothing.
     Free,
     /// And when all are answered that had been when it was recorded: nothing is written before what it follows from.
     AsRecorded,
@@ -201,7 +207,8 @@ impl Loops {
             let answered = Arc::clone(&answered);
             tokio::spawn(async move {
                 for (statement, after) in &steps {
-                    if order == Order::AsRecorded {
+                    let derives = statement.as_ref().is_some_and(Statement::derives);
+                    if derives || order == Order::AsRecorded {
                         answered.wait_for(after).await;
                     }
                     if let Some(statement) = statement {

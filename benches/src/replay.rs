@@ -1,13 +1,9 @@
-//! What the database alone takes for the same work: everything that a vault sent to it is recorded on the way, then
-//! sent again, byte for byte, to a database of the same beginnings, with nothing in front of it.
-//!
-//! Each connection sends its next statement when the last is answered, as the vault's do. The database's name, which
-//! is in each connection's first message, is replaced by one of the same length.
+//! What a vault sends to its database, recorded on the way: what a loop of the same SQL needs ([`crate::bare`]).
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -117,70 +113,6 @@ pub(crate) struct Sent {
     pub(crate) after: Vec<usize>,
 }
 
-impl Recording {
-    /// Sends it all again: what came before, one by one; what is measured as fast as the database takes it. How long the
-    /// latter took.
-    pub(crate) async fn replay(&self, database: SocketAddr, names: (&str, &str)) -> anyhow::Result<Duration> {
-        let mut lines = Vec::new();
-        for _ in &self.measured {
-            lines.push(Line::connect(database).await?);
-        }
-        for (connection, bytes) in &self.before {
-            lines[*connection].ask(&renamed(bytes, names)).await?;
-        }
-        let begin = Instant::now();
-        let replays = lines.into_iter().zip(&self.measured).map(|(mut line, requests)| {
-            let requests: Vec<_> = requests.iter().map(|sent| renamed(&sent.bytes, names)).collect();
-            tokio::spawn(async move {
-                for bytes in requests {
-                    line.ask(&bytes).await?;
-                }
-                anyhow::Ok(())
-            })
-        });
-        for replay in replays.collect::<Vec<_>>() {
-            replay.await??;
-        }
-        Ok(begin.elapsed())
-    }
-}
-
-/// A connection to the database.
-struct Line {
-    read: BufReader<OwnedReadHalf>,
-    write: OwnedWriteHalf,
-}
-
-impl Line {
-    async fn connect(database: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(database).await?;
-        stream.set_nodelay(true)?;
-        let (read, write) = stream.into_split();
-        Ok(Self { read: BufReader::with_capacity(BUFFER, read), write })
-    }
-
-    /// Sends, and reads until the database is ready for more.
-    async fn ask(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        self.write.write_all(bytes).await?;
-        let mut body = Vec::new();
-        loop {
-            let tag = self.read.read_u8().await?;
-            let length = self.read.read_u32().await?.checked_sub(4).context("a length")?;
-            body.resize(length as usize, 0);
-            self.read.read_exact(&mut body).await?;
-            match tag {
-                b'Z' => return Ok(()),
-                b'E' => anyhow::bail!("the database refuses what it took before: {}", text(&body)),
-                _ => {}
-            }
-        }
-    }
-}
-
-fn text(body: &[u8]) -> String {
-    String::from_utf8_lossy(body).replace('\0', " ")
-}
-
 fn seen(seen: &Mutex<Seen>) -> anyhow::Result<MutexGuard<'_, Seen>> {
     seen.lock().map_err(|_| anyhow::anyhow!("a recording failed"))
 }
@@ -260,19 +192,4 @@ async fn pass_answers(
             to_client.flush().await?;
         }
     }
-}
-
-/// The first message with the other database's name; all others as they are.
-fn renamed(bytes: &Bytes, (from, to): (&str, &str)) -> Bytes {
-    let needle = [b"database\0", from.as_bytes(), b"\0"].concat();
-    // Only the first begins with a length, not with a tag.
-    let at = if bytes.starts_with(&[0]) {
-        bytes.windows(needle.len()).position(|window| window == needle)
-    } else {
-        None
-    };
-    let Some(at) = at else { return bytes.clone() };
-    let (mut bytes, at) = (bytes.to_vec(), at + b"database\0".len());
-    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
-    bytes.into()
 }
