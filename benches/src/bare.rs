@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::Context as _;
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, NoTls, Row};
 
@@ -203,9 +204,10 @@ impl Loops {
     pub(crate) async fn run(self, order: Order) -> anyhow::Result<()> {
         let counts = self.0.iter().map(|_| AtomicUsize::new(0)).collect();
         let answered = Arc::new(Answered { counts, more: Notify::new() });
-        let running = (0..).zip(self.0).map(|(connection, (client, steps))| {
+        let mut running = JoinSet::new();
+        for (connection, (client, steps)) in self.0.into_iter().enumerate() {
             let answered = Arc::clone(&answered);
-            tokio::spawn(async move {
+            running.spawn(async move {
                 for (statement, after) in &steps {
                     let derives = statement.as_ref().is_some_and(Statement::derives);
                     if derives || order == Order::AsRecorded {
@@ -217,10 +219,11 @@ impl Loops {
                     answered.note(connection);
                 }
                 anyhow::Ok(())
-            })
-        });
-        for running in running.collect::<Vec<_>>() {
-            running.await??;
+            });
+        }
+        // The first that fails ends them all: others may wait for its answers.
+        while let Some(ended) = running.join_next().await {
+            ended??;
         }
         Ok(())
     }
