@@ -76,6 +76,15 @@ impl Statement {
         matches!(self, Self::Typed(sql, _) if sql.contains("INSERT INTO log_heads"))
     }
 
+    /// Whether a transaction is open after it that several statements are in, if one was `open` before.
+    fn leaves_open(&self, open: bool) -> bool {
+        match self {
+            Self::Plain(sql) if sql.ends_with("COMMIT") || sql.starts_with("ROLLBACK") => false,
+            Self::Plain(sql) => open || sql.starts_with("BEGIN"),
+            Self::Typed(..) => open,
+        }
+    }
+
     async fn run(&self, client: &Client) -> anyhow::Result<()> {
         match self {
             Self::Plain(sql) => client.batch_execute(sql).await?,
@@ -154,7 +163,14 @@ pub(crate) enum Order {
 type Step = (Option<Statement>, Vec<usize>);
 
 /// A loop for each connection of a recording, ready to go.
-pub(crate) struct Loops(Vec<(Client, Vec<Step>)>);
+pub(crate) struct Loops(Vec<Loop>);
+
+struct Loop {
+    client: Client,
+    /// Whether it is within a transaction.
+    open: bool,
+    steps: Vec<Step>,
+}
 
 /// How many were answered on each connection.
 struct Answered {
@@ -190,11 +206,14 @@ impl Loops {
             let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
             tokio::spawn(connection);
             let step = |sent: &Sent| anyhow::Ok((Statement::read(sent.bytes.clone())?, sent.after.clone()));
-            loops.push((client, requests.iter().map(step).collect::<Result<_, _>>()?));
+            let steps = requests.iter().map(step).collect::<Result<_, _>>()?;
+            loops.push(Loop { client, open: false, steps });
         }
         for (connection, messages) in &recording.before {
             if let Some(statement) = Statement::read(messages.clone())? {
-                statement.run(&loops[*connection].0).await?;
+                let of = &mut loops[*connection];
+                statement.run(&of.client).await?;
+                of.open = statement.leaves_open(of.open);
             }
         }
         Ok(Self(loops))
@@ -205,16 +224,18 @@ impl Loops {
         let counts = self.0.iter().map(|_| AtomicUsize::new(0)).collect();
         let answered = Arc::new(Answered { counts, more: Notify::new() });
         let mut running = JoinSet::new();
-        for (connection, (client, steps)) in self.0.into_iter().enumerate() {
+        for (connection, Loop { client, mut open, steps }) in self.0.into_iter().enumerate() {
             let answered = Arc::clone(&answered);
             running.spawn(async move {
                 for (statement, after) in &steps {
                     let derives = statement.as_ref().is_some_and(Statement::derives);
-                    if derives || order == Order::AsRecorded {
+                    // Within a transaction it holds locks, for which what it would wait for may wait.
+                    if !open && (derives || order == Order::AsRecorded) {
                         answered.wait_for(after).await;
                     }
                     if let Some(statement) = statement {
                         statement.run(&client).await?;
+                        open = statement.leaves_open(open);
                     }
                     answered.note(connection);
                 }
