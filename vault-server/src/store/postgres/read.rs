@@ -326,8 +326,12 @@ pub(super) fn derive_statement<'a>(
         ));
     }
     if !derived.postings.is_empty() {
-        let keys: Vec<_> = derived.postings.iter().map(|posting| posting.key.as_slice()).collect();
-        let sequences: Vec<_> = derived.postings.iter().map(|posting| int8(posting.sequence)).collect();
+        // In the order of the table's key, so that rows which come one after the other go to pages that are near.
+        let mut rows: Vec<_> =
+            derived.postings.iter().map(|row| (row.key.as_slice(), row.sequence)).collect();
+        rows.sort_unstable();
+        let (keys, sequences): (Vec<_>, Vec<_>) =
+            rows.into_iter().map(|(key, sequence)| (key, int8(sequence))).unzip();
         let arrays = [statement.array(keys, Type::BYTEA_ARRAY), statement.array(sequences, Type::INT8_ARRAY)];
         let there = match postings {
             Postings::New => "",
