@@ -170,7 +170,7 @@ impl From<wire::ItemError> for ItemError {
             message: printable(message),
             field: printable(&error.field),
             retry_after: (error.retry_after_ms > 0)
-                .then(|| Duration::from_millis(u64::from(error.retry_after_ms))),
+                .then(|| believed(Duration::from_millis(u64::from(error.retry_after_ms)))),
         }
     }
 }
@@ -261,7 +261,7 @@ impl Error {
                 code: status.code(),
                 message: printable(message),
                 field: printable(field),
-                retry_after: details.retry_info().and_then(|info| info.retry_delay),
+                retry_after: details.retry_info().and_then(|info| info.retry_delay).map(believed),
             },
             request_id: details.request_info().map(|info| printable(&info.request_id)),
         }
@@ -278,6 +278,12 @@ impl From<Error> for ItemError {
     fn from(error: Error) -> Self {
         error.what
     }
+}
+
+/// A pause that was asked for: a vault's are short, but what stands between may ask for more years than there are.
+fn believed(pause: Duration) -> Duration {
+    const LONGEST: Duration = Duration::from_hours(24);
+    pause.min(LONGEST)
 }
 
 /// The likeliest reason where a status names none (a proxy's, or a server's of another version).
@@ -340,6 +346,16 @@ mod tests {
         let error =
             tonic::Status::with_error_details(Code::InvalidArgument, "notes: must be longer", details);
         assert_eq!(Error::from_status(&error).to_string(), "notes: must be longer", "once is enough");
+    }
+
+    #[test]
+    fn nobody_can_ask_for_a_pause_without_end() {
+        let mut details = ErrorDetails::new();
+        details.set_retry_info(Some(Duration::MAX));
+        let error = Error::from_status(&tonic::Status::with_error_details(Code::Unavailable, "x", details));
+        assert_eq!(error.retry_after(), Some(Duration::from_hours(24)));
+        let item = wire::ItemError { retry_after_ms: u32::MAX, ..wire::ItemError::default() };
+        assert_eq!(ItemError::from(item).retry_after(), Some(Duration::from_hours(24)));
     }
 
     #[test]

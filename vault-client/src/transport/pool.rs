@@ -20,6 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long an endpoint is left alone after its first failure; doubles with each.
 const FIRST_REST: Duration = Duration::from_millis(200);
 const LONGEST_REST: Duration = Duration::from_secs(10);
+/// However long it asked for: a request is what finds out that it is back.
+const LONGEST_ASKED: Duration = Duration::from_secs(60);
 /// Large enough for a batch to flow without waiting for window updates.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -54,7 +56,8 @@ struct Rest {
 impl Rest {
     /// After one more failure: twice as long.
     fn again(self, now: Instant, at_least: Duration) -> Self {
-        let span = FIRST_REST.saturating_mul(1 << self.failures.min(16)).min(LONGEST_REST).max(at_least);
+        let span = FIRST_REST.saturating_mul(1 << self.failures.min(16)).min(LONGEST_REST);
+        let span = span.max(at_least.min(LONGEST_ASKED));
         Self { until: now + span, failures: self.failures.saturating_add(1) }
     }
 }
