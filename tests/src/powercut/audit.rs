@@ -130,7 +130,10 @@ mod tests {
         for (bytes, torn) in [(tile(1), false), (two.into(), true)] {
             let store = Subject::Sled.open(dir.path()).unwrap();
             let tiles = vec![(TileId { level: 0, index: 1 }, bytes)];
-            store.derive(Derived { upto: 0, tiles, postings: vec![], checkpoint: None }).await.unwrap();
+            store
+                .derive(Derived { from: 0, upto: 0, tiles, postings: vec![], checkpoint: None })
+                .await
+                .unwrap();
             store.close().await.unwrap();
             let findings = check(Subject::Sled, dir.path(), &[]).await;
             assert_eq!(findings, Findings { torn, ..Findings::default() });

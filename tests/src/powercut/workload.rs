@@ -111,7 +111,7 @@ async fn derive_tiles(store: &Arc<dyn Store>) -> Result<()> {
     for number in 0.. {
         let id = TileId { level: 0, index: number % TILES };
         let tiles = vec![(id, tile((number / TILES) as u8))];
-        store.derive(Derived { upto: 0, tiles, postings: vec![], checkpoint: None }).await?;
+        store.derive(Derived { from: 0, upto: 0, tiles, postings: vec![], checkpoint: None }).await?;
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     Ok(())

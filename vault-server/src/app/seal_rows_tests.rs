@@ -90,6 +90,7 @@ impl Bench {
         }
         bench.store.commit(Change { writes, entries }).await.unwrap();
         let derived = Derived {
+            from: 0,
             upto: state.upto,
             tiles: Vec::new(),
             postings: Vec::new(),

@@ -67,9 +67,10 @@ impl Deriver {
 
     /// What the next entries add; without a checkpoint.
     pub fn append(&mut self, entries: Vec<Bytes>) -> Derived {
+        let from = self.edge.size();
         let entries: Vec<_> = entries.into_iter().map(read).collect();
         let Rows { tiles, postings } = append(&mut self.edge, &entries);
-        Derived { upto: self.edge.size(), tiles, postings, checkpoint: None }
+        Derived { from, upto: self.edge.size(), tiles, postings, checkpoint: None }
     }
 
     /// How many entries it was given.

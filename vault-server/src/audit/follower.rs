@@ -130,7 +130,14 @@ impl Follower {
                     return;
                 }
                 // What is not derived now will be at the next tick.
-                Err(error) => tracing::warn!(%error, "the log could not be followed"),
+                Err(error) => {
+                    tracing::warn!(%error, "the log could not be followed");
+                    match self.go_back().await {
+                        // As was just said.
+                        Ok(()) | Err(FollowerError::Store(_)) => {}
+                        Err(error) => tracing::error!(%error, "the log is not what was signed"),
+                    }
+                }
             }
             if last {
                 return;
@@ -151,6 +158,22 @@ impl Follower {
         }
     }
 
+    /// A store that outlives this process may have lost what was derived last, though no entry: a database that was failed
+    /// over from. Then what it lost is derived anew.
+    async fn go_back(&mut self) -> Result<(), FollowerError> {
+        if self.store.derived(self.store.log()).await?.upto >= self.edge.size() {
+            return Ok(());
+        }
+        let keys = self.signing.now().await?;
+        let (edge, _) = resume(&*self.store, &keys.verifiers(&self.origin)?).await?;
+        let (from, until) = (edge.size(), self.edge.size());
+        tracing::warn!(from, until, "the store lost what was derived from these entries: it is derived anew");
+        // The newest checkpoint stays: it was signed, and its entries are there.
+        self.progress.send_modify(|at| at.size = from);
+        self.edge = edge;
+        Ok(())
+    }
+
     /// Derives from the next entries before `size`. What is in memory changes only after what is in the store.
     async fn step(&mut self, size: u64, keys: Arc<SigningKeys>) -> Result<(), StoreError> {
         let start = self.edge.size();
@@ -159,7 +182,7 @@ impl Follower {
         let Rows { tiles, postings } = derive::append(&mut edge, &entries);
         let checkpoint = self.sign(&edge, &keys)?;
         let (upto, signed) = (edge.size(), Some((edge.size(), checkpoint.clone())));
-        self.store.derive(Derived { upto, tiles, postings, checkpoint: signed }).await?;
+        self.store.derive(Derived { from: start, upto, tiles, postings, checkpoint: signed }).await?;
         self.edge = edge;
         let now = Some(self.clock.now());
         self.progress.send_replace(Progress {

@@ -160,6 +160,40 @@ async fn what_can_not_be_derived_now_is_derived_later() {
 }
 
 #[tokio::test]
+async fn what_the_store_lost_of_what_was_derived_is_derived_anew() {
+    let store = Arc::new(TestStore::new());
+    write(&store, 300).await;
+    let handle = try_start(&store).await.unwrap();
+    handle.fresh_checkpoint(LONG).await.unwrap();
+    let kept = || {
+        let inner = store.inner.lock();
+        (inner.upto, inner.checkpoint.clone(), inner.tiles.clone(), inner.postings.clone())
+    };
+    let before = kept();
+    write(&store, 400).await;
+    let newest = handle.fresh_checkpoint(LONG).await.unwrap();
+    // As after a failover to a server that has all entries, and lacks the last of what follows from them.
+    {
+        let inner = &mut *store.inner.lock();
+        (inner.upto, inner.checkpoint, inner.tiles, inner.postings) = before;
+    }
+    write(&store, 20).await;
+    // The first attempt finds out.
+    assert_eq!(handle.fresh_checkpoint(Duration::from_millis(200)).await, Err(FreshError::Timeout));
+    assert_eq!((handle.covered(), handle.newest_checkpoint()), (300, Some(newest)));
+    let fresh = handle.fresh_checkpoint(LONG).await.unwrap();
+    let checkpoint = Checkpoint::open(&fresh, signer().verifier()).unwrap();
+    assert_eq!((checkpoint.size, checkpoint.root), (720, root_of(&store)));
+    let again = Arc::new(TestStore::new());
+    again.inner.lock().entries.clone_from(&store.inner.lock().entries);
+    follow(&again).await;
+    let (there, anew) = (store.inner.lock(), again.inner.lock());
+    assert_eq!((&there.tiles, &there.postings), (&anew.tiles, &anew.postings));
+    drop((there, anew));
+    handle.stop(LONG).await;
+}
+
+#[tokio::test]
 async fn no_checkpoint_ends_between_the_parts_of_a_request() {
     let store = Arc::new(TestStore::new());
     write(&store, 1000).await;

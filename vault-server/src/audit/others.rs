@@ -50,7 +50,10 @@ mod tests {
 
     async fn sign(store: &MemoryStore, upto: u64) {
         let checkpoint = Some((upto, format!("checkpoint of {upto}")));
-        store.derive(Derived { upto, tiles: Vec::new(), postings: Vec::new(), checkpoint }).await.unwrap();
+        store
+            .derive(Derived { from: 0, upto, tiles: Vec::new(), postings: Vec::new(), checkpoint })
+            .await
+            .unwrap();
     }
 
     #[tokio::test]

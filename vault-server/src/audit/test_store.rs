@@ -145,6 +145,7 @@ impl Store for TestStore {
         if let Some(fault) = inner.fault.clone() {
             return Err(fault);
         }
+        derived.joins(inner.upto)?;
         assert!(derived.upto >= inner.upto, "derived rows never go back");
         inner.derived_at.push(derived.upto);
         inner.upto = derived.upto;

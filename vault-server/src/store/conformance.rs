@@ -85,6 +85,7 @@ macro_rules! conformance_tests {
             an_entry_may_be_as_long_as_a_bundle_allows_and_no_longer
             long_rows_are_replaced_removed_and_scanned_as_short_ones_are
             derived_rows_come_back_and_never_go_back
+            what_is_derived_joins_what_was
             postings_are_ordered_within_their_key_and_range
             stats_count_records_and_entries
             a_lease_has_one_holder_at_a_time
@@ -284,7 +285,10 @@ pub(crate) async fn everything_is_there_after_a_reopen(backend: &impl Backend) {
     let tile = (TileId { level: 0, index: 0 }, Bytes::from_static(b"tile"));
     let postings = vec![Posting { key: b"k".to_vec(), sequence: 1 }];
     let checkpoint = Some((2, "two".to_owned()));
-    store.derive(Derived { upto: 2, tiles: vec![tile.clone()], postings, checkpoint }).await.unwrap();
+    store
+        .derive(Derived { from: 0, upto: 2, tiles: vec![tile.clone()], postings, checkpoint })
+        .await
+        .unwrap();
     let stats = store.stats().await.unwrap();
     drop(store);
 

@@ -569,6 +569,7 @@ impl Store for MemoryStore {
         let mut rows = self.rows.lock();
         rows.failure.clone().map_or(Ok(()), Err)?;
         let log = rows.logs.entry(self.log).or_default();
+        derived.joins(log.derived.upto)?;
         log.tiles.extend(derived.tiles);
         log.postings.extend(derived.postings.into_iter().map(|posting| (posting.key, posting.sequence)));
         log.derived.upto = log.derived.upto.max(derived.upto);

@@ -184,6 +184,9 @@ pub struct Posting {
 /// entries it is made of, not synced by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Derived {
+    /// Entries before this are covered by what was derived before. A store in which they are not refuses all of it:
+    /// what it lost would be missing for good.
+    pub from: u64,
     /// Entries before this are covered by all derived rows. Never goes back.
     pub upto: u64,
     /// Whole tiles (256 hashes, 8192 bytes each).
@@ -192,6 +195,19 @@ pub struct Derived {
     pub postings: Vec<Posting>,
     /// The newest signed checkpoint (its text), and its size.
     pub checkpoint: Option<(u64, String)>,
+}
+
+impl Derived {
+    /// That it joins what is there, which goes as far as `there`.
+    pub(crate) fn joins(&self, there: u64) -> Result<(), StoreError> {
+        if self.from <= there {
+            return Ok(());
+        }
+        let from = self.from;
+        Err(StoreError::Unavailable {
+            why: format!("what is derived from the log ends at entry {there}, not at {from}"),
+        })
+    }
 }
 
 /// How far the derived rows of a log go.

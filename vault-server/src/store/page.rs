@@ -26,7 +26,7 @@ pub struct Malformed {
 }
 
 /// Behind which row to go on, as an engine says it: of no use to another one, or for rows of another kind.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cursor {
     pub(super) place: Vec<u8>,
     /// Where an engine has two columns for the place, the second one.

@@ -57,6 +57,7 @@ impl Move<'_> {
             self.progress.at("indexed", "log entries", deriver.size());
         }
         let last = Derived {
+            from: signed,
             upto: signed,
             tiles: Vec::new(),
             postings: Vec::new(),

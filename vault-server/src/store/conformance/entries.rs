@@ -82,6 +82,7 @@ pub(crate) async fn derived_rows_come_back_and_never_go_back(backend: &impl Back
     store.commit(change([], &["e"; 6])).await.unwrap();
     let tile = |n| (TileId { level: 0, index: n }, Bytes::from(vec![n as u8; 8192]));
     let derived = |upto, checkpoint: Option<(u64, &str)>| Derived {
+        from: 0,
         upto,
         tiles: vec![tile(upto)],
         postings: Vec::new(),
@@ -98,6 +99,33 @@ pub(crate) async fn derived_rows_come_back_and_never_go_back(backend: &impl Back
     assert_eq!(store.tile(LOG, TileId { level: 1, index: 5 }).await, Ok(None));
 }
 
+pub(crate) async fn what_is_derived_joins_what_was(backend: &impl Backend) {
+    let store = backend.open();
+    store.commit(change([], &["e"; 6])).await.unwrap();
+    let derived = |from, upto| Derived {
+        from,
+        upto,
+        tiles: vec![(TileId { level: 0, index: upto }, Bytes::from(vec![1; 8192]))],
+        postings: vec![Posting { key: b"k".to_vec(), sequence: upto - 1 }],
+        checkpoint: Some((upto, "signed".to_owned())),
+    };
+    let refused = |from, there| {
+        let why = format!("what is derived from the log ends at entry {there}, not at {from}");
+        Err(StoreError::Unavailable { why })
+    };
+    assert_eq!(store.derive(derived(1, 2)).await, refused(1, 0));
+    store.derive(derived(0, 3)).await.unwrap();
+    assert_eq!(store.derive(derived(4, 5)).await, refused(4, 3));
+    let state = DerivedState { upto: 3, checkpoint: Some((3, "signed".to_owned())) };
+    assert_eq!(store.derived(LOG).await, Ok(state));
+    assert_eq!(store.postings(LOG, b"k", 0, 9, false, 9).await, Ok(vec![2]));
+    assert_eq!(store.tile(LOG, TileId { level: 0, index: 5 }).await, Ok(None));
+    store.derive(derived(3, 6)).await.unwrap();
+    // Made already, and the answer was lost.
+    store.derive(derived(3, 6)).await.unwrap();
+    assert_eq!(store.postings(LOG, b"k", 0, 9, false, 9).await, Ok(vec![2, 5]));
+}
+
 pub(crate) async fn postings_are_ordered_within_their_key_and_range(backend: &impl Backend) {
     let store = backend.open();
     store.commit(change([], &["e"; 300])).await.unwrap();
@@ -105,7 +133,7 @@ pub(crate) async fn postings_are_ordered_within_their_key_and_range(backend: &im
     let longest = [9; 255];
     let mut postings: Vec<_> = [256, 2, 255, 1].map(|sequence| posting(b"k", sequence)).into();
     postings.extend([posting(b"k2", 7), posting(b"", 8), posting(&longest, 9), posting(b"\xff", 3)]);
-    let derived = |upto, postings| Derived { upto, tiles: Vec::new(), postings, checkpoint: None };
+    let derived = |upto, postings| Derived { from: 0, upto, tiles: Vec::new(), postings, checkpoint: None };
     store.derive(derived(200, vec![posting(b"k", 2), posting(b"k2", 7)])).await.unwrap();
     // Rows that are there already stay, and hold up no others.
     store.derive(derived(300, postings)).await.unwrap();

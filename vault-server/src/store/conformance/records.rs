@@ -239,7 +239,10 @@ pub(crate) async fn long_rows_are_replaced_removed_and_scanned_as_short_ones_are
         store.commit(change).await.unwrap();
         assert_eq!(get(&store, 1).await, Some(next));
         let tiles = vec![(tile, entry.clone())];
-        store.derive(Derived { upto: 0, tiles, postings: Vec::new(), checkpoint: None }).await.unwrap();
+        store
+            .derive(Derived { from: 0, upto: 0, tiles, postings: Vec::new(), checkpoint: None })
+            .await
+            .unwrap();
         assert_eq!(store.tile(LOG, tile).await, Ok(Some(entry.clone())));
     }
     write(&store, keys.iter().rev().cloned().map(Write::InsertKey).collect::<Vec<_>>()).await.unwrap();

@@ -8,6 +8,7 @@ use crate::store::{Derived, StoreError};
 /// Neither how far derived rows go nor the checkpoint goes back.
 pub(crate) fn rows(view: &impl View, derived: &Derived) -> Result<Rows, StoreError> {
     let there = read::derived(view)?;
+    derived.joins(there.upto)?;
     let mut rows = Rows::default();
     for (id, tile) in &derived.tiles {
         rows.put(Space::Tiles, &keys::tile(*id), tile);

@@ -322,7 +322,7 @@ mod corruption {
     #[tokio::test]
     async fn a_log_that_lost_its_end_is_corrupt() {
         let (engine, store) = one_record().await;
-        let derived = Derived { upto: 2, tiles: vec![], postings: vec![], checkpoint: None };
+        let derived = Derived { from: 0, upto: 2, tiles: vec![], postings: vec![], checkpoint: None };
         store.derive(derived).await.unwrap();
         drop(store);
         drop(start(&engine));

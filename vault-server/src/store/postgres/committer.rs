@@ -244,6 +244,10 @@ impl Committer {
                     if let Some(plan) = plan.filter(|_| made) {
                         return Ok(self.advance(plan));
                     }
+                    // Something ends the connection at this very batch each time; others wait behind it.
+                    if attempt >= ATTEMPTS {
+                        return Err(Failure::Lost(why).into());
+                    }
                 }
                 refused @ (Failure::Refused(_) | Failure::Again(_) | Failure::Duplicate) => {
                     self.roll_back(checked).await;

@@ -202,8 +202,10 @@ impl Connector {
                 if let AsyncMessage::Notice(notice) = message
                     && is_warning(&notice)
                 {
-                    tracing::warn!(message = printable(notice.message()), "the database warns");
-                    flag.store(true, Ordering::SeqCst);
+                    // Once for what is under way, however much it says.
+                    if !flag.swap(true, Ordering::SeqCst) {
+                        tracing::warn!(message = printable(notice.message()), "the database warns");
+                    }
                 }
             }
         });
@@ -223,7 +225,7 @@ impl Connector {
 fn is_warning(notice: &DbError) -> bool {
     const HARMLESS: [&str; 4] = ["DEBUG", "LOG", "INFO", "NOTICE"];
     // That transaction ids run out is told at each of the last forty million. It says nothing about the commit.
-    if notice.routine() == Some("GetNewTransactionId") {
+    if matches!(notice.routine(), Some("GetNewTransactionId" | "GetNewMultiXactId")) {
         return false;
     }
     match notice.parsed_severity() {

@@ -35,6 +35,8 @@ pub(super) struct Database {
 pub(super) enum How {
     /// In one round trip.
     AsItIs,
+    /// The same, a statement that says [`DURABLY`](super::statement::DURABLY): a warning means that it is not.
+    Durably,
     /// So that all it reads is as durable as a commit, and with an end to its wait for a lock.
     LikeACommit,
 }
@@ -74,9 +76,10 @@ impl Database {
         self.query_as(statement, How::AsItIs).await
     }
 
-    /// As [`Self::query`], a statement that inserts rows. `None`: one of them is there already, and nothing was written.
+    /// Runs a statement that inserts rows, and says [`DURABLY`](super::statement::DURABLY). `None`: one of them is there
+    /// already, and nothing was written.
     pub(super) async fn insert(&self, statement: &Statement<'_>) -> Result<Option<Vec<Row>>, StoreError> {
-        match self.attempt(statement, How::AsItIs).await {
+        match self.attempt(statement, How::Durably).await {
             Err(Unanswered::Failed(Failure::Duplicate)) => Ok(None),
             answered => Ok(Some(answered?)),
         }
@@ -101,11 +104,11 @@ impl Database {
             };
             connection.forget_warnings();
             let ran = match how {
-                How::AsItIs => timeout_at(until, statement.run(connection.client())).await,
+                How::AsItIs | How::Durably => timeout_at(until, statement.run(connection.client())).await,
                 How::LikeACommit => timeout_at(until, statement.run_or_give_up(connection.client())).await,
             };
             let failure = match ran {
-                Ok(Ok(_)) if how == How::LikeACommit && connection.has_warned() => {
+                Ok(Ok(_)) if how != How::AsItIs && connection.has_warned() => {
                     Failure::Lost("the database warned about a commit".to_owned())
                 }
                 Ok(Ok(rows)) => return Ok(rows),

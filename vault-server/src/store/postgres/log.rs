@@ -143,7 +143,7 @@ async fn seize(
     statement.bind(int4(log), Type::INT4).bind(int8(fence), Type::INT8);
     statement.bind(holder.as_bytes().to_vec(), Type::BYTEA).bind(instance, Type::TEXT);
     statement.bind(micros(lease), Type::FLOAT8).bind(held == Held::Take, Type::BOOL);
-    let rows = statement.run(connection.client()).await?;
+    let rows = durably(connection, &statement).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let (size, commits) = (number(row, "size")?, number(row, "commits")?);
     Ok(Some(Grip { log, holder, fence: fence + 1, size, commits, lease }))
@@ -163,8 +163,18 @@ async fn create(
     );
     statement.bind(int4(log), Type::INT4).bind(holder.as_bytes().to_vec(), Type::BYTEA);
     statement.bind(instance, Type::TEXT).bind(micros(lease), Type::FLOAT8);
-    let made = !statement.run(connection.client()).await?.is_empty();
+    let made = !durably(connection, &statement).await?.is_empty();
     Ok(made.then_some(Grip { log, holder, fence: 1, size: 0, commits: 0, lease }))
+}
+
+/// Runs a statement that takes a log: what it reads of the log, and the fence that it raises, are as durable as a commit.
+async fn durably(connection: &Connection, statement: &Statement<'_>) -> Result<Vec<Row>, Failure> {
+    connection.forget_warnings();
+    let rows = statement.run_or_give_up(connection.client()).await?;
+    if connection.has_warned() {
+        return Err(Failure::Lost("the database warned about a commit".to_owned()));
+    }
+    Ok(rows)
 }
 
 /// What became of a commit whose connection was lost.
@@ -185,13 +195,9 @@ pub(super) async fn resolve(connection: &Connection, grip: &mut Grip) -> Result<
     );
     statement.bind(int4(grip.log), Type::INT4).bind(grip.holder.as_bytes().to_vec(), Type::BYTEA);
     statement.bind(int8(next), Type::INT8).bind(micros(grip.lease), Type::FLOAT8);
-    let rows = statement.run_or_give_up(connection.client()).await?;
+    let rows = durably(connection, &statement).await?;
     let Some(row) = rows.first() else { return Ok(Resolved::NotHeld) };
     let commits = number(row, "commits").map_err(|error| Failure::Refused(error.to_string()))?;
-    // A warning here says that this statement, too, is not replicated as it should be.
-    if connection.has_warned() {
-        return Err(Failure::Lost("the database warned about a commit".to_owned()));
-    }
     grip.fence = next;
     Ok(Resolved::Commits(commits))
 }
@@ -254,13 +260,8 @@ pub(super) async fn retire(connection: &Connection, grip: &Grip) -> Result<(), F
     );
     statement.bind(int4(grip.log), Type::INT4).bind(int8(grip.fence), Type::INT8);
     statement.bind(grip.holder.as_bytes().to_vec(), Type::BYTEA).bind(RETIRED, Type::TEXT);
-    statement.run_or_give_up(connection.client()).await?;
     // It must not be taken back, either.
-    if connection.has_warned() {
-        Err(Failure::Lost("the database warned about a commit".to_owned()))
-    } else {
-        Ok(())
-    }
+    durably(connection, &statement).await.map(|_| ())
 }
 
 /// All logs in which there is, or will be, something to read.

@@ -198,16 +198,20 @@ impl Store for PostgresStore {
     }
 
     async fn count_of_key(&self, key: KeyId) -> Result<u64, StoreError> {
-        let (mut count, mut last) = (0, None);
+        let (mut count, mut last): (_, Option<Cursor>) = (0, None);
         loop {
-            let rows = self.query(&read::key_count_statement(key, last, COUNTED_AT_ONCE)).await?;
+            let rows = self.query(&read::key_count_statement(key, last.clone(), COUNTED_AT_ONCE)).await?;
             let Some(row) = rows.first() else { return Ok(count) };
             let more = rows::number(row, "number")?;
             count += more;
             if more < COUNTED_AT_ONCE as u64 {
                 return Ok(count);
             }
-            last = Some(rows::cursor(row, &["token"])?);
+            let next = Some(rows::cursor(row, &["token"])?);
+            if next <= last {
+                return Err(stands_still());
+            }
+            last = next;
         }
     }
 
@@ -301,10 +305,14 @@ impl Store for PostgresStore {
             let wanted = limit - found.len();
             let rows = self.query(&read::entities_statement(of, after.as_deref(), wanted)).await?;
             found.extend(rows.iter().filter_map(rows::entity_row));
-            after = rows.last().map(|row| rows::entity_key(row).to_vec());
             if rows.len() < wanted {
                 break;
             }
+            let next = rows.last().map(|row| rows::entity_key(row).to_vec());
+            if next <= after {
+                return Err(stands_still());
+            }
+            after = next;
         }
         Ok(found)
     }
@@ -351,7 +359,7 @@ impl Store for PostgresStore {
         if rows.is_empty() {
             return Err(rows::lost_entry(log, start));
         }
-        (start..).zip(&rows).map(|(sequence, row)| rows::entry(log, sequence, row)).collect()
+        (start..end).zip(&rows).map(|(sequence, row)| rows::entry(log, sequence, row)).collect()
     }
 
     async fn adopt(&self) -> Result<Option<Arc<dyn Store>>, StoreError> {
@@ -371,7 +379,7 @@ impl Store for PostgresStore {
         let rows = match self.database.insert(&statement(Postings::New)?).await? {
             Some(rows) => rows,
             // They were written, and the answer was lost.
-            None => self.query(&statement(Postings::PerhapsThere)?).await?,
+            None => self.database.query_as(&statement(Postings::PerhapsThere)?, How::Durably).await?,
         };
         if !rows.is_empty() {
             return Ok(());
@@ -383,6 +391,9 @@ impl Store for PostgresStore {
         let rows = self.query(&read::size_statement(log)).await?;
         let size = rows.first().map_or(Ok(0), |row| rows::number(row, "size"))?;
         // Not fatal: a server that was failed over from may answer still. The next commit finds out.
+        if size >= upto {
+            derived.joins(self.derived(log).await?.upto)?;
+        }
         let why = if size < upto {
             let known = format!("fewer than the {upto} that were read or acknowledged");
             format!("log {log} has {size} entries in the database, {known}")
@@ -484,4 +495,9 @@ fn closed() -> StoreError {
 
 fn other_vault() -> StoreError {
     StoreError::Foreign { why: "it is the store of another vault".to_owned() }
+}
+
+/// A server that is asked for what comes after a row answers with what does not.
+fn stands_still() -> StoreError {
+    unavailable(&"its pages do not go on")
 }

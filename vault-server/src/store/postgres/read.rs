@@ -7,7 +7,7 @@ use super::connect::Connection;
 use super::log::{Grip, int4};
 use super::reader::Table;
 use super::rows::{self, purpose};
-use super::statement::{Statement, int8};
+use super::statement::{DURABLY, Statement, int8};
 use crate::domain::{
     BlindIndex, ClassName, EntityPlace, EntityScope, JobPlace, KeyId, KeyPurpose, KeyVersion, LeaseName,
     Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
@@ -298,10 +298,11 @@ pub(super) fn derive_statement<'a>(
     let (size, text) = derived.checkpoint.as_ref().map(|(size, text)| (int8(*size), text.as_str())).unzip();
     statement.bind(int4(grip.log), Type::INT4).bind(int8(fence), Type::INT8);
     statement.bind(int8(derived.upto), Type::INT8).bind(size, Type::INT8).bind(text, Type::TEXT);
-    statement.bind(grip.holder.as_bytes().as_slice(), Type::BYTEA);
+    statement.bind(grip.holder.as_bytes().as_slice(), Type::BYTEA).bind(int8(derived.from), Type::INT8);
     statement.add(
         "WITH held AS (SELECT log FROM logs WHERE log = $1 AND fence = $2 AND holder = $6 \
-          AND size >= $3 AND size >= coalesce($4, 0)), \
+          AND size >= $3 AND size >= coalesce($4, 0) \
+          AND $7 <= coalesce((SELECT upto FROM log_heads WHERE log_heads.log = $1), 0)), \
          heads AS (INSERT INTO log_heads (log, upto, checkpoint_size, checkpoint) \
           SELECT log, $3, $4, $5 FROM held ON CONFLICT (log) DO UPDATE SET \
           upto = greatest(log_heads.upto, excluded.upto), \
@@ -343,7 +344,7 @@ pub(super) fn derive_statement<'a>(
             arrays.join(", ")
         ));
     }
-    statement.add(" SELECT log FROM held");
+    statement.add(&format!(" SELECT log, {DURABLY} FROM held"));
     Ok(statement)
 }
 

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use bytes::Bytes;
 use tokio_postgres::Row;
 use tokio_postgres::row::RowIndex;
-use tokio_postgres::types::FromSql;
+use tokio_postgres::types::{FromSql, Type};
 
 use crate::domain::{
     BlindIndex, Body, ClassName, Entity, Environment, InstanceId, Job, KeyId, KeyPurpose, KeyRecord,
@@ -75,6 +75,26 @@ fn entry_key(log: LogId, sequence: u64) -> [u8; 12] {
     key[..4].copy_from_slice(&log.0.to_be_bytes());
     key[4..].copy_from_slice(&sequence.to_be_bytes());
     key
+}
+
+/// An array of a column. One that claims more elements than it has bytes for is none: room is made for what is claimed.
+#[derive(Debug)]
+struct Elements<T>(Vec<T>);
+
+impl<'a, T: FromSql<'a>> FromSql<'a> for Elements<T> {
+    fn from_sql(of: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        // Dimensions, whether there are nulls, the elements' type; of the first dimension its length.
+        let claimed = raw.get(12..16).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
+        // Each has a length of four bytes.
+        if claimed as usize > raw.len() / 4 {
+            return Err("more elements than bytes".into());
+        }
+        Vec::from_sql(of, raw).map(Self)
+    }
+
+    fn accepts(of: &Type) -> bool {
+        Vec::<T>::accepts(of)
+    }
 }
 
 /// The column's value; `None` if it has another type or is null.
@@ -168,7 +188,8 @@ fn read_key(row: &Row) -> Option<KeyRecord> {
         4 => KeyState::Destroyed,
         _ => return None,
     };
-    let (names, wraps): (Vec<String>, Vec<Vec<u8>>) = (get(row, "wrapping_keys")?, get(row, "wraps")?);
+    let (Elements::<String>(names), Elements::<Vec<u8>>(wraps)) =
+        (get(row, "wrapping_keys")?, get(row, "wraps")?);
     if names.len() != wraps.len() {
         return None;
     }
@@ -363,4 +384,26 @@ pub(super) fn cursor(row: &Row, columns: &[&str]) -> Result<Cursor, StoreError> 
 /// A number that is never negative.
 pub(super) fn number(row: &Row, column: &str) -> Result<u64, StoreError> {
     unsigned(row, column).ok_or_else(|| StoreError::Corrupt { what: format!("column {column}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use tokio_postgres::types::ToSql as _;
+
+    use super::*;
+
+    #[test]
+    fn an_array_that_claims_more_than_it_has_is_none() {
+        let mut raw = BytesMut::new();
+        vec!["ann", "bob"].to_sql(&Type::TEXT_ARRAY, &mut raw).unwrap();
+        let Elements::<String>(read) = Elements::from_sql(&Type::TEXT_ARRAY, &raw).unwrap();
+        assert_eq!(read, ["ann", "bob"]);
+        raw[12..16].copy_from_slice(&i32::MAX.to_be_bytes());
+        assert!(Elements::<String>::from_sql(&Type::TEXT_ARRAY, &raw).is_err());
+        let mut empty = BytesMut::new();
+        Vec::<&str>::new().to_sql(&Type::TEXT_ARRAY, &mut empty).unwrap();
+        let Elements::<String>(read) = Elements::from_sql(&Type::TEXT_ARRAY, &empty).unwrap();
+        assert!(read.is_empty());
+    }
 }

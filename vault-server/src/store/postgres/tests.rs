@@ -227,7 +227,10 @@ async fn a_log_that_was_left_is_brought_to_its_end_and_stays_its_instances() {
     assert!(ann.adopt().await.unwrap().is_none(), "it is being followed");
     assert_eq!(bob.commit(insert(3)).await, Err(StoreError::Taken));
     let checkpoint = Some((1, "one".to_owned()));
-    adopted.derive(Derived { upto: 1, tiles: Vec::new(), postings: Vec::new(), checkpoint }).await.unwrap();
+    adopted
+        .derive(Derived { from: 0, upto: 1, tiles: Vec::new(), postings: Vec::new(), checkpoint })
+        .await
+        .unwrap();
     adopted.close().await.unwrap();
     assert!(ann.adopt().await.unwrap().is_none(), "all of it is under a checkpoint");
     assert_eq!(ann.commit(insert(4)).await, Ok(Committed { first_sequence: 1 }));
@@ -261,6 +264,7 @@ async fn nothing_is_derived_from_entries_that_the_database_lost() {
     store.commit(insert(1)).await.unwrap();
     store.commit(insert(2)).await.unwrap();
     let derived = |upto: u64, signed: u64| Derived {
+        from: 0,
         upto,
         tiles: Vec::new(),
         postings: vec![crate::store::Posting { key: b"k".to_vec(), sequence: upto - 1 }],

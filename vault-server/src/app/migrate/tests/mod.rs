@@ -337,7 +337,9 @@ async fn any_difference_is_named_and_leaves_the_new_store_unfinished() {
 
     let new = half().await;
     let tile = (TileId { level: 0, index: 0 }, vec![0; 8192].into());
-    new.derive(Derived { upto: 0, tiles: vec![tile], postings: Vec::new(), checkpoint: None }).await.unwrap();
+    new.derive(Derived { from: 0, upto: 0, tiles: vec![tile], postings: Vec::new(), checkpoint: None })
+        .await
+        .unwrap();
     let why = run(&old, &new).await.unwrap_err().to_string();
     assert!(
         why.contains("audit log is not what was signed") && refuse_half_moved(&*new).await.is_err(),
@@ -349,7 +351,9 @@ async fn any_difference_is_named_and_leaves_the_new_store_unfinished() {
 async fn a_damaged_old_store_is_not_moved() {
     let old = filled().await;
     let tile = (TileId { level: 0, index: 1 }, vec![0; 8192].into());
-    old.derive(Derived { upto: 0, tiles: vec![tile], postings: Vec::new(), checkpoint: None }).await.unwrap();
+    old.derive(Derived { from: 0, upto: 0, tiles: vec![tile], postings: Vec::new(), checkpoint: None })
+        .await
+        .unwrap();
     let new = memory();
     let error = run(&old, &new).await.unwrap_err();
     assert!(matches!(error, MoveError::Log { side: Side::Old, .. }), "{error}");
