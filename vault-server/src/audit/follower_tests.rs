@@ -187,9 +187,11 @@ async fn what_the_store_lost_of_what_was_derived_is_derived_anew() {
     let again = Arc::new(TestStore::new());
     again.inner.lock().entries.clone_from(&store.inner.lock().entries);
     follow(&again).await;
-    let (there, anew) = (store.inner.lock(), again.inner.lock());
-    assert_eq!((&there.tiles, &there.postings), (&anew.tiles, &anew.postings));
-    drop((there, anew));
+    let rows = |of: &TestStore| {
+        let inner = of.inner.lock();
+        (inner.tiles.clone(), inner.postings.clone())
+    };
+    assert_eq!(rows(&store), rows(&again));
     handle.stop(LONG).await;
 }
 
