@@ -1,10 +1,12 @@
 //! A bare loop over the statements of a recording: the same SQL with the same parameters, in the same batches, on as
 //! many connections, by the driver that the vault uses. Each row of an answer is read into values.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::hint::black_box;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{iter, mem};
 
 use anyhow::Context as _;
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -13,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, NoTls, Row};
 
-use crate::replay::{Recording, Sent};
+use crate::replay::{Sending, Sent};
 
 /// What one round trip does.
 enum Statement {
@@ -163,13 +165,16 @@ pub(crate) enum Order {
 type Step = (Option<Statement>, Vec<usize>);
 
 /// A loop for each connection of a recording, ready to go.
-pub(crate) struct Loops(Vec<Loop>);
+pub(crate) struct Loops {
+    loops: Vec<Loop>,
+    answered: Arc<Answered>,
+}
 
 struct Loop {
     client: Client,
     /// Whether it is within a transaction.
     open: bool,
-    steps: Vec<Step>,
+    steps: VecDeque<Step>,
 }
 
 /// How many were answered on each connection.
@@ -198,54 +203,77 @@ impl Answered {
     }
 }
 
+impl Loop {
+    /// Sends `count` steps, each when the last is answered and `order` lets it, and what ends a transaction that is open then.
+    async fn send(
+        &mut self,
+        connection: usize,
+        count: usize,
+        order: Order,
+        answered: &Answered,
+    ) -> anyhow::Result<()> {
+        let mut sent = 0;
+        while sent < count || self.open {
+            let Some((statement, after)) = self.steps.pop_front() else {
+                // The recording ended within it.
+                if mem::take(&mut self.open) {
+                    self.client.batch_execute("ROLLBACK").await?;
+                }
+                break;
+            };
+            let derives = statement.as_ref().is_some_and(Statement::derives);
+            // Within a transaction it holds locks, for which what it would wait for may wait.
+            if !self.open && (derives || order == Order::AsRecorded) {
+                answered.wait_for(&after).await;
+            }
+            if let Some(statement) = statement {
+                statement.run(&self.client).await?;
+                self.open = statement.leaves_open(self.open);
+            }
+            answered.note(connection);
+            sent += 1;
+        }
+        Ok(())
+    }
+}
+
 impl Loops {
-    /// Runs what comes before the measured part.
-    pub(crate) async fn prepare(url: &str, recording: &Recording) -> anyhow::Result<Self> {
+    /// Sends what comes before the measured part, in its order.
+    pub(crate) async fn prepare(url: &str, recording: &[Sending]) -> anyhow::Result<Self> {
         let mut loops = Vec::new();
-        for requests in &recording.measured {
+        for Sending { sent, .. } in recording {
             let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
             tokio::spawn(connection);
             let step = |sent: &Sent| anyhow::Ok((Statement::read(sent.bytes.clone())?, sent.after.clone()));
-            let steps = requests.iter().map(step).collect::<Result<_, _>>()?;
-            loops.push(Loop { client, open: false, steps });
+            loops.push(Loop { client, open: false, steps: sent.iter().map(step).collect::<Result<_, _>>()? });
         }
-        for (connection, messages) in &recording.before {
-            if let Some(statement) = Statement::read(messages.clone())? {
-                let of = &mut loops[*connection];
-                statement.run(&of.client).await?;
-                of.open = statement.leaves_open(of.open);
-            }
-        }
-        Ok(Self(loops))
+        let counts = loops.iter().map(|_| AtomicUsize::new(0)).collect();
+        let mut this = Self { loops, answered: Arc::new(Answered { counts, more: Notify::new() }) };
+        this.send(recording.iter().map(|of| of.before), Order::AsRecorded).await?;
+        Ok(this)
     }
 
-    /// Each connection sends its next statement when the last is answered, and `order` lets it.
-    pub(crate) async fn run(self, order: Order) -> anyhow::Result<()> {
-        let counts = self.0.iter().map(|_| AtomicUsize::new(0)).collect();
-        let answered = Arc::new(Answered { counts, more: Notify::new() });
+    /// Sends the measured part.
+    pub(crate) async fn run(mut self, order: Order) -> anyhow::Result<()> {
+        self.send(iter::repeat(usize::MAX), order).await
+    }
+
+    /// So many steps of each.
+    async fn send(&mut self, counts: impl Iterator<Item = usize>, order: Order) -> anyhow::Result<()> {
         let mut running = JoinSet::new();
-        for (connection, Loop { client, mut open, steps }) in self.0.into_iter().enumerate() {
-            let answered = Arc::clone(&answered);
+        for ((connection, mut one), count) in mem::take(&mut self.loops).into_iter().enumerate().zip(counts) {
+            let answered = Arc::clone(&self.answered);
             running.spawn(async move {
-                for (statement, after) in &steps {
-                    let derives = statement.as_ref().is_some_and(Statement::derives);
-                    // Within a transaction it holds locks, for which what it would wait for may wait.
-                    if !open && (derives || order == Order::AsRecorded) {
-                        answered.wait_for(after).await;
-                    }
-                    if let Some(statement) = statement {
-                        statement.run(&client).await?;
-                        open = statement.leaves_open(open);
-                    }
-                    answered.note(connection);
-                }
-                anyhow::Ok(())
+                one.send(connection, count, order, &answered).await?;
+                anyhow::Ok((connection, one))
             });
         }
+        let mut done = BTreeMap::new();
         // The first that fails ends them all: others may wait for its answers.
         while let Some(ended) = running.join_next().await {
-            ended??;
+            done.extend([ended??]);
         }
+        self.loops = done.into_values().collect();
         Ok(())
     }
 }

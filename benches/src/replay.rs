@@ -71,45 +71,36 @@ impl Recorder {
     }
 
     /// What was sent before `until`, of which what came from `from` on is measured.
-    pub(crate) fn recording(&self, from: Instant, until: Instant) -> anyhow::Result<Recording> {
+    pub(crate) fn recording(&self, from: Instant, until: Instant) -> anyhow::Result<Vec<Sending>> {
         let mut seen = seen(&self.seen)?;
-        let mut recording = Recording::default();
-        let mut before = Vec::new();
+        let mut recording = Vec::new();
         for Request { at, connection, bytes, answered } in seen.requests.drain(..) {
             if at >= until {
                 break;
             }
-            if recording.measured.len() <= connection {
-                recording.measured.resize_with(connection + 1, Vec::new);
-                before.resize(connection + 1, 0);
+            if recording.len() <= connection {
+                recording.resize_with(connection + 1, Sending::default);
             }
-            if at < from {
-                recording.before.push((connection, bytes));
-                before[connection] += 1;
-            } else {
-                let after = (0..).zip(answered).map(|(of, count): (usize, usize)| {
-                    count.saturating_sub(before.get(of).copied().unwrap_or_default())
-                });
-                recording.measured[connection].push(Sent { bytes, after: after.collect() });
-            }
+            let of: &mut Sending = &mut recording[connection];
+            of.before += usize::from(at < from);
+            of.sent.push(Sent { bytes, after: answered });
         }
         Ok(recording)
     }
 }
 
-/// What a vault sent: at each time as much as is answered together.
+/// What a vault sent on one connection: at each time as much as is answered together.
 #[derive(Default)]
-pub(crate) struct Recording {
-    /// In their order, each with its connection.
-    pub(crate) before: Vec<(usize, Bytes)>,
-    /// By connection.
-    pub(crate) measured: Vec<Vec<Sent>>,
+pub(crate) struct Sending {
+    pub(crate) sent: Vec<Sent>,
+    /// How many of them come before the measured ones.
+    pub(crate) before: usize,
 }
 
 /// What was sent at once.
 pub(crate) struct Sent {
     pub(crate) bytes: Bytes,
-    /// How many of each connection's measured ones had been answered by then.
+    /// How many had been answered on each connection by then.
     pub(crate) after: Vec<usize>,
 }
 
