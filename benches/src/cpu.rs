@@ -13,11 +13,16 @@ pub(crate) fn of_process(process: u32) -> Duration {
 
 /// What a process took until now, with those that it started, also those that have ended.
 pub(crate) fn of_family(process: u32) -> Duration {
-    let Some(own) = Stat::of(process) else { return Duration::ZERO };
-    let all = fs::read_dir("/proc").into_iter().flatten();
-    let all = all.filter_map(|entry| Stat::of(entry.ok()?.file_name().to_str()?.parse().ok()?));
-    let children = all.filter(|stat| stat.parent == process).map(|stat| stat.time);
-    TICK * (own.time + own.ended + children.sum::<u32>())
+    loop {
+        let Some(own) = Stat::of(process) else { return Duration::ZERO };
+        let all = fs::read_dir("/proc").into_iter().flatten();
+        let all = all.filter_map(|entry| Stat::of(entry.ok()?.file_name().to_str()?.parse().ok()?));
+        let children: u32 = all.filter(|stat| stat.parent == process).map(|stat| stat.time).sum();
+        // One that was waited for meanwhile may be in neither figure.
+        if Stat::of(process).is_none_or(|now| now.ended == own.ended) {
+            return TICK * (own.time + own.ended + children);
+        }
+    }
 }
 
 /// A process and those that it started and that still run.
