@@ -202,3 +202,18 @@ impl Lane {
         self.rest.lock().unwrap_or_else(PoisonError::into_inner).until.saturating_duration_since(now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_endpoint_is_left_alone_for_ever() {
+        let now = Instant::now();
+        let rest = |failures, asked| Rest { until: now, failures }.again(now, asked).until - now;
+        assert_eq!(rest(0, Duration::ZERO), FIRST_REST);
+        assert_eq!(rest(0, Duration::from_secs(30)), Duration::from_secs(30));
+        assert_eq!(rest(u32::MAX, Duration::ZERO), LONGEST_REST);
+        assert_eq!(rest(u32::MAX, Duration::from_hours(24)), LONGEST_ASKED);
+    }
+}

@@ -135,7 +135,9 @@ impl Follower {
                     match self.go_back().await {
                         // As was just said.
                         Ok(()) | Err(FollowerError::Store(_)) => {}
-                        Err(error) => tracing::error!(%error, "the log is not what was signed"),
+                        Err(error) => {
+                            tracing::error!(%error, "what was derived from the log can't be taken up again");
+                        }
                     }
                 }
             }

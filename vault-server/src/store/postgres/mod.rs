@@ -391,16 +391,13 @@ impl Store for PostgresStore {
         let rows = self.query(&read::size_statement(log)).await?;
         let size = rows.first().map_or(Ok(0), |row| rows::number(row, "size"))?;
         // Not fatal: a server that was failed over from may answer still. The next commit finds out.
-        if size >= upto {
-            derived.joins(self.derived(log).await?.upto)?;
-        }
-        let why = if size < upto {
+        if size < upto {
             let known = format!("fewer than the {upto} that were read or acknowledged");
-            format!("log {log} has {size} entries in the database, {known}")
-        } else {
-            "the log's fence has changed".to_owned()
-        };
-        Err(StoreError::Unavailable { why })
+            let why = format!("log {log} has {size} entries in the database, {known}");
+            return Err(StoreError::Unavailable { why });
+        }
+        derived.joins(self.derived(log).await?.upto)?;
+        Err(StoreError::Unavailable { why: "the log's fence has changed".to_owned() })
     }
 
     async fn derived(&self, log: LogId) -> Result<DerivedState, StoreError> {
