@@ -4,7 +4,7 @@
 //! * [`WipingAllocator`]: overwrites heap memory before it is freed, so that a value that went through a buffer
 //!   of the network stack does not outlive its request.
 //! * [`wipe_stack`]: overwrites what earlier calls left on a thread's stack.
-//! * `keep_large_pages` (feature `mimalloc`): memory that is cheaper to reach.
+//! * `keep_large_pages` (feature `mimalloc`): memory that is cheaper to reach, and stays for a while.
 //! * [`harden`]: no debugger, no core file, no new privileges for this process.
 //!
 //! What it does not do: keys that an algorithm copies to registers or its stack are out of its reach, and nothing
