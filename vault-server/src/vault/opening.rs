@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::access::{GrantUse, OpenAction, Permit, Question, Verdict};
 use crate::audit::{AuditAction, Draft, Item, Outcome, Receipt};
 use crate::crypto::{DataKey, OpenError, Warrant};
-use crate::domain::{GrantId, KeyId, Record, TenantId, Token};
+use crate::domain::{ClassName, GrantId, KeyId, Record, TenantId, Token};
 use crate::keyring::KeyringError;
 use crate::store::Lookup;
 
@@ -43,6 +43,8 @@ pub(super) struct Sorting {
     /// Records that policy allows to open, and their size.
     allowed: Vec<Record>,
     size: usize,
+    /// Whether each class is allowed: a request has many records of few. The permit decides again, at the end.
+    classes: Vec<(ClassName, bool)>,
 }
 
 impl Vault {
@@ -82,6 +84,7 @@ impl Vault {
             items: Vec::with_capacity(tokens.len()),
             allowed: Vec::new(),
             size: 0,
+            classes: Vec::new(),
         };
         for chunk in tokens.chunks(CHUNK) {
             let lookups = self.look_up(chunk).await?;
@@ -142,7 +145,7 @@ impl Vault {
     ) {
         let (slot, item) = match token {
             Err(problem) => (Slot::Refused(problem.clone()), Item::invalid()),
-            Ok(token) => match self.openable::<A>(cx, tenant, lookup, draft, using) {
+            Ok(token) => match self.openable::<A>(cx, tenant, lookup, &mut sorting.classes, draft, using) {
                 Err((problem, outcome, None)) => (Slot::Refused(problem), Item::of_token(*token, outcome)),
                 Err((problem, outcome, Some(record))) => {
                     (Slot::Refused(problem), Item::of_record(&record, outcome))
@@ -170,6 +173,7 @@ impl Vault {
         cx: &Context,
         tenant: &TenantId,
         lookup: Option<Lookup>,
+        classes: &mut Vec<(ClassName, bool)>,
         draft: &mut Draft,
         using: Option<&GrantUse>,
     ) -> Result<Box<Record>, (Problem, Outcome, Option<Box<Record>>)> {
@@ -184,15 +188,20 @@ impl Vault {
         if using.is_some_and(|using| !using.covers(&record)) {
             return Err((Problem::NotFound, Outcome::Denied, Some(record)));
         }
-        let question = Question {
-            action: A::ACTION,
-            class: Some(&record.class),
-            purpose: draft.purpose,
-            grant: using.map(GrantUse::seen),
-        };
-        let verdict = self.decide(cx, tenant, question);
-        add_policies(&mut draft.policies, &verdict);
-        if !verdict.allowed {
+        let known = classes.iter().find(|(class, _)| *class == record.class).map(|(_, allowed)| *allowed);
+        let allowed = known.unwrap_or_else(|| {
+            let question = Question {
+                action: A::ACTION,
+                class: Some(&record.class),
+                purpose: draft.purpose,
+                grant: using.map(GrantUse::seen),
+            };
+            let verdict = self.decide(cx, tenant, question);
+            add_policies(&mut draft.policies, &verdict);
+            classes.push((record.class.clone(), verdict.allowed));
+            verdict.allowed
+        });
+        if !allowed {
             Err((Problem::NotFound, Outcome::Denied, Some(record)))
         } else if record.key_id().is_none() {
             // Whether it was erased is told only to those who could have had it.
