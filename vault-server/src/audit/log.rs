@@ -3,6 +3,8 @@
 //! A change that was handed to the store is let run to its end by a task of its own: a caller that gave up, or
 //! whose deadline passed, leaves no change half acknowledged. It keeps its place among those in flight until the
 //! store is done with it, so that a store that hangs can't pile up more than `max_in_flight` of them.
+//!
+//! Entries are encoded when a method is called, and not when its future is first polled: a future carries their bytes alone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -105,55 +107,66 @@ impl Log {
 
     /// Writes that the permit's records are about to be opened. The receipt exists only after the entries are
     /// durable. Refused unless the items that are OK are exactly the permit's records, in order.
-    pub async fn before_open<A: OpenAction>(
+    pub fn before_open<A: OpenAction>(
         &self,
         draft: Draft,
         permit: &Permit<A>,
         items: Vec<Item>,
-    ) -> Result<Receipt<A>, LogError> {
-        self.before_open_with(draft, permit, items, Beside::default()).await
+    ) -> impl Future<Output = Result<Receipt<A>, LogError>> + Send {
+        self.before_open_with(draft, permit, items, Beside::default())
     }
 
     /// As [`Log::before_open`], with writes in the same commit: what counts a value is durable with the entry that says it is
     /// opened, or nothing is. [`LogError::Conflict`]: a write's condition did not hold, and there is no receipt.
-    pub async fn before_open_with<A: OpenAction>(
+    #[expect(clippy::needless_pass_by_value, reason = "handed over, or the future would borrow it")]
+    pub fn before_open_with<A: OpenAction>(
         &self,
         draft: Draft,
         permit: &Permit<A>,
         items: Vec<Item>,
         beside: impl Into<Beside>,
-    ) -> Result<Receipt<A>, LogError> {
-        if !agrees(&draft, permit, &items) {
-            return Err(LogError::Mismatch);
+    ) -> impl Future<Output = Result<Receipt<A>, LogError>> + Send {
+        let change = if agrees(&draft, permit, &items) {
+            self.encoded(&draft, &items, beside.into())
+        } else {
+            Err(LogError::Mismatch)
+        };
+        async move {
+            self.change(change?).await?;
+            let tokens = permit.records().iter().map(|record| record.token).collect();
+            Ok(Receipt::new(permit.request(), tokens))
         }
-        let tokens = permit.records().iter().map(|record| record.token).collect();
-        self.commit_with(draft, items, beside.into()).await?;
-        Ok(Receipt::new(permit.request(), tokens))
     }
 
     /// Writes and their entries, as one change.
-    pub async fn commit(
+    pub fn commit(
         &self,
         draft: Draft,
         items: Vec<Item>,
         writes: Vec<Write>,
-    ) -> Result<Committed, LogError> {
-        self.commit_with(draft, items, writes.into()).await
+    ) -> impl Future<Output = Result<Committed, LogError>> + Send {
+        self.commit_with(draft, items, writes.into())
     }
 
     /// An entry, and what is written beside it, as one change.
-    pub async fn commit_with(
+    #[expect(clippy::needless_pass_by_value, reason = "handed over, or the future would borrow it")]
+    pub fn commit_with(
         &self,
         draft: Draft,
         items: Vec<Item>,
         beside: Beside,
-    ) -> Result<Committed, LogError> {
+    ) -> impl Future<Output = Result<Committed, LogError>> + Send {
+        let change = self.encoded(&draft, &items, beside);
+        async move { self.change(change?).await }
+    }
+
+    fn encoded(&self, draft: &Draft, items: &[Item], beside: Beside) -> Result<Change, LogError> {
         let now = self.clock.now();
-        let mut entries = draft.encode(now, &items).map_err(|TooLarge| LogError::TooLarge)?;
+        let mut entries = draft.encode(now, items).map_err(|TooLarge| LogError::TooLarge)?;
         for (draft, items) in &beside.entries {
             entries.extend(draft.encode(now, items).map_err(|TooLarge| LogError::TooLarge)?);
         }
-        self.change(Change { writes: beside.writes, entries }).await
+        Ok(Change { writes: beside.writes, entries })
     }
 
     /// Writes without an entry of their own: those of a job whose beginning is on record.
@@ -193,8 +206,12 @@ impl Log {
     }
 
     /// Entries alone.
-    pub async fn record(&self, draft: Draft, items: Vec<Item>) -> Result<Committed, LogError> {
-        self.commit(draft, items, Vec::new()).await
+    pub fn record(
+        &self,
+        draft: Draft,
+        items: Vec<Item>,
+    ) -> impl Future<Output = Result<Committed, LogError>> + Send {
+        self.commit(draft, items, Vec::new())
     }
 
     /// Whether durability is gone. Everything is refused from then on.

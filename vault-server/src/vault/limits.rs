@@ -36,7 +36,7 @@ impl Vault {
             Err(_) => return Err(Problem::StoreUnavailable.whole()),
         };
         for crossing in &crossings {
-            self.tell_crossing(cx, tenant, draft.action, crossing).await?;
+            Box::pin(self.tell_crossing(cx, tenant, draft.action, crossing)).await?;
         }
         let denied = crossings.iter().find_map(|crossing| Some((crossing.rule, crossing.denied?)));
         let Some((limit, again)) = denied else { return Ok(()) };

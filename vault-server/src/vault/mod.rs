@@ -2,7 +2,8 @@
 //!
 //! Every use case goes the same way: the caller's tenant, the request's own limits, what policy says of the
 //! action, the records, what policy says of each, the log, and only then the values. What is refused on
-//! that way is in the log before the caller learns of it.
+//! that way is in the log before the caller learns of it. Refusing is boxed, so that requests which are not refused, nearly
+//! all, carry no place for it.
 
 mod alerts;
 mod audit;
@@ -34,6 +35,9 @@ mod watched;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 
 use crate::access::{
     Access, Action, Caller, Credential, Honeytokens, Provisioning, Question, TenantError, UsageLimits,
@@ -156,20 +160,34 @@ impl Vault {
         let request = RequestId::random().map_err(|_| Problem::Internal.whole())?;
         match self.admit(credential, action).await {
             Ok(caller) => Ok(Context { caller, request }),
-            Err(refused) => {
-                let Some(unrecorded) = self.may_record(credential) else {
-                    return Err(Problem::Overloaded.whole().of(request).logged());
-                };
-                let mut draft = Draft::new(request, action, Actor::unknown(credential));
-                draft.decision = Decision::Deny;
-                draft.cause = refused.cause;
-                if unrecorded > 0 {
-                    draft.details.push(("unrecorded", unrecorded.to_string()));
-                }
-                self.parts.log.record(draft, Vec::new()).await?;
-                Err(refused.problem.whole().of(request).logged())
+            Err(turned_away) => Err(self.turn_away(credential, action, request, turned_away).await),
+        }
+    }
+
+    /// Puts on record that a credential was turned away; what its holder is told.
+    fn turn_away<'a>(
+        &'a self,
+        credential: &'a Credential,
+        action: AuditAction,
+        request: RequestId,
+        turned_away: sessions::NoCaller,
+    ) -> BoxFuture<'a, Refused> {
+        async move {
+            let Some(unrecorded) = self.may_record(credential) else {
+                return Problem::Overloaded.whole().of(request).logged();
+            };
+            let mut draft = Draft::new(request, action, Actor::unknown(credential));
+            draft.decision = Decision::Deny;
+            draft.cause = turned_away.cause;
+            if unrecorded > 0 {
+                draft.details.push(("unrecorded", unrecorded.to_string()));
+            }
+            match self.parts.log.record(draft, Vec::new()).await {
+                Ok(_) => turned_away.problem.whole().of(request).logged(),
+                Err(error) => error.into(),
             }
         }
+        .boxed()
     }
 
     /// Whether a credential names somebody who may call now.
@@ -190,12 +208,20 @@ impl Vault {
 
     /// Puts a refusal into the log that no use case has put there: what failed on the way (the KMS, the store) or was
     /// refused before a use case saw it.
-    pub async fn refuse(&self, cx: &Context, action: AuditAction, refused: Refused) -> Refused {
-        if refused.logged {
-            return refused.of(cx.request);
+    pub fn refuse<'a>(
+        &'a self,
+        cx: &'a Context,
+        action: AuditAction,
+        refused: Refused,
+    ) -> BoxFuture<'a, Refused> {
+        async move {
+            if refused.logged {
+                return refused.of(cx.request);
+            }
+            let draft = Draft::new(cx.request, action, Actor::caller_of_vault(&cx.caller));
+            self.log_refusal(draft, Vec::new(), refused).await.of(cx.request)
         }
-        let draft = Draft::new(cx.request, action, Actor::caller_of_vault(&cx.caller));
-        self.log_refusal(draft, Vec::new(), refused).await.of(cx.request)
+        .boxed()
     }
 
     /// The tenant a request is about. A refusal is in the log.
@@ -236,33 +262,39 @@ impl Vault {
     }
 
     /// Logs a refusal of a whole request, unless it is on record; what comes back is what the caller is told.
-    async fn log_refusal(&self, mut draft: Draft, items: Vec<Item>, refused: Refused) -> Refused {
-        if refused.logged {
-            return refused;
+    fn log_refusal(&self, mut draft: Draft, items: Vec<Item>, refused: Refused) -> BoxFuture<'_, Refused> {
+        async move {
+            if refused.logged {
+                return refused;
+            }
+            draft.decision = Decision::Deny;
+            draft.cause = refused.problem.cause();
+            match self.parts.log.record(draft, items).await {
+                Ok(_) => refused.logged(),
+                // The refusal could not be made durable: not even that much is told.
+                Err(error) => error.into(),
+            }
         }
-        draft.decision = Decision::Deny;
-        draft.cause = refused.problem.cause();
-        match self.parts.log.record(draft, items).await {
-            Ok(_) => refused.logged(),
-            // The refusal could not be made durable: not even that much is told.
-            Err(error) => error.into(),
-        }
+        .boxed()
     }
 
     /// As [`Vault::log_refusal`], for requests that may be about values.
-    async fn log_refusal_watched(
-        &self,
-        cx: &Context,
+    fn log_refusal_watched<'a>(
+        &'a self,
+        cx: &'a Context,
         mut draft: Draft,
         items: Vec<Item>,
         refused: Refused,
-    ) -> Refused {
-        draft.decision = Decision::Deny;
-        draft.cause = refused.problem.cause();
-        match self.record_watched(cx, draft, items).await {
-            Ok(()) => refused.logged(),
-            Err(error) => error,
+    ) -> BoxFuture<'a, Refused> {
+        async move {
+            draft.decision = Decision::Deny;
+            draft.cause = refused.problem.cause();
+            match self.record_watched(cx, draft, items).await {
+                Ok(()) => refused.logged(),
+                Err(error) => error,
+            }
         }
+        .boxed()
     }
 
     /// Refuses a request that asks for nothing or for too much. Before anything is made of its items.

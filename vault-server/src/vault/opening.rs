@@ -63,7 +63,7 @@ impl Vault {
         sorting.permitted(&permit, &verdicts, &mut draft);
         self.within_limits(cx, tenant, A::ACTION, &draft, &sorting.items).await?;
         if permit.records().is_empty() {
-            return self.nothing_to_open(cx, draft, sorting).await;
+            return Box::pin(self.nothing_to_open(cx, draft, sorting)).await;
         }
         let grant = draft.grant;
         let receipt = self.before_open_watched(cx, draft, &permit, take(&mut sorting.items)).await?;
@@ -238,17 +238,29 @@ impl Vault {
             breathe(place).await;
         }
         if !failed.is_empty() {
-            let corrupt = failed.iter().filter(|item| item.outcome == Outcome::Corrupt).count();
-            if corrupt > 0 {
-                tracing::error!(request = %cx.request, corrupt, "records do not open: tampered or corrupt");
-            }
-            let mut draft = cx.draft(AuditAction::OpenFailed, tenant);
-            draft.grant = opening.grant;
-            draft.cause = if corrupt > 0 { "record_corrupt" } else { "not_opened" };
-            draft.decision = decision(&failed);
-            self.parts.log.record(draft, failed).await?;
+            Box::pin(self.record_failed(cx, tenant, opening.grant, failed)).await?;
         }
         Ok(results)
+    }
+
+    /// Puts on record what was allowed but did not open.
+    async fn record_failed(
+        &self,
+        cx: &Context,
+        tenant: &TenantId,
+        grant: Option<GrantId>,
+        failed: Vec<Item>,
+    ) -> Result<(), Refused> {
+        let corrupt = failed.iter().filter(|item| item.outcome == Outcome::Corrupt).count();
+        if corrupt > 0 {
+            tracing::error!(request = %cx.request, corrupt, "records do not open: tampered or corrupt");
+        }
+        let mut draft = cx.draft(AuditAction::OpenFailed, tenant);
+        draft.grant = grant;
+        draft.cause = if corrupt > 0 { "record_corrupt" } else { "not_opened" };
+        draft.decision = decision(&failed);
+        self.parts.log.record(draft, failed).await?;
+        Ok(())
     }
 }
 

@@ -69,7 +69,8 @@ impl Vault {
         if judged.iter().all(Result::is_err) {
             draft.decision = Decision::Deny;
             draft.cause = "no_item_allowed";
-            self.parts.log.record(draft, judged.iter().map(refused_item).collect()).await?;
+            let items = judged.iter().map(refused_item).collect();
+            Box::pin(self.parts.log.record(draft, items)).await?;
             return Ok(judged
                 .into_iter()
                 .map(|item| item.map_or_else(Err, |_| Err(Problem::Internal)))
@@ -137,7 +138,7 @@ impl Vault {
         for _ in 0..ATTEMPTS {
             let keys = self.write_keys(tenant).await?;
             if let Some(key) = key
-                && let Some(tokens) = self.recall(cx, draft, tenant, judged, key).await?
+                && let Some(tokens) = Box::pin(self.recall(cx, draft, tenant, judged, key)).await?
             {
                 return Ok(tokens);
             }

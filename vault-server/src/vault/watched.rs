@@ -5,6 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use futures::TryFutureExt as _;
+use futures::future::Either;
+
 use crate::access::{AlertKind, Honeytoken, OpenAction, Permit};
 use crate::audit::{Actor, AuditAction, Beside, Draft, Item, LogError, Receipt};
 use crate::domain::{TenantId, Token};
@@ -51,6 +54,20 @@ impl Vault {
         items: Vec<Item>,
         entry: &Entry<'_, A>,
     ) -> Result<Option<Receipt<A>>, Refused> {
+        if self.honeytokens_among(&draft, &items).is_empty() {
+            return Ok(self.write_beside(draft, items, Beside::default(), entry).await?);
+        }
+        // Boxed: next to no request carries a place for this.
+        Box::pin(self.write_touched(cx, draft, items, entry)).await
+    }
+
+    async fn write_touched<A: OpenAction>(
+        &self,
+        cx: &Context,
+        draft: Draft,
+        items: Vec<Item>,
+        entry: &Entry<'_, A>,
+    ) -> Result<Option<Receipt<A>>, Refused> {
         for _ in 0..ATTEMPTS {
             let touched = self.honeytokens_among(&draft, &items);
             if touched.is_empty() {
@@ -70,17 +87,19 @@ impl Vault {
         Err(Problem::Overloaded.whole())
     }
 
-    async fn write_beside<A: OpenAction>(
+    fn write_beside<A: OpenAction>(
         &self,
         draft: Draft,
         items: Vec<Item>,
         beside: Beside,
         entry: &Entry<'_, A>,
-    ) -> Result<Option<Receipt<A>>, LogError> {
+    ) -> impl Future<Output = Result<Option<Receipt<A>>, LogError>> + Send {
         let log = &self.parts.log;
         match entry {
-            Entry::Alone => log.commit_with(draft, items, beside).await.map(|_| None),
-            Entry::BeforeOpen(permit) => log.before_open_with(draft, permit, items, beside).await.map(Some),
+            Entry::Alone => Either::Left(log.commit_with(draft, items, beside).map_ok(|_| None)),
+            Entry::BeforeOpen(permit) => {
+                Either::Right(log.before_open_with(draft, permit, items, beside).map_ok(Some))
+            }
         }
     }
 

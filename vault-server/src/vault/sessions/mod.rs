@@ -98,9 +98,17 @@ impl Vault {
     /// What a request shows: its token if it has one, and otherwise what its connection has shown. Both together: the token
     /// speaks, and the certificate is what it may be bound to.
     pub async fn identify(&self, connection: &Arc<Credential>, bearer: Bearer) -> Arc<Credential> {
-        let Some(sessions) = &self.parts.sessions else { return Arc::clone(connection) };
-        let shown = match bearer {
-            Bearer::Nothing => return Arc::clone(connection),
+        match (&self.parts.sessions, bearer) {
+            (None, _) | (_, Bearer::Nothing) => Arc::clone(connection),
+            // Boxed, as in `admit`: services show their certificate alone, and carry no place for this.
+            (Some(sessions), bearer) => Arc::new(Box::pin(self.shown(sessions, connection, bearer)).await),
+        }
+    }
+
+    /// What a request shows by its token.
+    async fn shown(&self, sessions: &Sessions, connection: &Credential, bearer: Bearer) -> Credential {
+        match bearer {
+            Bearer::Nothing => connection.clone(),
             Bearer::Malformed => connection.refused("bearer_malformed"),
             Bearer::Access(token) => {
                 let now = sessions.steady.now(self.parts.clock.now());
@@ -126,11 +134,10 @@ impl Vault {
                     Err(NoCaller { problem: Problem::SessionInvalid(cause), .. }) => {
                         connection.refused(cause)
                     }
-                    Err(_) => Credential { kind: CredentialKind::Unknown, ..Credential::clone(connection) },
+                    Err(_) => Credential { kind: CredentialKind::Unknown, ..connection.clone() },
                 }
             }
-        };
-        Arc::new(shown)
+        }
     }
 
     /// Who calls.
@@ -158,16 +165,25 @@ impl Vault {
                 authenticate().map_err(|why| NoCaller::nobody(why, Problem::SessionInvalid(why.as_str())))
             }
             (CredentialKind::Session(proof), Some(sessions)) => {
-                let kept = self.find_session(sessions, proof).await?;
-                let caller = authenticate()
-                    .map_err(|why| NoCaller::nobody(why, Problem::SessionInvalid(why.as_str())))?;
-                if caller.principal.id.as_str() != kept.session.principal {
-                    return Err(NoCaller::session("session_of_another"));
-                }
-                self.note_use(sessions, &proof.name, &kept).await;
-                Ok(caller)
+                Box::pin(self.admit_session(sessions, proof, authenticate)).await
             }
         }
+    }
+
+    async fn admit_session(
+        &self,
+        sessions: &Sessions,
+        proof: &SessionProof,
+        authenticate: impl Fn() -> Result<Caller, Unauthenticated>,
+    ) -> Result<Caller, NoCaller> {
+        let kept = self.find_session(sessions, proof).await?;
+        let caller =
+            authenticate().map_err(|why| NoCaller::nobody(why, Problem::SessionInvalid(why.as_str())))?;
+        if caller.principal.id.as_str() != kept.session.principal {
+            return Err(NoCaller::session("session_of_another"));
+        }
+        self.note_use(sessions, &proof.name, &kept).await;
+        Ok(caller)
     }
 
     /// Whether a refusal may still be put on record now; how many were not, since the last that was. Who comes with a
