@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("vault.bin"), descriptors.encode_to_vec())?;
     // What holds PHI gets a Debug of its own in lib.rs, which tells nothing.
     tonic_prost_build::configure()
-        .codec_path("crate::codec::SizedCodec")
+        .codec_path("vault_codec::SizedCodec")
         .bytes(".")
         // Sorted, so that a log entry has one encoding.
         .btree_map(".")

@@ -1,12 +1,10 @@
-//! The wire API of phi-vault, generated from the `.proto` files beside this crate, and the codec that its messages go by.
+//! The wire API of phi-vault, generated from the `.proto` files beside this crate, and nothing else.
 //!
 //! The `.proto` files in `vault/v1` are the documentation of the API.
 #![forbid(unsafe_code)]
-
-pub mod codec;
+#![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
 
 /// Package `vault.v1`.
-#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::allow_attributes, reason = "generated code")]
 pub mod v1 {
     tonic::include_proto!("vault.v1");
 

@@ -1,7 +1,8 @@
-//! Messages to bytes and back, with buffers of their size.
+//! Messages of phi-vault to bytes and back, in buffers of their size: what the generated code of `vault-proto` uses.
 //!
 //! As [`tonic_prost::ProstCodec`], which takes 8 KiB for each message, and twice as much again and again for a larger one. Most
 //! calls are about one value, and who wipes what it frees, as the vault does, pays for each byte twice.
+#![forbid(unsafe_code)]
 
 use std::marker::PhantomData;
 
@@ -69,50 +70,50 @@ fn buffers() -> BufferSettings {
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt as _;
+    use prost_types::FieldMask;
     use tonic::Code;
     use tonic::codec::{EncodeBody, Streaming};
 
     use super::*;
-    use crate::v1::{DetokenizeRequest, Value};
 
-    type Requests = SizedCodec<DetokenizeRequest, DetokenizeRequest>;
+    type Masks = SizedCodec<FieldMask, FieldMask>;
 
     /// What is before each message: whether it is compressed, and its length.
     const HEADER: usize = 5;
 
-    fn of_tokens(count: usize) -> DetokenizeRequest {
-        DetokenizeRequest { tokens: vec!["a token of some length".to_owned(); count], ..Default::default() }
+    fn of_paths(count: usize) -> FieldMask {
+        FieldMask { paths: vec!["a path of some length".to_owned(); count] }
     }
 
-    fn body(request: DetokenizeRequest) -> tonic::body::Body {
-        let source = tokio_stream::iter([Ok(request)]);
-        tonic::body::Body::new(EncodeBody::new_client(Requests::default().encoder(), source, None, None))
+    fn body(mask: FieldMask) -> tonic::body::Body {
+        let source = tokio_stream::iter([Ok(mask)]);
+        tonic::body::Body::new(EncodeBody::new_client(Masks::default().encoder(), source, None, None))
     }
 
     #[tokio::test]
     async fn a_buffer_is_as_large_as_its_message_takes() {
-        for (tokens, most) in [(0, BEGIN), (1, BEGIN), (1_000, HEADER + of_tokens(1_000).encoded_len())] {
-            let frame = body(of_tokens(tokens)).frame().await.unwrap().unwrap().into_data().unwrap();
-            assert_eq!(frame.len(), HEADER + of_tokens(tokens).encoded_len());
+        for (paths, most) in [(0, BEGIN), (1, BEGIN), (1_000, HEADER + of_paths(1_000).encoded_len())] {
+            let frame = body(of_paths(paths)).frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(frame.len(), HEADER + of_paths(paths).encoded_len());
             let buffer = frame.try_into_mut().unwrap();
-            assert!(buffer.capacity() <= most, "{} bytes for {tokens} tokens", buffer.capacity());
+            assert!(buffer.capacity() <= most, "{} bytes for {paths} paths", buffer.capacity());
         }
     }
 
     #[tokio::test]
     async fn what_goes_out_comes_in() {
-        for tokens in [0, 1, 20, 100, 10_000] {
-            let decoder = Requests::default().decoder();
-            let mut messages = Streaming::new_request(decoder, body(of_tokens(tokens)), None, None);
-            assert_eq!(messages.message().await.unwrap().unwrap(), of_tokens(tokens));
+        for paths in [0, 1, 20, 100, 10_000] {
+            let decoder = Masks::default().decoder();
+            let mut messages = Streaming::new_request(decoder, body(of_paths(paths)), None, None);
+            assert_eq!(messages.message().await.unwrap().unwrap(), of_paths(paths));
             assert!(messages.message().await.unwrap().is_none());
         }
     }
 
-    /// The vault tells callers of it by these words.
+    /// The vault tells its callers of it by these words.
     #[tokio::test]
     async fn garbage_is_refused_as_by_the_librarys_codec() {
-        let decoder = SizedCodec::<Value, Value>::default().decoder();
+        let decoder = Masks::default().decoder();
         let garbage = tonic::body::Body::new(http_body_util::Full::new(prost::bytes::Bytes::from_static(&[
             0, 0, 0, 0, 2, 0xFF, 0xFF,
         ])));
