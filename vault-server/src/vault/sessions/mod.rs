@@ -26,6 +26,7 @@ use crate::access::{
     Caller, Credential, CredentialKind, SessionProof, SessionRow, SessionRules, SessionToken, Unauthenticated,
 };
 use crate::audit::AuditAction;
+use crate::domain::Timestamp;
 use crate::store::Write;
 
 use self::cache::{Cache, Kept};
@@ -53,6 +54,22 @@ impl Sessions {
             cache: Cache::default(),
             steady: Steady::default(),
             refusals: Refusals::default(),
+        }
+    }
+
+    async fn shown_by_provider(
+        &self,
+        connection: &Credential,
+        token: &AccessToken,
+        now: Timestamp,
+    ) -> Credential {
+        match self.issuers.verify(token, now, connection.shown().as_ref()).await {
+            Ok(verified) => {
+                let identity = verified.identity();
+                let kind = CredentialKind::AccessToken(Arc::new(verified));
+                connection.with_token(token.fingerprint(), identity, kind)
+            }
+            Err(fault) => connection.refused(fault.as_str()),
         }
     }
 }
@@ -100,43 +117,34 @@ impl Vault {
     pub async fn identify(&self, connection: &Arc<Credential>, bearer: Bearer) -> Arc<Credential> {
         match (&self.parts.sessions, bearer) {
             (None, _) | (_, Bearer::Nothing) => Arc::clone(connection),
-            // Boxed, as in `admit`: services show their certificate alone, and carry no place for this.
-            (Some(sessions), bearer) => Arc::new(Box::pin(self.shown(sessions, connection, bearer)).await),
+            (Some(_), Bearer::Malformed) => Arc::new(connection.refused("bearer_malformed")),
+            // Boxed, as in `admit`: services show their certificate alone, and carry no place for these.
+            (Some(sessions), Bearer::Access(token)) => {
+                let now = sessions.steady.now(self.parts.clock.now());
+                Arc::new(Box::pin(sessions.shown_by_provider(connection, &token, now)).await)
+            }
+            (Some(sessions), Bearer::Session(token)) => {
+                Arc::new(Box::pin(self.shown_by_session(sessions, connection, &token)).await)
+            }
         }
     }
 
-    /// What a request shows by its token.
-    async fn shown(&self, sessions: &Sessions, connection: &Credential, bearer: Bearer) -> Credential {
-        match bearer {
-            Bearer::Nothing => connection.clone(),
-            Bearer::Malformed => connection.refused("bearer_malformed"),
-            Bearer::Access(token) => {
-                let now = sessions.steady.now(self.parts.clock.now());
-                match sessions.issuers.verify(&token, now, connection.shown().as_ref()).await {
-                    Ok(verified) => {
-                        let identity = verified.identity();
-                        let kind = CredentialKind::AccessToken(Arc::new(verified));
-                        connection.with_token(token.fingerprint(), identity, kind)
-                    }
-                    Err(fault) => connection.refused(fault.as_str()),
-                }
+    async fn shown_by_session(
+        &self,
+        sessions: &Sessions,
+        connection: &Credential,
+        token: &SessionToken,
+    ) -> Credential {
+        let proof = SessionProof { name: token.name(), certificate: connection.shown(), factors: Vec::new() };
+        match self.find_session(sessions, &proof).await {
+            Ok(kept) => {
+                let name = proof.name;
+                let proof = SessionProof { factors: kept.factors.clone(), ..proof };
+                let identity = kept.session.identity.clone();
+                connection.with_token(name, identity, CredentialKind::Session(Arc::new(proof)))
             }
-            Bearer::Session(token) => {
-                let proof =
-                    SessionProof { name: token.name(), certificate: connection.shown(), factors: Vec::new() };
-                match self.find_session(sessions, &proof).await {
-                    Ok(kept) => {
-                        let name = proof.name;
-                        let proof = SessionProof { factors: kept.factors.clone(), ..proof };
-                        let identity = kept.session.identity.clone();
-                        connection.with_token(name, identity, CredentialKind::Session(Arc::new(proof)))
-                    }
-                    Err(NoCaller { problem: Problem::SessionInvalid(cause), .. }) => {
-                        connection.refused(cause)
-                    }
-                    Err(_) => Credential { kind: CredentialKind::Unknown, ..connection.clone() },
-                }
-            }
+            Err(NoCaller { problem: Problem::SessionInvalid(cause), .. }) => connection.refused(cause),
+            Err(_) => Credential { kind: CredentialKind::Unknown, ..connection.clone() },
         }
     }
 
