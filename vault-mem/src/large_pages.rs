@@ -17,8 +17,8 @@ const FOR_A_WHILE: c_long = 10_000;
 
 /// Has mimalloc give memory back to the operating system by whole large pages, where `MIMALLOC_MINIMAL_PURGE_SIZE` does not
 /// say otherwise. By default it gives back 64 KiB: each time the kernel splits a large page for good, until there are nearly
-/// none. And it waits ten seconds (`MIMALLOC_PURGE_DELAY`), not one, by which a busy process would fault in each second what
-/// it gave back the second before. To be called first, by a binary whose allocator is mimalloc.
+/// none. And it waits ten seconds at least (`MIMALLOC_PURGE_DELAY`), not one: a busy process faulted in each second what it had
+/// given back the second before. To be called first, by a binary whose allocator is mimalloc.
 pub fn keep_large_pages() {
     // SAFETY: the options are there, as asserted above, and take any number. mimalloc keeps each in one aligned word and reads
     // it when it gives memory back: in a call that is not the first thing, another thread may still use the number of before.
