@@ -200,6 +200,54 @@ async fn unknown_foreign_and_hidden_tokens_are_answered_alike() {
     assert_eq!(outcomes, [Outcome::Ok, Outcome::Unknown, Outcome::ForeignTenant, Outcome::Denied]);
 }
 
+/// What is decided on one class says nothing of another, whichever comes first, and even of what has no value any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_class_of_a_request_is_decided_by_itself() {
+    let dir = TempDir::new().unwrap();
+    let site = tokio::task::block_in_place(|| Site::make(&dir.path().join("vault")));
+    site.use_policies(&format!(
+        "{}\n@id(\"hidden\")\nforbid (principal, action == Action::\"detokenize\", resource == DataClass::\"mrn\");\n",
+        include_str!("../../vault-server/policies/default.cedar"),
+    ));
+    let vault = site.dev();
+    let mut service = Wire::connect(&vault, "service").await;
+    let shown = service.tokens("ssn", &SSNS[..2]).await;
+    let hidden = service.tokens("mrn", &["12345678", "87654321"]).await;
+    let (ssn, mrn) = ([&shown[0], &shown[1]], [&hidden[0], &hidden[1]]);
+    let erase =
+        v1::EraseRequest { tokens: vec![ssn[1].clone(), mrn[1].clone()], ..v1::EraseRequest::default() };
+    service.vault.erase(erase).await.unwrap();
+    let orders: [[&String; 4]; 4] = [
+        [ssn[0], ssn[1], mrn[0], mrn[1]],
+        [mrn[0], mrn[1], ssn[0], ssn[1]],
+        [mrn[1], ssn[1], mrn[0], ssn[0]],
+        [ssn[1], mrn[1], ssn[0], mrn[0]],
+    ];
+    for order in orders {
+        let tokens: Vec<String> = order.into_iter().cloned().collect();
+        let answer = service.vault.detokenize(detokenize("", &tokens)).await.unwrap().into_inner();
+        for (token, result) in order.into_iter().zip(answer.results) {
+            let told = value(result).map_err(|error| error.reason());
+            match token {
+                token if token == ssn[0] => assert!(told.is_ok()),
+                token if token == ssn[1] => assert_eq!(told.unwrap_err(), Reason::Erased),
+                _ => assert_eq!(told.unwrap_err(), Reason::NotFound),
+            }
+        }
+    }
+    let entries = Wire::connect(&vault, "auditor").await.entries("detokenize").await;
+    assert_eq!(entries.len(), orders.len());
+    for entry in entries {
+        assert!(
+            entry.policies.len() > 1 && entry.policies.contains(&"hidden".to_owned()),
+            "{:?}",
+            entry.policies
+        );
+        let denied = entry.items.iter().filter(|item| item.outcome() == Outcome::Denied);
+        assert_eq!(denied.count(), 2);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_size_of_an_answer_does_not_tell_the_value() {
     let dir = TempDir::new().unwrap();

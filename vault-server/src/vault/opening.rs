@@ -43,7 +43,7 @@ pub(super) struct Sorting {
     /// Records that policy allows to open, and their size.
     allowed: Vec<Record>,
     size: usize,
-    /// Whether each class is allowed: a request has many records of few. The permit decides again, at the end.
+    /// Whether each class is allowed: what was looked up at once has many records of few. The permit decides again.
     classes: Vec<(ClassName, bool)>,
 }
 
@@ -88,6 +88,8 @@ impl Vault {
         };
         for chunk in tokens.chunks(CHUNK) {
             let lookups = self.look_up(chunk).await?;
+            // Policy may have changed meanwhile, and what is erased has no permit that decides again.
+            sorting.classes.clear();
             for (token, lookup) in chunk.iter().zip(lookups) {
                 self.sort::<A>(cx, tenant, (token, lookup), &mut sorting, draft, using);
             }
@@ -306,6 +308,7 @@ impl Sorting {
             } else {
                 *slot = Slot::Refused(Problem::NotFound);
                 item.outcome = Outcome::Denied;
+                add_policies(&mut draft.policies, &verdicts[n]);
             }
         }
         draft.decision = decision(&self.items);
