@@ -54,20 +54,6 @@ impl Vault {
         items: Vec<Item>,
         entry: &Entry<'_, A>,
     ) -> Result<Option<Receipt<A>>, Refused> {
-        if self.honeytokens_among(&draft, &items).is_empty() {
-            return Ok(self.write_beside(draft, items, Beside::default(), entry).await?);
-        }
-        // Boxed: next to no request carries a place for this.
-        Box::pin(self.write_touched(cx, draft, items, entry)).await
-    }
-
-    async fn write_touched<A: OpenAction>(
-        &self,
-        cx: &Context,
-        draft: Draft,
-        items: Vec<Item>,
-        entry: &Entry<'_, A>,
-    ) -> Result<Option<Receipt<A>>, Refused> {
         for _ in 0..ATTEMPTS {
             let touched = self.honeytokens_among(&draft, &items);
             if touched.is_empty() {
