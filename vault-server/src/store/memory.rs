@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 
 use crate::domain::{
     BlindIndex, Body, ClassName, Entity, EntityPlace, EntityScope, Job, JobPlace, KeyId, KeyPurpose,
@@ -363,6 +364,8 @@ impl Store for MemoryStore {
     }
 
     async fn records(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {
+        // As any engine: others have their turn meanwhile.
+        yield_now().await;
         self.read(|rows| {
             let found = |token| rows.records.get(token).filter(|_| !rows.lost.contains(token)).cloned();
             let lookup = |token| found(token).map_or(Lookup::Missing, |one| Lookup::Found(Box::new(one)));

@@ -327,3 +327,7 @@ fn undelivered(sorted: Vec<Item>, tokens: &[ParsedToken]) -> Vec<Item> {
     };
     sorted.into_iter().map(ended).chain(rest).collect()
 }
+
+#[cfg(test)]
+#[path = "opening_tests.rs"]
+mod tests;
