@@ -68,6 +68,12 @@ enum Command {
         /// 0: they share all.
         #[arg(long, default_value_t = 0)]
         database_cores: usize,
+
+        /// The directory of a control group, which this process may write to. The database's processes are put into it, and
+        /// stay there: with a bound of their processor time, the vault has as much more of the machine as it would on
+        /// machines of its own.
+        #[arg(long)]
+        database_cgroup: Option<PathBuf>,
     },
     /// Measures what deciding costs: default policies, limits and honeytokens against a constant yes.
     Access,
@@ -81,8 +87,9 @@ async fn main() -> anyhow::Result<()> {
     if let Some(Command::Echo { pki }) = &arguments.command {
         return echo::serve(pki).await;
     }
-    if let Some(Command::Postgres { instances, database_cores }) = arguments.command {
-        return postgres::run(&arguments, instances, database_cores).await;
+    if let Some(Command::Postgres { instances, database_cores, database_cgroup }) = &arguments.command {
+        let place = postgres::Place { cores: *database_cores, cgroup: database_cgroup.as_deref() };
+        return postgres::run(&arguments, *instances, &place).await;
     }
     if let Some(Command::Jobs(options)) = &arguments.command {
         return jobs::run(options).await;

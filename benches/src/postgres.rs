@@ -34,13 +34,28 @@ const ORDERED: &str = "bench_ordered";
 /// Where the vault is measured, with nothing between.
 const MEASURED: &str = "bench_measured";
 
-pub(crate) async fn run(arguments: &Arguments, instances: usize, cores: usize) -> anyhow::Result<()> {
+/// What of the machine the database has.
+pub(crate) struct Place<'a> {
+    /// So many cores for itself; 0: it shares all.
+    pub(crate) cores: usize,
+    /// A control group, whose bounds it has.
+    pub(crate) cgroup: Option<&'a Path>,
+}
+
+pub(crate) async fn run(arguments: &Arguments, instances: usize, place: &Place<'_>) -> anyhow::Result<()> {
     let url = std::env::var("PHI_VAULT_TEST_POSTGRES")
         .context("PHI_VAULT_TEST_POSTGRES: run under with-postgres")?;
-    if cores > 0 {
-        let database = postmaster(&url).await.context("the database is not on this machine")?;
-        share_out(database, cores)?;
-        println!("{cores} of the cores for the database, the others for all else: vault, callers, loop.");
+    let database = || async { postmaster(&url).await.context("the database is not on this machine") };
+    if place.cores > 0 {
+        share_out(database().await?, place.cores)?;
+        println!(
+            "{} of the cores for the database, the others for all else: vault, callers, loop.",
+            place.cores
+        );
+    }
+    if let Some(cgroup) = place.cgroup {
+        put_into(database().await?, cgroup)?;
+        println!("The database has what its control group lets it have.");
     }
     println!("Ratios: vault to ordered loop and bare loop, by time; bare loop to vault, by processor time.");
     println!(
@@ -183,6 +198,24 @@ fn pin(process: u32, (first, last): (usize, usize)) -> anyhow::Result<()> {
     let mut command = Command::new("taskset");
     command.args(["-acp", &format!("{first}-{last}"), &process.to_string()]).stdout(Stdio::null());
     anyhow::ensure!(command.status().context("taskset (util-linux)")?.success(), "can't choose cores");
+    Ok(())
+}
+
+/// Puts the database's processes into a control group.
+fn put_into(postmaster: u32, cgroup: &Path) -> anyhow::Result<()> {
+    let join = |process: u32| {
+        let written = std::fs::write(cgroup.join("cgroup.procs"), process.to_string());
+        written.context("can't put the database into the control group")
+    };
+    // What it starts from now on is there, too.
+    join(postmaster)?;
+    for process in cpu::family(postmaster) {
+        let joined = join(process);
+        // One that has ended meanwhile needs no place.
+        if Path::new("/proc").join(process.to_string()).exists() {
+            joined?;
+        }
+    }
     Ok(())
 }
 
