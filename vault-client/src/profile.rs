@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::Error;
 
@@ -125,7 +126,7 @@ impl Profile {
             }
             unusable(&error)
         })?;
-        let mut profile: Self = toml::from_str(&text).map_err(|error| unusable(&error))?;
+        let mut profile: Self = from_toml(&text).map_err(|error| unusable(&error))?;
         let base = path.parent().unwrap_or(Path::new(""));
         profile.ca = base.join(&profile.ca);
         for (name, identity) in &mut profile.identities {
@@ -147,6 +148,26 @@ impl Profile {
             Error::configuration(&format!("the profile has no identity {which}; it has {}", known.join(", ")))
         })
     }
+}
+
+/// Reads TOML. An error tells the line and what should stand there. Not what does, which may be a value: somebody gave
+/// another file.
+pub fn from_toml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    toml::from_str(text).map_err(|error| {
+        let message = error.message();
+        let found = ["invalid type: ", "invalid value: ", "invalid length ", "unknown variant "];
+        let told = match message.split_once(", expected ") {
+            Some((before, expected)) if found.iter().any(|found| before.starts_with(found)) => {
+                format!("expected {expected}")
+            }
+            _ => message.to_owned(),
+        };
+        let before = error.span().and_then(|span| text.get(..span.start));
+        before.map_or_else(
+            || told.clone(),
+            |before| format!("line {}: {told}", before.matches('\n').count() + 1),
+        )
+    })
 }
 
 #[cfg(test)]
@@ -175,6 +196,28 @@ mod tests {
         let error = load(&GOOD.replace("identity =", "identiti =")).unwrap_err();
         assert!(error.message().contains("identiti"), "{error}");
         assert!(load(&format!("{GOOD}pin = 'x'\n")).is_err());
+    }
+
+    #[test]
+    fn what_stands_in_another_file_is_not_repeated() {
+        let texts = [
+            "999-68-7171",
+            "Orla Quillfeather,999-68-7171\n",
+            "a\n999-68-7171 1\n",
+            "endpoints = '999-68-7171'",
+            "endpoints = [999687171]",
+            "ca = ['999-68-7171']",
+            "ca = \"999-68-7171",
+            "ca = 999-68-7171",
+            "ca = 'ca'\nca = '999-68-7171'",
+        ];
+        for text in texts {
+            let error = load(text).unwrap_err();
+            let told = error.message();
+            assert!(!told.contains("7171") && !told.contains("Orla") && told.contains("line "), "{told}");
+        }
+        let error = load(&GOOD.replace("'service'\n", "7\n")).unwrap_err();
+        assert!(error.message().ends_with("line 3: expected a string"), "{error}");
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub struct ListedKey {
 /// Why a principals file is not taken, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DirectoryError {
-    /// Not TOML of this shape; the text names line and column.
+    /// Not TOML of this shape; the text names the line.
     #[error("{0}")]
     Syntax(String),
     /// Nobody could call.
@@ -95,7 +95,7 @@ pub enum Fault {
 impl Directory {
     /// Reads a principals file.
     pub fn parse(text: &str) -> Result<Self, DirectoryError> {
-        let file: File = toml::from_str(text).map_err(|error| DirectoryError::Syntax(error.to_string()))?;
+        let file: File = toml::from_str(text).map_err(|error| syntax(text, &error))?;
         if file.principal.is_empty() {
             return Err(DirectoryError::NoPrincipals);
         }
@@ -229,6 +229,14 @@ impl Directory {
         }
         if identities.is_empty() { Err(("identities".to_owned(), Fault::Empty)) } else { Ok(identities) }
     }
+}
+
+/// The line, and not what stands there: somebody may have given another file.
+fn syntax(text: &str, error: &toml::de::Error) -> DirectoryError {
+    let line =
+        error.span().and_then(|span| text.get(..span.start)).map_or(0, |before| before.matches('\n').count())
+            + 1;
+    DirectoryError::Syntax(format!("line {line}: {}", error.message()))
 }
 
 fn roles(
@@ -425,6 +433,12 @@ mod tests {
         assert_eq!((key.as_str(), why), ("security_keys[0]", Fault::NotHuman));
         let (_, _, why) = fault(&person("a", "human", &["ssh-ed25519 AAAA me"]));
         assert_eq!(why, Fault::SecurityKey(InvalidSecurityKey::InFile));
+    }
+
+    #[test]
+    fn what_stands_in_another_file_is_not_repeated() {
+        let told = Directory::parse("# a list\n999-68-7171").unwrap_err().to_string();
+        assert_eq!(told, "line 2: key with no value, expected `=`");
     }
 
     #[test]

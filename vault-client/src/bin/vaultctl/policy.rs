@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::json;
 use vault_client::policy::{AccessAnswer, AccessQuestion};
+use vault_client::profile::from_toml;
 use vault_client::{Client, Reason};
 
 use crate::args::Global;
@@ -212,8 +213,8 @@ fn not_explained(client: &Client, error: vault_client::Error) -> Failure {
 }
 
 fn cases(text: &str) -> Result<Vec<Case>, Failure> {
-    let wrong = |error: toml::de::Error| Failure::wrong_use(format!("not a file of cases: {error}"));
-    let Cases { case } = toml::from_str(text).map_err(wrong)?;
+    let wrong = |error| Failure::wrong_use(format!("not a file of cases: {error}"));
+    let Cases { case } = from_toml(text).map_err(wrong)?;
     match case.iter().position(|case| case.action.is_empty() || case.principal.is_empty()) {
         Some(at) => Err(Failure::wrong_use(format!("case {}: it needs a principal and an action", at + 1))),
         None => Ok(case),
