@@ -184,6 +184,24 @@ const LOG_ALTERATIONS: &[(&str, &str)] = &[
     ("UPDATE log_heads SET checkpoint = ''", "checkpoint"),
     ("UPDATE log_heads SET upto = upto - 1", "the index covers"),
     ("UPDATE log_heads SET checkpoint = NULL, checkpoint_size = NULL", "the index covers"),
+    // Behind the newest checkpoint: an entry of his own, one of the vault's again, and one of the vault's in another place.
+    (
+        "INSERT INTO log_entries (log, sequence, entry, checksum) SELECT log, size, 'x', 'x' FROM logs WHERE log = 0; \
+         UPDATE logs SET size = size + 1, commits = commits + 1 WHERE log = 0; $C",
+        "it has no seal of the vault",
+    ),
+    (
+        "INSERT INTO log_entries SELECT e.log, l.size, e.entry, e.checksum, e.seal FROM log_entries e \
+         JOIN logs l ON l.log = e.log WHERE e.log = 0 AND e.sequence = 3; \
+         UPDATE logs SET size = size + 1, commits = commits + 1 WHERE log = 0; $C",
+        "its seal is not the vault's",
+    ),
+    // All of it as if nothing had been signed yet.
+    (
+        "DELETE FROM log_heads; DELETE FROM log_tiles; DELETE FROM log_index; \
+         UPDATE log_entries SET entry = set_byte(entry, 20, get_byte(entry, 20) # 1) WHERE sequence = 3; $C",
+        "its seal is not the vault's",
+    ),
 ];
 
 const SAVE: &str = "CREATE SCHEMA saved; CREATE TABLE saved.entries AS SELECT * FROM log_entries; \
@@ -246,6 +264,86 @@ async fn a_log_that_an_administrator_altered_is_neither_followed_nor_exported() 
         }
         export(&vault, dir.path(), "after").unwrap();
         assert_eq!(verify("after", &old).code, Some(0));
+        assert_eq!(vault.stop(), Some(0));
+    });
+}
+
+/// Checkpoints that are stored: the log's number, and how many entries it covers.
+fn signed(database: &Database) -> Vec<[Option<String>; 2]> {
+    let rows = database.sql("SELECT log, checkpoint_size FROM log_heads ORDER BY log");
+    rows.into_iter().map(|row| row.try_into().unwrap()).collect()
+}
+
+fn says_in_time(vault: &DevVault, what: &str) {
+    let until = std::time::Instant::now() + Duration::from_secs(60);
+    while !vault.log().contains(what) {
+        assert!(std::time::Instant::now() < until, "no {what:?} in\n{}", vault.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_an_administrator_invented_is_not_signed() {
+    let dir = TempDir::new().unwrap();
+    let Some((database, vault)) = vault(&dir) else { return };
+    people(&mut Wire::connect(&vault, "service").await, 3).await;
+    block_in_place(|| {
+        // As if an instance had written it and crashed. Its entries are the vault's own, of another log.
+        database.sql(&format!(
+            "INSERT INTO log_entries SELECT 7, sequence, entry, checksum, seal FROM log_entries WHERE log = 0; \
+             INSERT INTO logs SELECT 7, size, commits, records, 1, holder, 'crashed', 'epoch' FROM logs \
+             WHERE log = 0; UPDATE logs SET size = (SELECT count(*) FROM log_entries WHERE log = 7) WHERE log = 7; \
+             {CHECKSUMS}"
+        ));
+        says_in_time(&vault, "the log of a crashed instance could not be brought to its end");
+        assert!(vault.log().contains("its seal is not the vault's"), "{}", vault.log());
+        let logs: Vec<_> = signed(&database).into_iter().map(|[log, _]| log.unwrap()).collect();
+        assert_eq!(logs, ["0"], "another log was signed");
+        assert_eq!(vault.stop(), Some(0));
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_vault_does_not_sign_what_was_altered_behind_a_checkpoint_that_was_put_back() {
+    let dir = TempDir::new().unwrap();
+    let Some((database, vault)) = vault(&dir) else { return };
+    let mut service = Wire::connect(&vault, "service").await;
+    let tokens = people(&mut service, 3).await;
+    block_in_place(|| {
+        export(&vault, dir.path(), "early").unwrap();
+        database.sql("CREATE TABLE early AS SELECT * FROM log_heads");
+    });
+    service.values("", &tokens).await;
+    let old = block_in_place(|| export(&vault, dir.path(), "old").unwrap());
+    // Set back, and the last entry that was signed says something else, under the seal of another one.
+    let early = block_in_place(|| {
+        database.sql(&format!(
+            "CREATE TABLE genuine AS SELECT * FROM log_entries; DELETE FROM log_heads; \
+             INSERT INTO log_heads SELECT * FROM early; \
+             UPDATE log_entries SET (entry, seal) = (SELECT entry, seal FROM log_entries WHERE sequence = 3) \
+             WHERE sequence = (SELECT checkpoint_size FROM early); {CHECKSUMS}"
+        ));
+        signed(&database)
+    });
+    service.values("", &tokens).await;
+    block_in_place(|| {
+        says_in_time(&vault, "can't be taken up again");
+        std::thread::sleep(Duration::from_secs(3));
+        assert_eq!(signed(&database), early, "it was signed");
+        // With the entry as it was, it goes on, and there is one history.
+        database.sql(
+            "UPDATE log_entries SET entry = g.entry, seal = g.seal, checksum = g.checksum FROM genuine g \
+             WHERE g.log = log_entries.log AND g.sequence = log_entries.sequence",
+        );
+        let (log, key) = paths(dir.path(), "new");
+        let until = std::time::Instant::now() + Duration::from_secs(60);
+        while export(&vault, dir.path(), "new").is_err() {
+            assert!(std::time::Instant::now() < until, "{}", vault.log());
+            let _ = std::fs::remove_dir_all(&log);
+        }
+        vault
+            .ctl("auditor", &["audit", "verify", "--dir", &log, "--key", &key, "--old-checkpoint", &old])
+            .ok();
         assert_eq!(vault.stop(), Some(0));
     });
 }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use crate::crypto::RowKey;
 use crate::domain::{Entity, EntityKind, EntityName, EntityPlace};
 use crate::keyring::Keyring;
-use crate::store::{SealedStore, Store, StoreError};
+use crate::store::{EntrySeals, SealedStore, Store, StoreError, Unsealed};
 
 const KEY: &str = "the key of the seals of rows";
 const NO_KEY: &str = "there is no key for the seals of its rows. If this vault was never served by software that has them, stop \
@@ -18,17 +19,33 @@ const NO_KEY: &str = "there is no key for the seals of its rows. If this vault w
 const HALF_SEALED: &str =
     "its rows are half sealed: run `vault-server seal-rows` again, until it says that it is done";
 
-/// The store with its entities sealed.
-pub(super) async fn sealed(store: &Arc<dyn Store>, keyring: &Keyring) -> anyhow::Result<Arc<dyn Store>> {
+/// The store with its entities and its log entries sealed.
+pub(super) async fn sealed(
+    store: &Arc<dyn Store>,
+    keyring: &Keyring,
+    unsealed: Unsealed,
+) -> anyhow::Result<Arc<dyn Store>> {
     let key = match keyring.row_key().await.context(KEY)? {
-        Some(key) => key,
-        None if is_new(&**store).await? => keyring.make_row_key().await.context(KEY)?,
+        Some(key) => Arc::new(key),
+        None if is_new(&**store).await? => make(store, keyring, unsealed).await?,
         // Another instance may have made it since, and written to its log.
-        None => keyring.row_key().await.context(KEY)?.context(NO_KEY)?,
+        None => Arc::new(keyring.row_key().await.context(KEY)?.context(NO_KEY)?),
     };
-    let sealed = SealedStore::new(Arc::clone(store), Arc::new(key));
+    store.seal_entries(EntrySeals::new(Arc::clone(&key), unsealed));
+    let sealed = SealedStore::new(Arc::clone(store), key);
     anyhow::ensure!(sealed.entity(&marker_place()).await?.is_none(), HALF_SEALED);
     Ok(Arc::new(sealed))
+}
+
+/// The key of a new vault, made now, or by an instance that was faster. Its own entry, the vault's first, has a seal by it.
+async fn make(store: &Arc<dyn Store>, keyring: &Keyring, unsealed: Unsealed) -> anyhow::Result<Arc<RowKey>> {
+    let (record, key) = keyring.new_row_key().await.context(KEY)?;
+    let key = Arc::new(key);
+    store.seal_entries(EntrySeals::new(Arc::clone(&key), unsealed));
+    if keyring.insert(&record).await.context(KEY)? {
+        return Ok(key);
+    }
+    Ok(Arc::new(keyring.row_key().await.context(KEY)?.context(NO_KEY)?))
 }
 
 /// Whether no instance has ever written to a log of the vault.

@@ -49,7 +49,7 @@ impl Bench {
     pub(in crate::app) async fn start(&self, log: u32) -> anyhow::Result<Arc<dyn Store>> {
         let store = self.store.instance(LogId(log));
         let keyring = self.keyring(&store);
-        sealed(&(Arc::new(store) as Arc<dyn Store>), &keyring).await
+        sealed(&(Arc::new(store) as Arc<dyn Store>), &keyring, Unsealed::Refuse).await
     }
 }
 
@@ -101,6 +101,25 @@ async fn instances_that_start_at_once_have_one_key() {
         assert_eq!(other.entity(&ann.place).await, Ok(Some(ann.clone())));
         assert_eq!(third.entity(&ann.place).await, Ok(Some(ann)));
         assert_eq!(key_rows(&bench.store).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn every_entry_of_a_new_vault_has_its_seal_that_of_the_key_itself_too() {
+    let bench = Bench::new();
+    for log in [0, 1] {
+        let store = bench.start(log).await.unwrap();
+        let entry = Change { writes: Vec::new(), entries: vec!["an entry".into()] };
+        store.commit(entry).await.unwrap();
+        let log = LogId(log);
+        let size = store.log_size(log).await.unwrap();
+        assert_eq!(store.entries_to_sign(log, 0, 99, 9999).await.unwrap().len() as u64, size);
+        // Of somebody who has the database alone.
+        let forged = Change { writes: Vec::new(), entries: vec!["forged".into()] };
+        bench.store.instance(log).commit(forged).await.unwrap();
+        let refused = store.entries_to_sign(log, 0, 99, 9999).await;
+        assert!(matches!(refused, Err(StoreError::Corrupt { .. })), "{refused:?}");
+        assert_eq!(store.entries(log, 0, 99, 9999).await.unwrap().len() as u64, size + 1);
     }
 }
 

@@ -102,7 +102,7 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let store = store::open(config, &identity).await?;
     store.found(&identity).await.context("the store")?;
     let keyring = keyring(config, kms, &store, &clock);
-    let store = rows::sealed(&store, &keyring).await.context("the store")?;
+    let store = rows::sealed(&store, &keyring, config.audit.unsealed()).await.context("the store")?;
     let provisioning = access::provisioning(&store, &access, context).await?;
     // The log comes before everything that is on record.
     let Journal { log, follower, adopter } = audit::open(config, &store, &keyring, &clock).await?;

@@ -4,6 +4,7 @@
 //! what is; every step is one atomic write of whole tiles, index rows and the checkpoint of exactly those
 //! entries, so that it can be taken up from wherever it ended ([`super::resume`]).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use vault_format::checkpoint::Checkpoint;
 use vault_format::note::{NoteError, Verifier};
 use vault_format::tile::Edge;
+use vault_format::tree::Hash;
 
 use super::derive::{self, Read, Rows};
 use super::recent::Recent;
@@ -27,6 +29,8 @@ use crate::store::{Derived, Store, StoreError};
 /// What one step takes in: bounds its memory, and how long it keeps a thread.
 const STEP_ENTRIES: u64 = 1024;
 const STEP_BYTES: usize = 1 << 20;
+/// The most that is taken in of entries none of which says that its request ends there.
+const REQUEST_BYTES: usize = 64 << 20;
 
 /// How it follows.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +61,8 @@ pub struct Follower {
     origin: String,
     clock: Arc<dyn Clock>,
     edge: Edge,
+    /// What was derived, lost, and must come to the same roots again: sizes of the tree and its roots, ascending.
+    signed: VecDeque<(u64, Hash)>,
     progress: watch::Sender<Progress>,
 }
 
@@ -103,13 +109,22 @@ impl Follower {
     ) -> Result<FollowerHandle, FollowerError> {
         let keys = signing.now().await?;
         let (edge, checkpoint) = resume(&*store, &keys.verifiers(origin)?).await?;
+        check_end(&*store, edge.size()).await?;
         let begun =
             Progress { size: edge.size(), checkpoint: checkpoint.map(Into::into), keys, signed_at: None };
         let (sender, progress) = watch::channel(begun);
         let (wake, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let origin = origin.to_owned();
-        let follower =
-            Self { store: Arc::clone(&store), recent, signing, origin, clock, edge, progress: sender };
+        let follower = Self {
+            store: Arc::clone(&store),
+            recent,
+            signing,
+            origin,
+            clock,
+            edge,
+            signed: VecDeque::new(),
+            progress: sender,
+        };
         let task = tokio::spawn(follower.run(options, Arc::clone(&wake), stop.clone()));
         Ok(FollowerHandle { store, progress, wake, stop, task: Mutex::new(Some(task)) })
     }
@@ -131,7 +146,11 @@ impl Follower {
                 }
                 // What is not derived now will be at the next tick.
                 Err(error) => {
-                    tracing::warn!(%error, "the log could not be followed");
+                    if matches!(error, StoreError::Corrupt { .. }) {
+                        tracing::error!(%error, "the log is not what the vault wrote: no more of it is signed");
+                    } else {
+                        tracing::warn!(%error, "the log could not be followed");
+                    }
                     match self.go_back().await {
                         // As was just said.
                         Ok(()) | Err(FollowerError::Store(_)) => {}
@@ -161,13 +180,17 @@ impl Follower {
     }
 
     /// A store that outlives this process may have lost what was derived last, though no entry: a database that was failed
-    /// over from. Then what it lost is derived anew.
+    /// over from. Then what it lost is derived anew, if its entries are those that were signed: an older checkpoint may as
+    /// well have been put back, and an entry after it altered.
     async fn go_back(&mut self) -> Result<(), FollowerError> {
         if self.store.derived(self.store.log()).await?.upto >= self.edge.size() {
             return Ok(());
         }
         let keys = self.signing.now().await?;
         let (edge, _) = resume(&*self.store, &keys.verifiers(&self.origin)?).await?;
+        let mut signed = self.retrace(edge.clone()).await?;
+        signed.append(&mut self.signed);
+        self.signed = signed;
         let (from, until) = (edge.size(), self.edge.size());
         tracing::warn!(from, until, "the store lost what was derived from these entries: it is derived anew");
         // The newest checkpoint stays: it was signed, and its entries are there.
@@ -176,16 +199,48 @@ impl Follower {
         Ok(())
     }
 
+    /// The steps from an edge to the one that was signed last. They are held to these when they are made: nothing is signed
+    /// of entries that are altered between here and there.
+    async fn retrace(&self, mut edge: Edge) -> Result<VecDeque<(u64, Hash)>, FollowerError> {
+        let (from, signed) = (edge.size(), self.edge.size());
+        let mut steps = VecDeque::new();
+        while edge.size() < signed {
+            for (entry, _) in self.whole_requests(edge.size(), signed).await? {
+                edge.push(Hash::leaf(&entry), |_, _| {});
+            }
+            steps.push_back((edge.size(), edge.root()));
+        }
+        if edge.root() != self.edge.root() {
+            return Err(FollowerError::Root { signed, from });
+        }
+        Ok(steps)
+    }
+
     /// Derives from the next entries before `size`. What is in memory changes only after what is in the store.
     async fn step(&mut self, size: u64, keys: Arc<SigningKeys>) -> Result<(), StoreError> {
         let start = self.edge.size();
-        let entries = self.whole_requests(start, size).await?;
+        let signed = self.signed.front().copied();
+        let entries = match signed {
+            Some((end, _)) => self.all(start, end).await?,
+            None => self.whole_requests(start, size).await?,
+        };
         let mut edge = self.edge.clone();
         let Rows { tiles, postings } = derive::append(&mut edge, &entries);
+        if let Some((end, root)) = signed
+            && edge.root() != root
+        {
+            return Err(StoreError::Corrupt {
+                what: format!("log entry: one of {start}..{end}, which were signed"),
+            });
+        }
         let checkpoint = self.sign(&edge, &keys)?;
-        let (upto, signed) = (edge.size(), Some((edge.size(), checkpoint.clone())));
-        self.store.derive(Derived { from: start, upto, tiles, postings, checkpoint: signed }).await?;
+        let upto = edge.size();
+        let newest = Some((upto, checkpoint.clone()));
+        self.store.derive(Derived { from: start, upto, tiles, postings, checkpoint: newest }).await?;
         self.edge = edge;
+        if signed.is_some() {
+            self.signed.pop_front();
+        }
         let now = Some(self.clock.now());
         self.progress.send_replace(Progress {
             size: upto,
@@ -199,7 +254,7 @@ impl Follower {
     /// The next entries before `size`, about as many as a step takes in. They end where a request does: a
     /// checkpoint does not come between its parts.
     async fn whole_requests(&self, start: u64, size: u64) -> Result<Vec<Read>, StoreError> {
-        let mut entries: Vec<Read> = Vec::new();
+        let (mut entries, mut bytes): (Vec<Read>, _) = (Vec::new(), 0);
         let mut next = start;
         while next < size {
             let most = (size - next).min(STEP_ENTRIES) as usize;
@@ -208,6 +263,7 @@ impl Follower {
                 return Err(StoreError::Corrupt { what: format!("log entry {next}") });
             }
             next += read.len() as u64;
+            bytes += read.iter().map(Bytes::len).sum::<usize>();
             entries.extend(read.into_iter().map(derive::read));
             let ends = |(_, entry): &Read| {
                 entry.as_ref().is_none_or(|entry| entry.part.saturating_add(1) >= entry.parts)
@@ -216,6 +272,25 @@ impl Follower {
                 entries.truncate(last + 1);
                 break;
             }
+            // So that entries which say that their request goes on and on are not read to the log's end at once.
+            if bytes >= REQUEST_BYTES {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// All entries of `start..end`, which a step took in before.
+    async fn all(&self, start: u64, end: u64) -> Result<Vec<Read>, StoreError> {
+        let mut entries: Vec<Read> = Vec::new();
+        let mut next = start;
+        while next < end {
+            let read = self.read(next, usize::try_from(end - next).unwrap_or(usize::MAX)).await?;
+            if read.is_empty() {
+                return Err(StoreError::Corrupt { what: format!("log entry {next}") });
+            }
+            next += read.len() as u64;
+            entries.extend(read.into_iter().map(derive::read));
         }
         Ok(entries)
     }
@@ -227,7 +302,7 @@ impl Follower {
             return Ok(kept);
         }
         let most = most_before(self.recent.first(), next, most);
-        self.store.entries(self.store.log(), next, most, STEP_BYTES).await
+        self.store.entries_to_sign(self.store.log(), next, most, STEP_BYTES).await
     }
 
     /// Whether the newest checkpoint is. One from before this process is signed anew if these would sign it otherwise.
@@ -245,6 +320,21 @@ impl Follower {
         // A signer's name has no character that a checkpoint may not have.
         keys.sign(&self.origin, &checkpoint.text()).map_err(|error| unavailable(&error))
     }
+}
+
+/// Whether the vault wrote what stands in its log behind a checkpoint. Who writes behind what it did not would never come to
+/// sign it.
+async fn check_end(store: &dyn Store, signed: u64) -> Result<(), StoreError> {
+    let (log, mut next) = (store.log(), signed);
+    let size = store.log_size(log).await?;
+    while next < size {
+        let read = store.entries_to_sign(log, next, STEP_ENTRIES as usize, STEP_BYTES).await?;
+        if read.is_empty() {
+            return Err(StoreError::Corrupt { what: format!("log entry {next}") });
+        }
+        next += read.len() as u64;
+    }
+    Ok(())
 }
 
 fn unavailable(error: &dyn std::error::Error) -> StoreError {

@@ -132,6 +132,7 @@ async fn entries_that_the_log_kept_are_not_read_back() {
         options,
     );
     let handle = handle.await.unwrap();
+    store.inner.lock().entries_read = 0;
     let log = log(&store).beside(recent);
     for i in 0..50 {
         log.record(draft(i), items(&[record(u64::from(i))])).await.unwrap();
@@ -195,6 +196,67 @@ async fn what_the_store_lost_of_what_was_derived_is_derived_anew() {
     handle.stop(LONG).await;
 }
 
+/// A follower at 700, and a store set back to its checkpoint of 300.
+async fn set_back(store: &Arc<TestStore>) -> FollowerHandle {
+    write(store, 300).await;
+    let handle = try_start(store).await.unwrap();
+    handle.fresh_checkpoint(LONG).await.unwrap();
+    let before = {
+        let inner = store.inner.lock();
+        (inner.upto, inner.checkpoint.clone(), inner.tiles.clone(), inner.postings.clone())
+    };
+    write(store, 400).await;
+    handle.fresh_checkpoint(LONG).await.unwrap();
+    {
+        let inner = &mut *store.inner.lock();
+        (inner.upto, inner.checkpoint, inner.tiles, inner.postings) = before;
+    }
+    handle
+}
+
+/// That nothing behind 300 is signed while the entries are not those that were.
+async fn signs_nothing(store: &Arc<TestStore>, handle: &FollowerHandle) {
+    let newest = handle.newest_checkpoint();
+    write(store, 20).await;
+    for _ in 0..4 {
+        assert_eq!(handle.fresh_checkpoint(Duration::from_millis(100)).await, Err(FreshError::Timeout));
+        assert_eq!(handle.newest_checkpoint(), newest);
+        assert_eq!(store.inner.lock().checkpoint.as_ref().unwrap().0, 300);
+    }
+}
+
+#[tokio::test]
+async fn an_entry_altered_behind_a_checkpoint_that_was_put_back_is_not_signed() {
+    for altered in [300, 555, 699] {
+        let store = Arc::new(TestStore::new());
+        let handle = set_back(&store).await;
+        let forged = Bytes::from_static(b"altered");
+        let genuine = std::mem::replace(&mut store.inner.lock().entries[altered], forged);
+        signs_nothing(&store, &handle).await;
+        // It goes on once the database is what it was.
+        store.inner.lock().entries[altered] = genuine;
+        handle.fresh_checkpoint(Duration::from_millis(200)).await.ok();
+        let fresh = handle.fresh_checkpoint(LONG).await.unwrap();
+        let checkpoint = Checkpoint::open(&fresh, signer().verifier()).unwrap();
+        assert_eq!((checkpoint.size, checkpoint.root), (720, root_of(&store)));
+        handle.stop(LONG).await;
+    }
+}
+
+#[tokio::test]
+async fn an_entry_altered_between_two_looks_at_it_is_not_signed() {
+    let store = Arc::new(TestStore::new());
+    let handle = set_back(&store).await;
+    {
+        // 44 for the checkpoint's edge, 400 for the way to where it was.
+        let inner = &mut *store.inner.lock();
+        inner.alter_after = Some((inner.entries_read + 20 + 300 + 400, 600));
+    }
+    signs_nothing(&store, &handle).await;
+    assert!(store.inner.lock().alter_after.is_none(), "it was altered");
+    handle.stop(LONG).await;
+}
+
 #[tokio::test]
 async fn no_checkpoint_ends_between_the_parts_of_a_request() {
     let store = Arc::new(TestStore::new());
@@ -229,6 +291,30 @@ async fn an_entry_changed_while_it_was_down_is_found_at_the_start() {
         let error = refused(|inner| inner.entries[changed] = inner.entries[1].clone()).await;
         assert_eq!(error, FollowerError::Root { signed: 600, from: 512 });
     }
+}
+
+#[tokio::test]
+async fn what_the_vault_did_not_write_is_not_signed() {
+    let store = Arc::new(TestStore::new());
+    write(&store, 600).await;
+    follow(&store).await;
+    write(&store, 3).await;
+    store.inner.lock().forged.insert(601);
+    let refused = || FollowerError::Store(StoreError::Corrupt { what: "log entry 601".to_owned() });
+    assert_eq!(try_start(&store).await.err(), Some(refused()));
+    store.inner.lock().forged.clear();
+    // Or while it is followed.
+    let handle = try_start(&store).await.unwrap();
+    handle.fresh_checkpoint(LONG).await.unwrap();
+    write(&store, 3).await;
+    store.inner.lock().forged.insert(604);
+    let fresh = handle.fresh_checkpoint(Duration::from_millis(100)).await;
+    assert_eq!(fresh, Err(FreshError::Timeout));
+    assert_eq!(store.inner.lock().checkpoint.as_ref().unwrap().0, 603);
+    handle.stop(LONG).await;
+    // What is under a checkpoint is not asked for its seal.
+    store.inner.lock().forged = (0..603).collect();
+    follow(&store).await;
 }
 
 #[tokio::test]

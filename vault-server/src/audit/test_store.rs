@@ -13,8 +13,8 @@ use crate::domain::{
     KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
-    Change, Committed, Cursor, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Page, Remembered,
-    Stats, Store, StoreError, TileId,
+    Change, Committed, Cursor, Derived, DerivedState, EntityRow, EntrySeals, Lease, LogId, Lookup, Page,
+    Remembered, Stats, Store, StoreError, TileId,
 };
 
 #[derive(Default)]
@@ -28,10 +28,14 @@ pub(super) struct Inner {
     pub(super) derived_at: Vec<u64>,
     /// How many entries were asked for.
     pub(super) entries_read: usize,
+    /// An entry that somebody alters when so many were asked for.
+    pub(super) alter_after: Option<(usize, usize)>,
     /// What the next commits, derives or adoptions answer.
     pub(super) fault: Option<StoreError>,
     /// Logs of instances that fell silent.
     adoptable: VecDeque<Arc<TestStore>>,
+    /// What was not written by the vault.
+    pub(super) forged: BTreeSet<u64>,
     closed: bool,
 }
 
@@ -116,7 +120,25 @@ impl Store for TestStore {
         let found: Vec<_> =
             inner.entries.iter().skip(start as usize).take(most).take_while(fits).cloned().collect();
         inner.entries_read += found.len();
+        let read = inner.entries_read;
+        if let Some((_, altered)) = inner.alter_after.take_if(|(after, _)| *after <= read) {
+            inner.entries[altered] = Bytes::from_static(b"altered");
+        }
         Ok(found)
+    }
+
+    async fn entries_to_sign(
+        &self,
+        log: LogId,
+        start: u64,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<Bytes>, StoreError> {
+        let entries = self.entries(log, start, most, bytes).await?;
+        let forged = self.inner.lock().forged.range(start..start + entries.len() as u64).next().copied();
+        forged.map_or(Ok(entries), |sequence| {
+            Err(StoreError::Corrupt { what: format!("log entry {sequence}") })
+        })
     }
 
     fn log(&self) -> LogId {
@@ -179,6 +201,10 @@ impl Store for TestStore {
     }
 
     // The log needs none of these.
+
+    fn seal_entries(&self, _: EntrySeals) {
+        unreachable!()
+    }
 
     async fn identity(&self) -> Result<Option<VaultIdentity>, StoreError> {
         unreachable!()

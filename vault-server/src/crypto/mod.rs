@@ -96,7 +96,7 @@ pub use key::{DataKey, IndexKey};
 pub use open::{OpenError, mask, open};
 pub use random::{RandomError, random_token};
 pub use reseal::{Mandate, ResealError, Resealing};
-pub use row::{Forged, RowKey, is_sealed};
+pub use row::{ENTRY_SEAL, Forged, RowKey, is_sealed};
 pub use seal::{SealError, seal};
 pub use warrant::{Detokenize, Mask, Warrant};
 

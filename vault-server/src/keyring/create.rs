@@ -69,13 +69,18 @@ impl Inner {
         purpose: KeyPurpose,
     ) -> Result<Made, KeyringError> {
         let (record, key) = self.new_key(tenant, purpose, KeyVersion::FIRST).await?;
+        Ok(if self.insert(&record).await? { Made::Here(record, key) } else { Made::Elsewhere })
+    }
+
+    /// Writes a new key with its log entry; `false` if its place is taken.
+    pub(super) async fn insert(&self, record: &KeyRecord) -> Result<bool, KeyringError> {
         let change = Change {
-            entries: vec![self.journal.key_created(&record)],
+            entries: vec![self.journal.key_created(record)],
             writes: vec![Write::InsertKey(record.clone())],
         };
         match self.store.commit(change).await {
-            Ok(_) => Ok(Made::Here(record, key)),
-            Err(StoreError::Conflict { .. }) => Ok(Made::Elsewhere),
+            Ok(_) => Ok(true),
+            Err(StoreError::Conflict { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 
 use vault_mem::LockedKey;
 
-use super::create::Made;
 use super::open::open_key;
 use super::versions::{Versions, check_state};
 use super::{Inner, Keyring, KeyringError, Slot, data_key};
@@ -61,19 +60,16 @@ impl Keyring {
         Ok(Some(RowKey::new(record.version, self.0.identity.clone(), key)))
     }
 
-    /// The key of [`Keyring::row_key`], made now, or by somebody who was faster.
-    pub async fn make_row_key(&self) -> Result<RowKey, KeyringError> {
-        match self.0.make(None, KeyPurpose::RowMac).await? {
-            Made::Here(record, key) => Ok(RowKey::new(record.version, self.0.identity.clone(), key)),
-            Made::Elsewhere => self.row_key().await?.ok_or(KeyringError::Unusable),
-        }
-    }
-
     /// The first version of the key of [`Keyring::row_key`]. It is nowhere yet but here.
     pub async fn new_row_key(&self) -> Result<(KeyRecord, RowKey), KeyringError> {
         let (record, key) = self.0.new_key(None, KeyPurpose::RowMac, KeyVersion::FIRST).await?;
         let key = RowKey::new(record.version, self.0.identity.clone(), key);
         Ok((record, key))
+    }
+
+    /// Writes a new key, with its log entry; `false` if somebody was faster.
+    pub async fn insert(&self, key: &KeyRecord) -> Result<bool, KeyringError> {
+        self.0.insert(key).await
     }
 
     /// The next use of a tenant's keys asks the store how they stand.

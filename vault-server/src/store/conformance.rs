@@ -12,7 +12,9 @@ mod replaced;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use vault_mem::{LockedKey, LockedMemoryError};
 
+use crate::crypto::RowKey;
 use crate::domain::{
     BlindIndex, Body, ClassName, Environment, KeyId, KeyPurpose, KeyRecord, KeyState, KeyVersion,
     MAX_SEALED_ENTITY, Record, Sealed, SubjectRef, TenantId, Timestamp, Token, VaultId, VaultIdentity,
@@ -53,6 +55,19 @@ pub(crate) trait Backend: Sync {
     }
 }
 
+/// A key for seals.
+pub(crate) fn row_key(byte: u8) -> Arc<RowKey> {
+    let identity = VaultIdentity {
+        vault: VaultId::from_bytes([7; 16]),
+        environment: Environment::parse("dev").unwrap(),
+    };
+    let key = LockedKey::fill(|key| {
+        key.fill(byte);
+        Ok::<_, LockedMemoryError>(())
+    });
+    Arc::new(RowKey::new(KeyVersion::FIRST, identity, key.unwrap()))
+}
+
 /// Makes a test of every promise for a backend.
 macro_rules! conformance_tests {
     ($backend:expr) => {
@@ -82,6 +97,7 @@ macro_rules! conformance_tests {
             concurrent_replaces_of_what_was_read_lose_no_update
             what_moves_in_the_index_is_found_at_every_moment
             entries_page_by_count_and_bytes
+            entries_are_sealed_for_who_signs_them
             an_entry_may_be_as_long_as_a_bundle_allows_and_no_longer
             long_rows_are_replaced_removed_and_scanned_as_short_ones_are
             derived_rows_come_back_and_never_go_back

@@ -12,15 +12,17 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::yield_now;
 
+use crate::crypto::ENTRY_SEAL;
 use crate::domain::{
     BlindIndex, Body, ClassName, Entity, EntityPlace, EntityScope, Job, JobPlace, KeyId, KeyPurpose,
     KeyRecord, KeyState, KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token,
     VaultIdentity,
 };
+use crate::store::entry_seals::Sealing;
 use crate::store::keys::Space;
 use crate::store::{
-    Change, Committed, Cursor, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Page, Remembered,
-    Stats, Store, StoreError, TileId, UnderWay, Write, check_lengths, corrupt, keys,
+    Change, Committed, Cursor, Derived, DerivedState, EntityRow, EntrySeals, Lease, LogId, Lookup, Page,
+    Remembered, Stats, Store, StoreError, TileId, UnderWay, Write, check_lengths, corrupt, keys,
 };
 
 /// A store in memory. Clones are the same store.
@@ -28,6 +30,7 @@ use crate::store::{
 pub struct MemoryStore {
     rows: Arc<Mutex<Rows>>,
     log: LogId,
+    sealing: Arc<Sealing>,
     blocked: Arc<watch::Sender<bool>>,
 }
 
@@ -60,6 +63,8 @@ struct Rows {
 #[derive(Clone, Default)]
 struct LogRows {
     entries: Vec<Bytes>,
+    /// Beside them.
+    seals: Vec<Option<[u8; ENTRY_SEAL]>>,
     tiles: BTreeMap<TileId, Bytes>,
     postings: BTreeSet<(Vec<u8>, u64)>,
     derived: DerivedState,
@@ -74,14 +79,19 @@ impl Default for MemoryStore {
 impl MemoryStore {
     /// An empty one.
     pub fn new() -> Self {
-        Self { rows: Arc::default(), log: LogId::default(), blocked: Arc::new(watch::Sender::new(false)) }
+        Self {
+            rows: Arc::default(),
+            log: LogId::default(),
+            sealing: Arc::default(),
+            blocked: Arc::new(watch::Sender::new(false)),
+        }
     }
 
     /// The same store as another instance has it: with a log of its own.
     #[must_use]
     pub fn instance(&self, log: LogId) -> Self {
         self.rows.lock().logs.entry(log).or_default();
-        Self { log, ..self.clone() }
+        Self { log, sealing: Arc::default(), ..self.clone() }
     }
 
     /// The next commit fails with this and writes nothing. After [`StoreError::Fatal`] so does everything.
@@ -222,7 +232,7 @@ impl Rows {
         }
     }
 
-    fn commit(&mut self, log: LogId, change: Change) -> Result<Committed, StoreError> {
+    fn commit(&mut self, log: LogId, change: Change, sealing: &Sealing) -> Result<Committed, StoreError> {
         check_lengths(&change)?;
         for (number, write) in change.writes.iter().enumerate() {
             named_entity(write).map_or(Ok(()), |place| self.well_formed(place))?;
@@ -232,9 +242,11 @@ impl Rows {
             }
         }
         change.writes.into_iter().for_each(|write| self.write(write));
-        let log = &mut self.logs.entry(log).or_default().entries;
-        let first_sequence = log.len() as u64;
-        log.extend(change.entries);
+        let rows = self.logs.entry(log).or_default();
+        let first_sequence = rows.entries.len() as u64;
+        let sequences = (first_sequence..).zip(&change.entries);
+        rows.seals.extend(sequences.map(|(sequence, entry)| sealing.seal(log, sequence, entry)));
+        rows.entries.extend(change.entries);
         Ok(Committed { first_sequence })
     }
 
@@ -360,7 +372,7 @@ impl Store for MemoryStore {
             }
             return Err(error);
         }
-        rows.commit(self.log, change)
+        rows.commit(self.log, change, &self.sealing)
     }
 
     async fn records(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {
@@ -387,7 +399,7 @@ impl Store for MemoryStore {
             if finds > 1 {
                 rows.after_finds = Some((finds - 1, change));
             } else {
-                rows.commit(self.log, change)?;
+                rows.commit(self.log, change, &self.sealing)?;
             }
         }
         Ok(found)
@@ -566,6 +578,26 @@ impl Store for MemoryStore {
             let entries = log.entries.iter().skip(start).enumerate().take_while(fits);
             entries.map(|(_, entry)| entry.clone()).collect()
         })
+    }
+
+    fn seal_entries(&self, seals: EntrySeals) {
+        self.sealing.set(seals);
+    }
+
+    async fn entries_to_sign(
+        &self,
+        log: LogId,
+        start: u64,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Bytes>, StoreError> {
+        let entries = self.entries(log, start, max_entries, max_bytes).await?;
+        let first = usize::try_from(start).unwrap_or(usize::MAX);
+        let seals = self.read_log(log, |log| log.seals.iter().skip(first).copied().collect::<Vec<_>>())?;
+        for ((sequence, entry), seal) in (start..).zip(&entries).zip(&seals) {
+            self.sealing.check(log, sequence, entry, seal.as_ref().map(<[_; _]>::as_slice))?;
+        }
+        Ok(entries)
     }
 
     async fn derive(&self, derived: Derived) -> Result<(), StoreError> {

@@ -13,6 +13,7 @@ pub mod memory;
 pub mod postgres;
 
 mod entity_row;
+mod entry_seals;
 mod keys;
 mod lease;
 mod page;
@@ -29,6 +30,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use self::entity_row::EntityRow;
+pub use self::entry_seals::{EntrySeals, Unsealed};
 pub use self::lease::{Held, Lease, LeaseError, Leases};
 pub use self::page::{Cursor, Malformed, Page};
 pub use self::sealed::SealedStore;
@@ -403,6 +405,18 @@ pub trait Store: Send + Sync + 'static {
     /// Entries of a log from `start`, in order: at least one if there is one, then as many as fit `max_entries`
     /// and `max_bytes`.
     async fn entries(
+        &self,
+        log: LogId,
+        start: u64,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Bytes>, StoreError>;
+
+    /// From now on each entry that is written gets a seal beside it, and [`Store::entries_to_sign`] looks at them.
+    fn seal_entries(&self, seals: EntrySeals);
+
+    /// As [`Store::entries`], for who signs them: one that the vault did not write is [`StoreError::Corrupt`], which names it.
+    async fn entries_to_sign(
         &self,
         log: LogId,
         start: u64,

@@ -20,7 +20,8 @@
 //! identity   version(1)=1 | vault(16) | 1:environment
 //! ```
 //!
-//! Log entries, tiles and pointers are their own content; rows of indexes have none.
+//! Log entries, tiles and pointers are their own content; rows of indexes have none. Behind an entry that has a seal
+//! ([`crate::crypto::RowKey`]) stands the seal(37), and the key of its place is sequence(8) | 1(1) where its checksum is made.
 //!
 //! The checksum finds what a disk or a stray hand changed, and a row put under another key. It has no key: who
 //! can write to the store can make one. Against that stand the seal of each record, the seal of each entity, which is a part of
@@ -34,6 +35,7 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use self::record::{RecordRow, read_record, write_record};
 
+use crate::crypto::ENTRY_SEAL;
 use crate::domain::{
     Entity, EntityPlace, Environment, InstanceId, Job, JobBudget, JobId, JobOrder, JobPlace, JobProgress,
     JobState, KeyId, KeyRecord, KeyState, KeyVersion, KmsSet, LeaseName, PrincipalId, TenantId, Timestamp,
@@ -52,6 +54,8 @@ pub(crate) struct CorruptRow;
 const VERSION: u8 = 1;
 /// Of a key's row, where there are any.
 const WITH_STATEMENTS: u8 = 2;
+/// Behind the key of a log entry that has a seal, where its checksum is made.
+const SEALED_ENTRY: u8 = 1;
 const HAS_KEY: u8 = 1;
 const IS_APPROVED: u8 = 2;
 const HAS_KMS_SET: u8 = 4;
@@ -66,6 +70,28 @@ pub(crate) fn checksum(space: Space, key: &[u8], content: &[u8]) -> [u8; CHECKSU
     hash.update(content);
     let digest = hash.finalize();
     *digest.first_chunk().expect("a SHA-256 digest has 32 bytes")
+}
+
+/// The checksum of a log entry's row in an embedded engine. One with a seal is checked at a place that no other row has, so that
+/// one is not read as the other.
+pub(crate) fn entry_checksum(sequence: u64, content: &[u8], sealed: bool) -> [u8; CHECKSUM] {
+    let mut place = [0; 9];
+    place[..8].copy_from_slice(&sequence.to_be_bytes());
+    place[8] = SEALED_ENTRY;
+    checksum(Space::Log, if sealed { &place } else { &place[..8] }, content)
+}
+
+/// A log entry's row in an embedded engine, after its checksum was compared: the entry, and its seal.
+pub(crate) fn read_entry(
+    sequence: u64,
+    row: &[u8],
+) -> Result<(&[u8], Option<&[u8; ENTRY_SEAL]>), CorruptRow> {
+    let (content, found) = row.split_last_chunk::<CHECKSUM>().ok_or(CorruptRow)?;
+    if *found == entry_checksum(sequence, content, true) {
+        let (entry, seal) = content.split_last_chunk::<ENTRY_SEAL>().ok_or(CorruptRow)?;
+        return Ok((entry, Some(seal)));
+    }
+    if *found == entry_checksum(sequence, content, false) { Ok((content, None)) } else { Err(CorruptRow) }
 }
 
 /// The content of a row, after its checksum was compared.

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Change, Committed, Cursor, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Page, Remembered,
-    Stats, Store, StoreError, TileId, Told, UnderWay, Write,
+    Change, Committed, Cursor, Derived, DerivedState, EntityRow, EntrySeals, Lease, LogId, Lookup, Page,
+    Remembered, Stats, Store, StoreError, TileId, Told, UnderWay, Write,
 };
 use crate::crypto::RowKey;
 use crate::domain::{
@@ -257,6 +257,20 @@ impl Store for SealedStore {
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, StoreError> {
         self.engine.entries(log, start, max_entries, max_bytes).await
+    }
+
+    fn seal_entries(&self, seals: EntrySeals) {
+        self.engine.seal_entries(seals);
+    }
+
+    async fn entries_to_sign(
+        &self,
+        log: LogId,
+        start: u64,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Bytes>, StoreError> {
+        self.engine.entries_to_sign(log, start, max_entries, max_bytes).await
     }
 
     async fn derive(&self, derived: Derived) -> Result<(), StoreError> {

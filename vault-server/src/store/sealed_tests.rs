@@ -1,22 +1,10 @@
 use super::*;
-use crate::domain::{EntityKind, EntityName, Environment, VaultId};
-use crate::store::conformance::{Backend, change, conformance_tests, entity, entity_place};
+use crate::domain::{EntityKind, EntityName};
+use crate::store::conformance::{Backend, change, conformance_tests, entity, entity_place, row_key};
 use crate::store::memory::MemoryStore;
 
-fn key(byte: u8) -> Arc<RowKey> {
-    let identity = VaultIdentity {
-        vault: VaultId::from_bytes([7; 16]),
-        environment: Environment::parse("dev").unwrap(),
-    };
-    let key = vault_mem::LockedKey::fill(|key| {
-        key.fill(byte);
-        Ok::<_, vault_mem::LockedMemoryError>(())
-    });
-    Arc::new(RowKey::new(KeyVersion::FIRST, identity, key.unwrap()))
-}
-
 fn sealed(engine: &MemoryStore) -> SealedStore {
-    SealedStore::new(Arc::new(engine.clone()), key(1))
+    SealedStore::new(Arc::new(engine.clone()), row_key(1))
 }
 
 /// An engine, whose store is sealed under the same key each time.
@@ -65,7 +53,7 @@ async fn a_row_is_sealed_in_the_engine_and_plain_above_it() {
     let engine = MemoryStore::new();
     put(&sealed(&engine), entity(&ann(), 0)).await;
     let kept = engine.entity(&ann()).await.unwrap().unwrap();
-    assert_eq!(kept.content, key(1).seal(&ann(), &entity(&ann(), 0).content));
+    assert_eq!(kept.content, row_key(1).seal(&ann(), &entity(&ann(), 0).content));
     assert_eq!(sealed(&engine).entity(&ann()).await, Ok(Some(entity(&ann(), 0))));
 }
 
@@ -74,7 +62,7 @@ async fn a_row_that_the_vault_did_not_write_is_refused_and_named() {
     let engine = MemoryStore::new();
     put(&engine, entity(&ann(), 0)).await;
     refused(sealed(&engine).entity(&ann()).await, &ann(), "has no seal");
-    let of_another = key(2).seal(&ann(), &entity(&ann(), 1).content);
+    let of_another = row_key(2).seal(&ann(), &entity(&ann(), 1).content);
     put(&engine, Entity { content: of_another, ..entity(&ann(), 1) }).await;
     refused(sealed(&engine).entity(&ann()).await, &ann(), "is not the vault's");
     let page = sealed(&engine).entities(&of_kind(EntityKind::Principal), None, 9).await;

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::postgres::Postgres;
 use super::units;
 use crate::domain::{Environment, TenantId, VaultId};
+use crate::store::Unsealed;
 
 /// `[vault]`: which vault this is.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -259,11 +260,22 @@ pub struct Audit {
     /// How often a checkpoint is signed when there are new entries.
     #[serde(deserialize_with = "units::duration")]
     pub checkpoint_every: Duration,
+    /// Whether entries without a seal behind the newest checkpoint are signed: after a crash of software from before there
+    /// were seals, for as long as it takes.
+    pub sign_unsealed_entries: bool,
+}
+
+impl Audit {
+    /// What becomes of such entries.
+    pub fn unsealed(&self) -> Unsealed {
+        if self.sign_unsealed_entries { Unsealed::Sign } else { Unsealed::Refuse }
+    }
 }
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { deadline: Duration::from_secs(2), checkpoint_every: Duration::from_secs(1) }
+        let (deadline, checkpoint_every) = (Duration::from_secs(2), Duration::from_secs(1));
+        Self { deadline, checkpoint_every, sign_unsealed_entries: false }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::ValueEnum;
 
 use super::copy::{Counts, Ended, Limits, Move};
@@ -11,7 +12,9 @@ use super::logs;
 use super::open::{Opened, embedded_engine, open};
 use super::progress::Progress;
 use crate::app::config::Config;
-use crate::domain::SystemClock;
+use crate::app::wire;
+use crate::domain::{Clock, SystemClock};
+use crate::store::EntrySeals;
 
 /// A kind of store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -49,7 +52,10 @@ pub struct Options {
 pub async fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
     let old = open(config, options.from, Side::Old).await?;
     let new = if options.dry_run { None } else { Some(open(config, options.to, Side::New).await?) };
-    let ended = work(config, options, &old, new.as_ref()).await;
+    let ended = match seal_entries(config, &old, new.as_ref()).await {
+        Ok(()) => work(config, options, &old, new.as_ref()).await,
+        Err(error) => Err(error),
+    };
     // What was written is durable before this; the error of the move says more than one of closing.
     let closed =
         (old.store.close().await, if let Some(new) = &new { new.store.close().await } else { Ok(()) });
@@ -66,6 +72,19 @@ pub async fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
     }
     closed.0?;
     Ok(closed.1?)
+}
+
+/// Entries that no checkpoint covers yet have their seals in the new store, too. A vault from before there were seals has no
+/// key for them, and gets none here.
+async fn seal_entries(config: &Config, old: &Opened, new: Option<&Opened>) -> anyhow::Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let kms = wire::wrapping_keys(config).await?;
+    let key = wire::keyring(config, kms, &old.store, &clock).row_key().await;
+    let Some(key) = key.context("the key of the seals of log entries")?.map(Arc::new) else { return Ok(()) };
+    for opened in std::iter::once(old).chain(new) {
+        opened.store.seal_entries(EntrySeals::new(Arc::clone(&key), config.audit.unsealed()));
+    }
+    Ok(())
 }
 
 async fn work(

@@ -101,7 +101,13 @@ impl Move<'_> {
             // A page ends where the signed part does.
             let end = if at < signed { signed } else { size };
             let most = self.limits.entries.min(usize::try_from(end - at).unwrap_or(usize::MAX));
-            let mut ours = old.entries(LOG, at, most, READ).await.of(Side::Old)?;
+            let mut ours = if at < signed {
+                old.entries(LOG, at, most, READ).await
+            } else {
+                // In the new store it gets a seal.
+                old.entries_to_sign(LOG, at, most, READ).await
+            }
+            .of(Side::Old)?;
             let theirs = new.entries(LOG, at, most, READ).await.of(Side::New)?;
             some(theirs.len(), at).of(Side::New)?;
             ours.truncate(theirs.len());

@@ -88,6 +88,12 @@ fn begun(config: &Config, store: &Arc<dyn Store>, wrapping_keys: String) -> Vec<
         tracing::warn!("one admin alone can give anybody any role: access.second_person_for_roles = false");
         details.push(("second_person_for_roles", "false".to_owned()));
     }
+    if config.audit.sign_unsealed_entries {
+        tracing::warn!(
+            "log entries without a seal are signed, whoever wrote them: audit.sign_unsealed_entries = true"
+        );
+        details.push(("sign_unsealed_entries", "true".to_owned()));
+    }
     if !config.second_factor.for_approvals {
         tracing::warn!(
             "destructions and changes of who may are approved without a touch: second_factor.for_approvals = false"

@@ -3,10 +3,11 @@
 use serde::Deserialize;
 
 use super::*;
-use crate::crypto::{Forged, RowKey, is_sealed};
+use crate::crypto::{ENTRY_SEAL, Forged, RowKey, is_sealed};
 use crate::domain::{EntityKind, EntityName, EntityPlace, MAX_ENTITY, MAX_SEALED_ENTITY, ROW_SEAL};
 
 const ROWS: &str = include_str!("../vectors/row_v1.json");
+const ENTRIES: &str = include_str!("../vectors/entry_v1.json");
 
 /// A sealed row and all that it was made of; bytes are hexadecimal.
 #[derive(Deserialize)]
@@ -20,6 +21,19 @@ struct Vector {
     name: String,
     content: String,
     sealed: String,
+}
+
+/// A seal of a log entry and all that it was made of.
+#[derive(Deserialize)]
+struct EntryVector {
+    key: String,
+    version: u32,
+    vault: String,
+    environment: String,
+    log: u32,
+    sequence: u64,
+    entry: String,
+    seal: String,
 }
 
 fn bytes<const N: usize>(text: &str) -> [u8; N] {
@@ -132,4 +146,49 @@ fn the_longest_content_has_its_seal_within_what_an_engine_keeps() {
     let sealed = usual().seal(&at, &vec![1; MAX_ENTITY]);
     assert_eq!(sealed.len(), MAX_SEALED_ENTITY);
     assert_eq!(usual().seal(&at, b"").len(), ROW_SEAL);
+}
+
+#[test]
+fn seals_of_entries_are_those_of_the_vectors() {
+    let vectors: Vec<EntryVector> = serde_json::from_str(ENTRIES).unwrap();
+    assert!(vectors.len() >= 4);
+    for vector in vectors {
+        let environment = Environment::parse(&vector.environment).unwrap();
+        let identity = VaultIdentity { vault: VaultId::from_bytes(bytes(&vector.vault)), environment };
+        let key = row_key(bytes(&vector.key), vector.version, identity);
+        let entry = hex::decode(&vector.entry).unwrap();
+        let seal: [u8; ENTRY_SEAL] = bytes(&vector.seal);
+        assert_eq!(key.seal_entry(vector.log, vector.sequence, &entry), seal);
+        assert_eq!(key.check_entry(vector.log, vector.sequence, &entry, &seal), Ok(()));
+    }
+}
+
+#[test]
+fn the_seal_of_an_entry_is_for_its_place_and_its_bytes() {
+    let seal = usual().seal_entry(3, 7, b"entry");
+    let is_of = |key: &RowKey, log, sequence, entry: &[u8], seal: &[u8]| {
+        key.check_entry(log, sequence, entry, seal).is_ok()
+    };
+    assert!(is_of(&usual(), 3, 7, b"entry", &seal));
+    for (log, sequence, entry) in [(4, 7, b"entry"), (3, 8, b"entry"), (7, 3, b"entry"), (3, 7, b"entrz")] {
+        assert!(!is_of(&usual(), log, sequence, entry, &seal), "{log} {sequence}");
+    }
+    for bit in 0..seal.len() * 8 {
+        let mut altered = seal;
+        altered[bit / 8] ^= 1 << (bit % 8);
+        assert!(!is_of(&usual(), 3, 7, b"entry", &altered), "bit {bit}");
+    }
+    for len in 0..seal.len() {
+        assert!(!is_of(&usual(), 3, 7, b"entry", &seal[..len]), "cut to {len}");
+    }
+    assert!(!is_of(&usual(), 3, 7, b"entry", &[&seal[..], b"\0"].concat()), "longer");
+    let VaultIdentity { vault, environment } = identity();
+    for other in [
+        row_key([2; 32], 1, identity()),
+        row_key([1; 32], 2, identity()),
+        row_key([1; 32], 1, VaultIdentity { vault: VaultId::from_bytes([0xfe; 16]), environment }),
+        row_key([1; 32], 1, VaultIdentity { vault, environment: Environment::parse("another").unwrap() }),
+    ] {
+        assert!(!is_of(&other, 3, 7, b"entry", &seal));
+    }
 }

@@ -239,13 +239,32 @@ def rows():
     ]
 
 
+def entries():
+    key, vault, environment = stream("row key", 32).hex(), stream("row vault", 16).hex(), "dev"
+
+    def made(log, sequence, entry, version=1):
+        head = bytes([1]) + struct.pack(">I", version)
+        fields = (b"phi-vault/entry/1", head[:1], head[1:], bytes.fromhex(vault), environment.encode())
+        tag = hashed(key, *fields, struct.pack(">I", log), struct.pack(">Q", sequence), entry)
+        given = {"key": key, "version": version, "vault": vault, "environment": environment, "log": log, "sequence": sequence}
+        return {**given, "entry": entry.hex(), "seal": head.hex() + tag}
+
+    return [
+        made(0, 0, stream("entry", 200)),
+        made(7, 4096, stream("entry", 200)),
+        made(2**32 - 1, 2**53, b""),
+        made(1, 2, stream("long entry", 2000), 3),
+    ]
+
+
 def main():
     # draft-irtf-cfrg-xchacha-03, appendix A.3.1: this implementation against somebody else's vector.
     text = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it."
     _, tag = seal_aead(bytes(range(0x80, 0xA0)), bytes(range(0x40, 0x58)), bytes.fromhex("50515253c0c1c2c3c4c5c6c7"), text)
     assert tag.hex() == "c0875924c1c7987947deafd8780acf49"
     folder = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else pathlib.Path(__file__).parent
-    for name, content in (("record_v1", records()), ("two_keys_v1", collision()), ("index_v1", index()), ("row_v1", rows())):
+    made = {"record_v1": records(), "two_keys_v1": collision(), "index_v1": index(), "row_v1": rows(), "entry_v1": entries()}
+    for name, content in made.items():
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 

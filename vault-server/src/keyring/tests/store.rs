@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use tokio::time::sleep;
 
 use super::*;
+use crate::store::EntrySeals;
 
 /// Keeps keys and log entries; knows nothing else.
 #[derive(Default)]
@@ -159,6 +160,10 @@ impl Store for KeyStore {
         no()
     }
     async fn entries(&self, _: LogId, _: u64, _: usize, _: usize) -> Result<Vec<Bytes>, StoreError> {
+        no()
+    }
+    fn seal_entries(&self, _: EntrySeals) {}
+    async fn entries_to_sign(&self, _: LogId, _: u64, _: usize, _: usize) -> Result<Vec<Bytes>, StoreError> {
         no()
     }
     async fn derive(&self, _: Derived) -> Result<(), StoreError> {

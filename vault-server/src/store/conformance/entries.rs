@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Backend, LOG, all_entries, change, get, record};
-use crate::store::{Change, Derived, DerivedState, LogId, MAX_ENTRY, Posting, StoreError, TileId, Write};
+use super::{Backend, LOG, all_entries, change, get, record, row_key};
+use crate::store::{
+    Change, Derived, DerivedState, EntrySeals, LogId, MAX_ENTRY, Posting, Store, StoreError, TileId,
+    Unsealed, Write,
+};
 
 pub(crate) async fn entries_have_consecutive_sequences(backend: &impl Backend) {
     let store = backend.open();
@@ -64,6 +67,34 @@ pub(crate) async fn entries_page_by_count_and_bytes(backend: &impl Backend) {
     assert_eq!(page(3, 9, 100).await, ["d"]);
     assert_eq!(page(4, 9, 100).await, [""; 0]);
     assert_eq!(page(u64::MAX, 9, 100).await, [""; 0]);
+}
+
+pub(crate) async fn entries_are_sealed_for_who_signs_them(backend: &impl Backend) {
+    let store = backend.open();
+    let all = |store: &Arc<dyn Store>, from| {
+        let store = Arc::clone(store);
+        async move { store.entries_to_sign(LOG, from, 99, 999).await }
+    };
+    let is_named = |read: Result<Vec<Bytes>, StoreError>, entry: u64| {
+        let Err(StoreError::Corrupt { what }) = read else { panic!("{read:?}") };
+        assert!(what.contains(&format!("log entry {entry} of log 0")), "{what}");
+    };
+    store.commit(change([], &["before"])).await.unwrap();
+    assert_eq!(all(&store, 0).await.unwrap(), ["before"], "nothing is asked of a store without a key");
+    store.seal_entries(EntrySeals::new(row_key(1), Unsealed::Refuse));
+    store.commit(change([], &["a", ""])).await.unwrap();
+    is_named(all(&store, 0).await, 0);
+    assert_eq!(all(&store, 1).await.unwrap(), ["a", ""]);
+    assert_eq!(store.entries_to_sign(LOG, 1, 1, 999).await.unwrap(), ["a"]);
+    assert_eq!(all(&store, 3).await.unwrap(), [""; 0]);
+    drop(store);
+    let store = backend.open();
+    store.seal_entries(EntrySeals::new(row_key(1), Unsealed::Sign));
+    assert_eq!(all(&store, 0).await.unwrap(), ["before", "a", ""]);
+    // Another key: a wrong seal is none of before there were seals.
+    store.seal_entries(EntrySeals::new(row_key(2), Unsealed::Sign));
+    is_named(all(&store, 0).await, 1);
+    assert_eq!(all_entries(&store).await, ["before", "a", ""], "who only reads them is not in doubt");
 }
 
 pub(crate) async fn an_entry_may_be_as_long_as_a_bundle_allows_and_no_longer(backend: &impl Backend) {

@@ -21,9 +21,10 @@ use crate::store::embedded::prepare::{Condition, Prepared, RowId, put_index_chan
 use crate::store::embedded::read;
 use crate::store::embedded::seen::Rewritten;
 use crate::store::embedded::touched::{Taken, Touched};
+use crate::store::entry_seals::Sealing;
 use crate::store::keys::{self, Indexed, Space};
 use crate::store::row::{self, RecordRow};
-use crate::store::{Committed, StoreError, corrupt};
+use crate::store::{Committed, LogId, StoreError, corrupt};
 
 /// What the committer is asked for.
 #[derive(Debug)]
@@ -77,6 +78,8 @@ pub(crate) struct Progress {
     pub(crate) records: AtomicU64,
     /// Why there is no durability any more.
     pub(crate) fatal: OnceLock<String>,
+    /// What seals entries.
+    pub(crate) sealing: Sealing,
 }
 
 impl Progress {
@@ -191,7 +194,7 @@ impl<E: Engine> Committer<E> {
                     self.landed.note(&change.sealed_under, batch);
                     change.replaced().for_each(|token| self.rewritten.note(token, batch));
                 }
-                let done = self.batch.add(job.task, effects);
+                let done = self.batch.add(job.task, effects, &self.progress.sealing);
                 self.batch.done.push((job.waiting, done));
                 None
             }
@@ -420,13 +423,14 @@ impl<E: Engine> Drop for Committer<E> {
 
 impl Batch {
     /// Adds an admitted task's rows.
-    fn add(&mut self, task: Task, effects: Effects) -> Done {
+    fn add(&mut self, task: Task, effects: Effects, sealing: &Sealing) -> Done {
         match task {
             Task::Commit(change) => {
                 let committed = Committed { first_sequence: self.log_size };
                 self.bytes += change.bytes() + effects.rows.bytes();
                 for entry in &change.entries {
-                    self.own.put(Space::Log, &self.log_size.to_be_bytes(), entry);
+                    let seal = sealing.seal(LogId::default(), self.log_size, entry);
+                    self.own.put_entry(self.log_size, entry, seal.as_ref());
                     self.log_size += 1;
                 }
                 self.records += effects.new_records;

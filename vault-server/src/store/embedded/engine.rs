@@ -2,6 +2,7 @@
 
 use std::ops::{ControlFlow, Range};
 
+use crate::crypto::ENTRY_SEAL;
 use crate::store::StoreError;
 use crate::store::keys::Space;
 use crate::store::row;
@@ -105,6 +106,18 @@ impl Rows {
     /// Puts a row with this content.
     pub(crate) fn put(&mut self, space: Space, key: &[u8], content: &[u8]) {
         self.put_with(space, key, |buffer| buffer.extend_from_slice(content));
+    }
+
+    /// Puts a log entry, with its seal if it has one.
+    pub(crate) fn put_entry(&mut self, sequence: u64, entry: &[u8], seal: Option<&[u8; ENTRY_SEAL]>) {
+        let key_at = self.push(&sequence.to_be_bytes());
+        self.buffer.extend_from_slice(entry);
+        self.buffer.extend_from_slice(seal.map_or(&[], <[_; _]>::as_slice));
+        let content = &self.buffer[key_at.end..];
+        let sum = row::entry_checksum(sequence, content, seal.is_some());
+        self.buffer.extend_from_slice(&sum);
+        let row = Some(key_at.end..self.buffer.len());
+        self.rows.push(Place { space: Space::Log, key: key_at, row });
     }
 
     /// Removes a row.

@@ -6,10 +6,10 @@ use crate::store::keys::{Space, meta};
 use crate::store::{StoreError, corrupt};
 
 /// The format of the whole store: its spaces, keys and rows. Raised by a change that old software cannot read.
-pub(crate) const FORMAT: u64 = 2;
-/// That of stores whose software knows no seals of entities: all else is the same. It would take a row with a seal for one that
-/// is corrupt, a honeytoken's for none.
-const WITHOUT_SEALS: u64 = 1;
+pub(crate) const FORMAT: u64 = 3;
+/// Those of stores whose software knows no seals of entities, and none of log entries: all else is the same. It would take a row
+/// with a seal for one that is corrupt, a honeytoken's for none.
+const WITHOUT_SEALS: std::ops::RangeInclusive<u64> = 1..=2;
 
 /// Founds the format of a new store, and brings one of before forward; refuses one of another format.
 pub(crate) fn check(engine: &impl Engine) -> Result<(), StoreError> {
@@ -20,13 +20,16 @@ pub(crate) fn check(engine: &impl Engine) -> Result<(), StoreError> {
         None if read::log_end(view)? > 0 || read::number(view, meta::RECORDS)?.is_some() => {
             Err(corrupt(Space::Meta, meta::FORMAT))
         }
-        None | Some(WITHOUT_SEALS) => {
-            let mut rows = Rows::default();
-            rows.put(Space::Meta, meta::FORMAT, &FORMAT.to_be_bytes());
-            engine.apply(&[rows], true).map_err(StoreError::from)
-        }
+        None => found(engine),
+        Some(before) if WITHOUT_SEALS.contains(&before) => found(engine),
         Some(other) => Err(StoreError::Foreign { why: format!("its format is {other}, not {FORMAT}") }),
     }
+}
+
+fn found(engine: &impl Engine) -> Result<(), StoreError> {
+    let mut rows = Rows::default();
+    rows.put(Space::Meta, meta::FORMAT, &FORMAT.to_be_bytes());
+    engine.apply(&[rows], true).map_err(StoreError::from)
 }
 
 /// How many entries there are. Derived rows are made of durable entries: if these are not there, the log lost

@@ -55,8 +55,8 @@ use crate::domain::{
 };
 use crate::store::keys::{Space, meta};
 use crate::store::{
-    Change, Committed, Cursor, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Page, Remembered,
-    Stats, Store, StoreError, TileId, UnderWay, row,
+    Change, Committed, Cursor, Derived, DerivedState, EntityRow, EntrySeals, Lease, LogId, Lookup, Page,
+    Remembered, Stats, Store, StoreError, TileId, UnderWay, row,
 };
 
 /// Opens the store in `dir`, makes it if there is none. Blocks; needs no runtime.
@@ -426,7 +426,31 @@ impl<E: Engine> Store for EmbeddedStore<E> {
     ) -> Result<Vec<Bytes>, StoreError> {
         let end = self.log_size(log).await?;
         let rows = max_entries.min(usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX));
-        self.read_any(rows, move |view| read::entries(view, start, end, max_entries, max_bytes)).await
+        let any = |_: u64, _: &[u8], _: Option<&[u8]>| Ok(());
+        self.read_any(rows, move |view| read::entries(view, (start, end), max_entries, max_bytes, any)).await
+    }
+
+    fn seal_entries(&self, seals: EntrySeals) {
+        self.progress.sealing.set(seals);
+    }
+
+    async fn entries_to_sign(
+        &self,
+        log: LogId,
+        start: u64,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Bytes>, StoreError> {
+        let end = self.log_size(log).await?;
+        let rows = max_entries.min(usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX));
+        let progress = Arc::clone(&self.progress);
+        self.read_any(rows, move |view| {
+            let check = |sequence, entry: &[u8], seal: Option<&[u8]>| {
+                progress.sealing.check(log, sequence, entry, seal)
+            };
+            read::entries(view, (start, end), max_entries, max_bytes, check)
+        })
+        .await
     }
 
     async fn derive(&self, derived: Derived) -> Result<(), StoreError> {

@@ -325,13 +325,14 @@ pub(crate) fn log_end(view: &impl View) -> Result<u64, StoreError> {
     Ok(end)
 }
 
-/// Entries of `start..end`: at least one if there is one, then as many as fit.
+/// Entries of `start..end`: at least one if there is one, then as many as fit. `check` is told each one's sequence, bytes and
+/// seal.
 pub(crate) fn entries(
     view: &impl View,
-    start: u64,
-    end: u64,
+    (start, end): (u64, u64),
     max_entries: usize,
     max_bytes: usize,
+    check: impl Fn(u64, &[u8], Option<&[u8]>) -> Result<(), StoreError>,
 ) -> Result<Vec<Bytes>, StoreError> {
     let mut found: Vec<Bytes> = Vec::new();
     if start >= end {
@@ -347,7 +348,9 @@ pub(crate) fn entries(
         if key != next.to_be_bytes() {
             return Err(corrupt(Space::Log, &next.to_be_bytes()));
         }
-        found.push(Bytes::copy_from_slice(check(Space::Log, key, row)?));
+        let (entry, seal) = row::read_entry(next, row).map_err(|_| corrupt(Space::Log, key))?;
+        check(next, entry, seal.map(<[_; _]>::as_slice))?;
+        found.push(Bytes::copy_from_slice(entry));
         bytes += len;
         next += 1;
         Ok(ControlFlow::Continue(()))

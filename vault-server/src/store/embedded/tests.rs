@@ -399,14 +399,16 @@ mod corruption {
 
     #[tokio::test]
     async fn a_store_without_seals_is_brought_forward_once() {
-        let engine = SimulatedEngine::default();
-        drop(start(&engine));
-        let mut rows = Rows::default();
-        rows.put(Space::Meta, meta::FORMAT, &1_u64.to_be_bytes());
-        engine.apply(&[rows], true).unwrap();
-        drop(start(&engine));
-        assert_eq!(read::number(&engine.view(), meta::FORMAT), Ok(Some(FORMAT)));
-        assert_eq!(FORMAT, 2);
+        for before in [1_u64, 2] {
+            let engine = SimulatedEngine::default();
+            drop(start(&engine));
+            let mut rows = Rows::default();
+            rows.put(Space::Meta, meta::FORMAT, &before.to_be_bytes());
+            engine.apply(&[rows], true).unwrap();
+            drop(start(&engine));
+            assert_eq!(read::number(&engine.view(), meta::FORMAT), Ok(Some(FORMAT)));
+        }
+        assert_eq!(FORMAT, 3);
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use super::turn::awaited;
 use crate::domain::{
     Body, Entity, EntityPlace, Job, JobPlace, KeyId, KeyRecord, KeyState, LeaseName, Record, TenantId,
 };
+use crate::store::entry_seals::Sealing;
 use crate::store::keys;
 use crate::store::{Change, Lease, Remembered, StoreError, Write};
 
@@ -251,7 +252,12 @@ impl<'a> Batch<'a> {
     /// The keys stay locked until it is durable, so that a change of one waits for it; and what is locked is the row as it
     /// is by then, so that a change which was made while this waited is seen. Shared: other instances do the same; but none
     /// is locked while a change of one waits.
-    pub(super) fn statement(&self, grip: &Grip, active: &BTreeSet<KeyId>) -> Statement<'a> {
+    pub(super) fn statement(
+        &self,
+        grip: &Grip,
+        active: &BTreeSet<KeyId>,
+        sealing: &Sealing,
+    ) -> Statement<'a> {
         let mut statement = Statement::default();
         statement.bind(int4(grip.log), Type::INT4).bind(int8(grip.fence), Type::INT8);
         statement.bind(int8(grip.commits), Type::INT8).bind(int8(self.entries()), Type::INT8);
@@ -277,7 +283,7 @@ impl<'a> Batch<'a> {
              expires = greatest(expires, now() + $7 * interval '1 microsecond') \
              WHERE log = $1 AND fence = $2 AND commits = $3 AND holder = $6 AND size = ${size}{and_active} RETURNING log)"
         ));
-        self.append_entries(&mut statement, grip);
+        self.append_entries(&mut statement, grip, sealing);
         insert_records(&mut statement, &self.new_records);
         update_records(&mut statement, &self.records);
         insert_keys(&mut statement, &self.new_keys);
@@ -317,21 +323,24 @@ impl<'a> Batch<'a> {
         }
     }
 
-    fn append_entries(&self, statement: &mut Statement<'a>, grip: &Grip) {
+    fn append_entries(&self, statement: &mut Statement<'a>, grip: &Grip, sealing: &Sealing) {
         if self.entries.is_empty() {
             return;
         }
         let sequences = || grip.size..grip.size + self.entries();
         let checksums = sequences().zip(&self.entries);
         let checksums = checksums.map(|(sequence, entry)| entry_checksum(grip.log, sequence, entry).to_vec());
+        let seals = sequences().zip(&self.entries);
+        let seals = seals.map(|(sequence, entry)| Some(sealing.seal(grip.log, sequence, entry)?.to_vec()));
         let columns = [
             statement.array(sequences().map(int8).collect::<Vec<_>>(), Type::INT8_ARRAY),
             statement.array(self.entries.clone(), Type::BYTEA_ARRAY),
             statement.array(checksums.collect::<Vec<_>>(), Type::BYTEA_ARRAY),
+            statement.array(seals.collect::<Vec<_>>(), Type::BYTEA_ARRAY),
         ];
         statement.add(&format!(
-            ", entries AS (INSERT INTO log_entries (log, sequence, entry, checksum) \
-             SELECT $1, u.* FROM held, unnest({}) AS u (sequence, entry, checksum))",
+            ", entries AS (INSERT INTO log_entries (log, sequence, entry, checksum, seal) \
+             SELECT $1, u.* FROM held, unnest({}) AS u (sequence, entry, checksum, seal))",
             columns.join(", ")
         ));
     }

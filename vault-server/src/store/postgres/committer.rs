@@ -23,7 +23,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Present, claimed, inserts_only, must_be_active};
-use super::connect::{Connection, Connector};
+use super::connect::Connection;
+use super::database::Database;
 use super::error::Failure;
 use super::gather::{Job, gather};
 use super::locks::lock;
@@ -31,6 +32,7 @@ use super::log::{Grip, Resolved, give_back, resolve};
 use super::lost::{AGAIN, Patience, went_back, why_lost};
 use super::turn::{LOOK, TURN, announce, withdraw};
 use crate::domain::KeyId;
+use crate::store::entry_seals::Sealing;
 use crate::store::{Change, Committed, StoreError};
 
 /// What the committer tells the rest of the store.
@@ -74,7 +76,7 @@ const ATTEMPTS: u32 = 20;
 const NO_DATABASE: Duration = Duration::from_secs(5);
 
 pub(super) struct Committer {
-    connector: Arc<Connector>,
+    database: Arc<Database>,
     connection: Option<Connection>,
     grip: Grip,
     progress: Arc<Progress>,
@@ -114,7 +116,7 @@ impl From<Failure> for Stopped {
 
 impl Committer {
     pub(super) fn new(
-        connector: Arc<Connector>,
+        database: Arc<Database>,
         connection: Connection,
         grip: Grip,
         progress: Arc<Progress>,
@@ -122,7 +124,7 @@ impl Committer {
     ) -> Self {
         progress.size.store(grip.size, Ordering::SeqCst);
         progress.fence.store(grip.fence, Ordering::SeqCst);
-        Self { connector, connection: Some(connection), grip, progress, closing, given_up: None }
+        Self { database, connection: Some(connection), grip, progress, closing, given_up: None }
     }
 
     /// Works until the queue's last sender is gone and the queue is empty; then, after the task that renews the
@@ -201,10 +203,11 @@ impl Committer {
         let mut attempt = 0;
         loop {
             let grip = self.grip.clone();
+            let database = Arc::clone(&self.database);
             let connection = self.connection().await?;
             let mut plan = None;
             connection.forget_warnings();
-            let tried = try_once(connection, &grip, changes, claims, checked, &mut plan);
+            let tried = try_once(connection, &database.sealing, &grip, changes, claims, checked, &mut plan);
             let tried = timeout(STATEMENT + WRITE * rows, tried).await;
             let warned = connection.has_warned();
             let failure = match tried {
@@ -273,16 +276,17 @@ impl Committer {
         let until = Instant::now() + NO_DATABASE;
         if self.connection.as_ref().is_some_and(Connection::is_closed) {
             // Others may be to the same server, which may not be the one that takes writes any more.
-            self.connector.renew_connections();
+            self.database.connector.renew_connections();
         }
         loop {
-            let usable =
-                |connection: &Connection| !connection.is_closed() && self.connector.is_current(connection);
+            let usable = |connection: &Connection| {
+                !connection.is_closed() && self.database.connector.is_current(connection)
+            };
             // Taken out and put back: a borrow can't leave the loop on one way only.
             if let Some(connection) = self.connection.take().filter(usable) {
                 return Ok(self.connection.insert(connection));
             }
-            match self.connector.connect().await {
+            match self.database.connector.connect().await {
                 Ok(connection) => return Ok(self.connection.insert(connection)),
                 Err(error) if Instant::now() >= until => {
                     return Err(StoreError::Unavailable { why: format!("database: {error}") });
@@ -295,7 +299,7 @@ impl Committer {
     /// Whether the commit whose connection was lost was made. Asks until it is told, or the store is closed.
     async fn find_out(&mut self) -> Result<bool, StoreError> {
         // Others may have the lost server still.
-        self.connector.renew_connections();
+        self.database.connector.renew_connections();
         let closing = self.closing.clone();
         let mut patience = Patience::new(&closing);
         loop {
@@ -305,7 +309,7 @@ impl Committer {
                         Some(0) => false,
                         Some(1) => true,
                         _ => {
-                            let error = went_back(&self.connector, &self.grip, &self.closing).await;
+                            let error = went_back(&self.database.connector, &self.grip, &self.closing).await;
                             return Err(self.fail(error));
                         }
                     };
@@ -327,7 +331,7 @@ impl Committer {
 
     /// Why the log's row is not as this instance left it.
     async fn fenced(&mut self) -> StoreError {
-        match why_lost(&self.connector, &self.grip, &self.closing).await {
+        match why_lost(&self.database.connector, &self.grip, &self.closing).await {
             Some(error) => self.fail(error),
             None => self.give_up("it is not known who has the log"),
         }
@@ -340,12 +344,12 @@ impl Committer {
     }
 
     async fn ask(&mut self) -> Result<Resolved, String> {
-        let connection = self.connector.connect().await.map_err(|error| error.to_string())?;
+        let connection = self.database.connector.connect().await.map_err(|error| error.to_string())?;
         connection.forget_warnings();
         let told = timeout(STATEMENT, resolve(&connection, &mut self.grip)).await;
         let told = told.map_err(|_| {
             // A primary without its standby looks like one, and commits nothing.
-            self.connector.pass_over();
+            self.database.connector.pass_over();
             "it takes too long".to_owned()
         })?;
         let told = told.map_err(|failure| failure.why().to_owned())?;
@@ -379,6 +383,7 @@ impl Committer {
 /// Writes a batch. `plan` is set before anything is sent that may be made durable.
 async fn try_once(
     connection: &Connection,
+    sealing: &Sealing,
     grip: &Grip,
     changes: &[&Change],
     claims: &BTreeSet<KeyId>,
@@ -410,7 +415,7 @@ async fn try_once(
     }
     // Those of a batch that was checked are locked already.
     let active = if checked { BTreeSet::new() } else { must_be_active(changes.iter().copied()) };
-    let statement = batch.statement(grip, &active);
+    let statement = batch.statement(grip, &active, sealing);
     let held = if checked {
         let gone =
             async { if claims.is_empty() { Ok(Vec::new()) } else { withdraw(claims).run(client).await } };

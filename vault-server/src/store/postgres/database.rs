@@ -13,6 +13,7 @@ use super::connect::{ConnectError, Connector, Manager};
 use super::error::Failure;
 use super::log::Sight;
 use super::statement::Statement;
+use crate::store::entry_seals::Sealing;
 use crate::store::{LogId, StoreError};
 
 /// How long a read may take, with the wait for a connection and another attempt.
@@ -26,6 +27,8 @@ pub(super) struct Database {
     pub(super) pool: Pool<Manager>,
     /// The logs that this process writes.
     pub(super) own: Mutex<BTreeSet<LogId>>,
+    /// What seals entries.
+    pub(super) sealing: Sealing,
     /// Logs of others that nobody holds, and since when they have been as they are.
     pub(super) silent: Mutex<Vec<(Sight, Instant)>>,
 }

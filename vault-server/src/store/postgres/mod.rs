@@ -58,8 +58,8 @@ use crate::domain::{
     KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
-    Change, Committed, Cursor, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Page, Remembered,
-    Stats, Store, StoreError, TileId, UnderWay, check_lengths, keys,
+    Change, Committed, Cursor, Derived, DerivedState, EntityRow, EntrySeals, Lease, LogId, Lookup, Page,
+    Remembered, Stats, Store, StoreError, TileId, UnderWay, check_lengths, keys,
 };
 
 /// How many changes may wait for the committer, and how many bytes.
@@ -96,6 +96,23 @@ impl PostgresStore {
     async fn query(&self, statement: &Statement<'_>) -> Result<Vec<Row>, StoreError> {
         self.usable()?;
         self.database.query(statement).await
+    }
+
+    /// Rows of a log's entries, as [`Store::entries`] gives them.
+    async fn entry_rows(
+        &self,
+        log: LogId,
+        start: u64,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        let end = self.log_size(log).await?;
+        if start >= end {
+            return Ok(Vec::new());
+        }
+        let most = max_entries.max(1).min(usize::try_from(end - start).unwrap_or(usize::MAX));
+        let rows = self.query(&read::entries_statement(log, start, most, max_bytes)).await?;
+        if rows.is_empty() { Err(rows::lost_entry(log, start)) } else { Ok(rows) }
     }
 
     /// What a statement means that found no row of this instance's log.
@@ -350,16 +367,28 @@ impl Store for PostgresStore {
         max_entries: usize,
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, StoreError> {
-        let end = self.log_size(log).await?;
-        if start >= end {
-            return Ok(Vec::new());
-        }
-        let most = max_entries.max(1).min(usize::try_from(end - start).unwrap_or(usize::MAX));
-        let rows = self.query(&read::entries_statement(log, start, most, max_bytes)).await?;
-        if rows.is_empty() {
-            return Err(rows::lost_entry(log, start));
-        }
-        (start..end).zip(&rows).map(|(sequence, row)| rows::entry(log, sequence, row)).collect()
+        let rows = self.entry_rows(log, start, max_entries, max_bytes).await?;
+        (start..).zip(&rows).map(|(sequence, row)| rows::entry(log, sequence, row)).collect()
+    }
+
+    fn seal_entries(&self, seals: EntrySeals) {
+        self.database.sealing.set(seals);
+    }
+
+    async fn entries_to_sign(
+        &self,
+        log: LogId,
+        start: u64,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Bytes>, StoreError> {
+        let rows = self.entry_rows(log, start, max_entries, max_bytes).await?;
+        let of = |(sequence, row)| {
+            let entry = rows::entry(log, sequence, row)?;
+            self.database.sealing.check(log, sequence, &entry, rows::seal(row))?;
+            Ok(entry)
+        };
+        (start..).zip(&rows).map(of).collect()
     }
 
     async fn adopt(&self) -> Result<Option<Arc<dyn Store>>, StoreError> {

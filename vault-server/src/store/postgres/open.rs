@@ -20,6 +20,7 @@ use super::options::PostgresOptions;
 use super::reader::Reader;
 use super::{PostgresStore, QUEUE, ROOM, other_vault, read, schema};
 use crate::domain::VaultIdentity;
+use crate::store::entry_seals::Sealing;
 use crate::store::{Store, StoreError};
 
 /// How long the database may take until its tables are right and a log is taken.
@@ -67,7 +68,13 @@ async fn open_unbounded(
         .create_timeout(Some(READ))
         .build()
         .map_err(|error| StoreError::Unavailable { why: error.to_string() })?;
-    let database = Arc::new(Database { connector, pool, own: Mutex::default(), silent: Mutex::default() });
+    let database = Arc::new(Database {
+        connector,
+        pool,
+        own: Mutex::default(),
+        sealing: Sealing::default(),
+        silent: Mutex::default(),
+    });
     let store = PostgresStore::start(database, connection, wanted).await?;
     Ok(Arc::new(store.ok_or_else(|| unavailable(&"the first log is held"))?))
 }
@@ -103,7 +110,7 @@ impl PostgresStore {
         tracing::info!(log = grip.log.0, fence = grip.fence, size = grip.size, "{says}");
         let (progress, closing) = (Arc::new(Progress::default()), CancellationToken::new());
         let committer = Committer::new(
-            Arc::clone(&database.connector),
+            Arc::clone(&database),
             connection,
             grip.clone(),
             Arc::clone(&progress),

@@ -263,8 +263,8 @@ pub(super) fn size_statement(log: LogId) -> Statement<'static> {
 /// The lengths are added up by the database, which need not read the entries for that.
 pub(super) fn entries_statement(log: LogId, start: u64, most: usize, bytes: usize) -> Statement<'static> {
     let mut statement = Statement::new(
-        "SELECT e.sequence, e.entry, e.checksum FROM \
-         (SELECT sequence, entry, checksum, sum(length(entry)) OVER (ORDER BY sequence) AS total \
+        "SELECT e.sequence, e.entry, e.checksum, e.seal FROM \
+         (SELECT sequence, entry, checksum, seal, sum(length(entry)) OVER (ORDER BY sequence) AS total \
           FROM log_entries WHERE log = $1 AND sequence >= $2 AND sequence < $3) e \
          WHERE e.total <= $4 OR e.sequence = $2 ORDER BY e.sequence",
     );

@@ -336,6 +336,12 @@ pub(super) fn entry(log: LogId, expected: u64, row: &Row) -> Result<Bytes, Store
     if sound { Ok(Bytes::copy_from_slice(bytes)) } else { Err(lost()) }
 }
 
+/// The seal beside an entry.
+pub(super) fn seal(row: &Row) -> Option<&[u8]> {
+    // One that can't be read is none.
+    get(row, "seal")
+}
+
 /// The row that should be there and is not.
 pub(super) fn lost_entry(log: LogId, sequence: u64) -> StoreError {
     corrupt(Space::Log, &entry_key(log, sequence))

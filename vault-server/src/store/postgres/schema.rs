@@ -150,6 +150,12 @@ const MIGRATIONS: &[Migration] = &[
     },
     // Software of before would write entities without a seal, and takes those with one for corrupt.
     Migration { number: 6, oldest: 6, statements: &[] },
+    // What software of before writes has no seal: should it crash, what it left is signed by software of before, or on demand.
+    Migration {
+        number: 7,
+        oldest: 6,
+        statements: &["ALTER TABLE log_entries ADD COLUMN IF NOT EXISTS seal bytea"],
+    },
 ];
 
 const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS vault_schema (
@@ -258,6 +264,6 @@ mod tests {
         let refused =
             |known| MIGRATIONS.iter().any(|step| may_work_beside(known, step.number, step.oldest).is_err());
         assert!((1..=5).all(refused));
-        assert!(!refused(6));
+        assert!(!refused(6) && !refused(7));
     }
 }

@@ -17,9 +17,9 @@ use crate::domain::{
 };
 use crate::store::conformance::{
     Backend, change, conformance_tests, destroy_under_writers, entity, entity_place, job, key, key_id,
-    record, retire_under_writers, stand_on_each_other, token,
+    record, retire_under_writers, row_key, stand_on_each_other, token,
 };
-use crate::store::{Malformed, Write};
+use crate::store::{EntrySeals, Malformed, Unsealed, Write};
 
 /// What outlives a test's own runtime: committers of stores that were dropped still have to give their log back.
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| tokio::runtime::Runtime::new().unwrap());

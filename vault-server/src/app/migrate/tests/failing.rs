@@ -11,8 +11,8 @@ use crate::domain::{
     KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::{
-    Change, Committed, Cursor, Derived, DerivedState, EntityRow, Lease, LogId, Lookup, Page, Remembered,
-    Stats, Store, StoreError, TileId,
+    Change, Committed, Cursor, Derived, DerivedState, EntityRow, EntrySeals, Lease, LogId, Lookup, Page,
+    Remembered, Stats, Store, StoreError, TileId,
 };
 
 pub(super) struct Failing {
@@ -176,6 +176,20 @@ impl Store for Failing {
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, StoreError> {
         self.call()?.entries(log, start, max_entries, max_bytes).await
+    }
+
+    fn seal_entries(&self, seals: EntrySeals) {
+        self.store.seal_entries(seals);
+    }
+
+    async fn entries_to_sign(
+        &self,
+        log: LogId,
+        start: u64,
+        max_entries: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<Bytes>, StoreError> {
+        self.call()?.entries_to_sign(log, start, max_entries, max_bytes).await
     }
 
     async fn derive(&self, derived: Derived) -> Result<(), StoreError> {

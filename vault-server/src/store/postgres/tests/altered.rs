@@ -163,3 +163,48 @@ async fn a_row_that_was_altered_fails_who_needs_it_and_nobody_who_shares_the_com
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_an_administrator_made_is_not_signed() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    store.seal_entries(EntrySeals::new(row_key(1), Unsealed::Refuse));
+    store.commit(change([], &["a", "b", "c"])).await.unwrap();
+    assert_eq!(store.entries_to_sign(LogId(0), 0, 9, 99).await.unwrap().len(), 3);
+    // With the right checksum, which has no key.
+    let sum = "UPDATE log_entries SET checksum = substring(sha256('\\x09'::bytea || int4send(12) || int4send(log) \
+               || int8send(sequence) || entry) for 8)";
+    for (altered, why) in [
+        ("UPDATE log_entries SET entry = 'x' WHERE sequence = 1", "its seal is not the vault's"),
+        ("UPDATE log_entries SET seal = NULL WHERE sequence = 1", "no seal"),
+        ("UPDATE log_entries SET seal = '' WHERE sequence = 1", "its seal is not the vault's"),
+        (
+            "UPDATE log_entries SET (entry, seal) = (SELECT entry, seal FROM log_entries WHERE sequence = 2) \
+             WHERE sequence = 1",
+            "its seal is not the vault's",
+        ),
+    ] {
+        database.sql("CREATE TABLE saved AS SELECT * FROM log_entries").await;
+        database.sql(&format!("{altered}; {sum}")).await;
+        assert_eq!(
+            store.entries(LogId(0), 0, 9, 99).await.unwrap().len(),
+            3,
+            "its checksum is right: {altered}"
+        );
+        let Err(StoreError::Corrupt { what }) = store.entries_to_sign(LogId(0), 0, 9, 99).await else {
+            panic!("to be signed: {altered}");
+        };
+        assert!(what.contains("log entry 1 of log 0") && what.contains(why), "{altered}: {what}");
+        database
+            .sql("TRUNCATE log_entries; INSERT INTO log_entries SELECT * FROM saved; DROP TABLE saved")
+            .await;
+    }
+    // A log that was written as another.
+    database.sql(&format!("UPDATE log_entries SET log = 5; UPDATE logs SET log = 5; {sum}")).await;
+    let other = database.instance("bob").await;
+    other.seal_entries(EntrySeals::new(row_key(1), Unsealed::Refuse));
+    assert!(matches!(other.entries_to_sign(LogId(5), 0, 9, 99).await, Err(StoreError::Corrupt { .. })));
+}
