@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use vault_format::told;
 
 use crate::error::Error;
 
@@ -154,14 +155,7 @@ impl Profile {
 /// another file.
 pub fn from_toml<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     toml::from_str(text).map_err(|error| {
-        let message = error.message();
-        let found = ["invalid type: ", "invalid value: ", "invalid length ", "unknown variant "];
-        let told = match message.split_once(", expected ") {
-            Some((before, expected)) if found.iter().any(|found| before.starts_with(found)) => {
-                format!("expected {expected}")
-            }
-            _ => message.to_owned(),
-        };
+        let told = told::expected(error.message());
         let before = error.span().and_then(|span| text.get(..span.start));
         before.map_or_else(
             || told.clone(),

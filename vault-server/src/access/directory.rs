@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use vault_format::told;
 
 use crate::access::identity::{self, InvalidIdentity};
 use crate::access::{
@@ -236,7 +237,7 @@ fn syntax(text: &str, error: &toml::de::Error) -> DirectoryError {
     let line =
         error.span().and_then(|span| text.get(..span.start)).map_or(0, |before| before.matches('\n').count())
             + 1;
-    DirectoryError::Syntax(format!("line {line}: {}", error.message()))
+    DirectoryError::Syntax(format!("line {line}: {}", told::expected(error.message())))
 }
 
 fn roles(
@@ -439,6 +440,8 @@ mod tests {
     fn what_stands_in_another_file_is_not_repeated() {
         let told = Directory::parse("# a list\n999-68-7171").unwrap_err().to_string();
         assert_eq!(told, "line 2: key with no value, expected `=`");
+        let told = Directory::parse("principal = '999-68-7171'").unwrap_err().to_string();
+        assert_eq!(told, "line 1: expected a sequence");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use vault_format::told;
+
 /// The configuration is not accepted. Prints as `file:line: [section] option: what is wrong`.
 #[derive(Debug)]
 pub struct ConfigError {
@@ -29,8 +31,8 @@ impl ConfigError {
         let place = error.span().map(|span| Place::at(text, span.start));
         let message = unknown_option(error.message(), place.as_ref()).unwrap_or_else(|| {
             match place.as_ref().and_then(Place::option) {
-                Some(option) => format!("{option}: {}", error.message()),
-                None => error.message().to_owned(),
+                Some(option) => format!("{option}: {}", told::expected(error.message())),
+                None => told::expected(error.message()),
             }
         });
         Self { file: file.to_owned(), line: place.map(|place| place.line), message, source: None }

@@ -191,6 +191,9 @@ fn value_of_the_wrong_kind_is_answered_with_line_and_option() {
     assert!(error.starts_with("/etc/vault/vault.toml:10: limits.max_items: "), "{error}");
     let error = refused(&MINIMAL.replace("\"qa\"", "\"QA\""));
     assert!(error.starts_with("/etc/vault/vault.toml:3: vault.environment: "), "{error}");
+    // It may be a password that stands in the wrong place.
+    let error = refused(&format!("{MINIMAL}\n[limits]\nmax_items = \"hunter2\"\n"));
+    assert_eq!(error, "/etc/vault/vault.toml:10: limits.max_items: expected usize");
     let error = refused(&format!("{MINIMAL}\n[limits]\nmax_items = 0\n"));
     assert_eq!(error, "/etc/vault/vault.toml:10: limits.max_items: must be at least 1");
 }
