@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
+use vault_format::checkpoint::Checkpoint;
 
 use super::follower::FreshError;
 use crate::store::{LogId, Store, StoreError};
@@ -23,7 +24,10 @@ pub async fn checkpoint_of_other(
         let size = if fresh { store.log_size(log).await? } else { 0 };
         loop {
             match store.derived(log).await?.checkpoint {
-                Some((covered, checkpoint)) if covered >= size => return Ok::<_, StoreError>(checkpoint),
+                // What stands beside it is the database's word alone; whether it is signed, who gets it looks.
+                Some((covered, text)) if covered >= size && says(&text) == Some(covered) => {
+                    return Ok::<_, StoreError>(text);
+                }
                 _ => sleep(LOOK).await,
             }
         }
@@ -31,9 +35,16 @@ pub async fn checkpoint_of_other(
     timeout(within, signed).await.map_err(|_| FreshError::Timeout)?.map_err(FreshError::Store)
 }
 
+/// How many entries a checkpoint says that it covers.
+fn says(text: &str) -> Option<u64> {
+    let end = text.find("\n\n")?;
+    Some(Checkpoint::parse(&text[..=end]).ok()?.size)
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use vault_format::tree::Hash;
 
     use super::*;
     use crate::store::memory::MemoryStore;
@@ -48,8 +59,13 @@ mod tests {
         store.commit(change).await.unwrap();
     }
 
+    fn signed(size: u64) -> String {
+        let text = Checkpoint { origin: "log".to_owned(), size, root: Hash::empty() }.text();
+        format!("{text}\n\u{2014} log signature\n")
+    }
+
     async fn sign(store: &MemoryStore, upto: u64) {
-        let checkpoint = Some((upto, format!("checkpoint of {upto}")));
+        let checkpoint = Some((upto, signed(upto)));
         store
             .derive(Derived { from: 0, upto, tiles: Vec::new(), postings: Vec::new(), checkpoint })
             .await
@@ -65,14 +81,14 @@ mod tests {
         write(&other).await;
         let fresh = checkpoint_of_other(&store, OTHER, true, SHORT).await;
         assert_eq!(fresh, Err(FreshError::Timeout));
-        assert_eq!(checkpoint_of_other(&store, OTHER, false, SHORT).await, Ok("checkpoint of 1".to_owned()));
+        assert_eq!(checkpoint_of_other(&store, OTHER, false, SHORT).await, Ok(signed(1)));
         let (fresh, ()) = tokio::join!(checkpoint_of_other(&store, OTHER, true, LONG), async {
             sleep(SHORT).await;
             // What is written after the call is not waited for.
             write(&other).await;
             sign(&other, 2).await;
         });
-        assert_eq!(fresh, Ok("checkpoint of 2".to_owned()));
+        assert_eq!(fresh, Ok(signed(2)));
     }
 
     #[tokio::test]
@@ -83,6 +99,19 @@ mod tests {
             sleep(SHORT).await;
             sign(&other, 0).await;
         });
-        assert_eq!(newest, Ok("checkpoint of 0".to_owned()));
+        assert_eq!(newest, Ok(signed(0)));
+    }
+
+    #[tokio::test]
+    async fn an_older_one_that_is_said_to_cover_more_is_not_taken_for_a_fresh_one() {
+        let store = MemoryStore::new();
+        let other = store.instance(OTHER);
+        write(&other).await;
+        let checkpoint = Some((1, signed(0)));
+        let forged = Derived { from: 0, upto: 1, tiles: Vec::new(), postings: Vec::new(), checkpoint };
+        other.derive(forged).await.unwrap();
+        for fresh in [true, false] {
+            assert_eq!(checkpoint_of_other(&store, OTHER, fresh, SHORT).await, Err(FreshError::Timeout));
+        }
     }
 }
