@@ -151,7 +151,7 @@ impl ItemError {
 
     /// Whether the same request may succeed later.
     pub fn is_retryable(&self) -> bool {
-        crate::retry::may_repeat(self.code)
+        crate::retry::may_repeat(self.code, self.reason, self.retry_after)
     }
 
     /// How long the vault asks to wait before that.

@@ -2,13 +2,16 @@
 //!
 //! Nearly every unary call of the API is safe to repeat: reads change nothing but the log; erasing twice is erasing once;
 //! each tokenize carries an idempotency key, the same in every attempt; a rotation names the version that it replaces; a
-//! job is begun once, and what is done to one says how it shall stand. So what decides is the code alone, in [`advice`].
+//! job is begun once, and what is done to one says how it shall stand. So what decides is the code, in [`advice`], but that a vault which
+//! has too much to do may put a call off.
 //! A rotation of whichever version is made once (`Client::call_keys_once`). Streams are never repeated here: half of one may have been answered.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tonic::Code;
+
+use crate::error::Reason;
 
 /// How often and how long to try. The default: 4 attempts, 50 ms doubling to 2 s, full jitter.
 #[derive(Debug, Clone, Copy)]
@@ -70,9 +73,10 @@ fn advice(code: Code) -> Advice {
     }
 }
 
-/// Whether a call that ended with `code` may be repeated.
-pub(crate) fn may_repeat(code: Code) -> bool {
-    advice(code) == Advice::Repeat
+/// Whether a call that ended so may be repeated. A vault that has too much to do and says when to come again has done nothing.
+pub(crate) fn may_repeat(code: Code, reason: Reason, asked: Option<Duration>) -> bool {
+    let is_put_off = code == Code::ResourceExhausted && reason == Reason::Overloaded && asked.is_some();
+    is_put_off || advice(code) == Advice::Repeat
 }
 
 /// Keeps repeats a fraction of all calls, so that clients don't keep a vault down that tries to come back: each
@@ -110,10 +114,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_unavailable_is_repeated() {
+    fn what_is_unavailable_is_repeated_and_what_the_vault_put_off() {
+        let soon = Some(Duration::from_millis(200));
         for number in 0..=16 {
             let code = Code::from_i32(number);
-            assert_eq!(may_repeat(code), code == Code::Unavailable, "{code:?}");
+            for (reason, asked) in [
+                (Reason::Overloaded, None),
+                (Reason::Overloaded, soon),
+                (Reason::LimitReached, soon),
+                (Reason::ResponseTooLarge, None),
+            ] {
+                let put_off =
+                    code == Code::ResourceExhausted && (reason, asked) == (Reason::Overloaded, soon);
+                let expected = code == Code::Unavailable || put_off;
+                assert_eq!(may_repeat(code, reason, asked), expected, "{code:?} {reason:?} {asked:?}");
+            }
         }
     }
 

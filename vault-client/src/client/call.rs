@@ -176,7 +176,7 @@ impl Client {
                 Err(_) => late(),
             };
             note(lane, Some(&error));
-            if !retry::may_repeat(error.code()) || policy.attempts <= 1 {
+            if !error.is_retryable() || policy.attempts <= 1 {
                 return Err(error);
             }
             // Another endpoint may be asked at once, and it does not cost the budget: the calls that a lost instance

@@ -105,7 +105,8 @@ pub async fn wire(config: &Config, context: &Context) -> anyhow::Result<Wired> {
     let store = rows::sealed(&store, &keyring, config.audit.unsealed()).await.context("the store")?;
     let provisioning = access::provisioning(&store, &access, context).await?;
     // The log comes before everything that is on record.
-    let Journal { log, follower, adopter } = audit::open(config, &store, &keyring, &clock).await?;
+    let Journal { log, follower, adopter } =
+        audit::open(config, &store, &keyring, &clock, &context.metrics).await?;
     audit::begin(config, &log, &store, names).await?;
     let ground = Ground { clock, classes, access, store, keyring, log, follower };
     // The use cases, what goes on beside them, and the services.

@@ -306,8 +306,8 @@ async fn what_the_vault_did_not_write_is_not_signed() {
     // Or while it is followed.
     let handle = try_start(&store).await.unwrap();
     handle.fresh_checkpoint(LONG).await.unwrap();
+    store.inner.lock().forged.insert(603);
     write(&store, 3).await;
-    store.inner.lock().forged.insert(604);
     let fresh = handle.fresh_checkpoint(Duration::from_millis(100)).await;
     assert_eq!(fresh, Err(FreshError::Timeout));
     assert_eq!(store.inner.lock().checkpoint.as_ref().unwrap().0, 603);

@@ -2,7 +2,8 @@
 //!
 //! A change that was handed to the store is let run to its end by a task of its own: a caller that gave up, or
 //! whose deadline passed, leaves no change half acknowledged. It keeps its place among those in flight until the
-//! store is done with it, so that a store that hangs can't pile up more than `max_in_flight` of them.
+//! store is done with it, so that a store that hangs can't pile up more than `max_in_flight` of them. What the store has not
+//! begun to write by the deadline it does not write: nobody waits for it any more.
 //!
 //! Entries are encoded when a method is called, and not when its future is first polled: a future carries their bytes alone.
 
@@ -11,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::entry::{Decision, Draft, Item, Outcome, TooLarge};
@@ -39,7 +40,7 @@ pub enum LogError {
     /// The store took too long. The entries may still be written.
     #[error("the log did not answer in time")]
     Deadline,
-    /// Too many changes are in flight.
+    /// Too many changes are in flight, or before this one; nothing was written.
     #[error("the log is overloaded")]
     Overloaded,
     /// The condition of a write did not hold; nothing was written.
@@ -48,6 +49,9 @@ pub enum LogError {
         /// Which write.
         write: usize,
     },
+    /// A row that the change is about is not what was written; nothing was written.
+    #[error("a row is not what was written")]
+    Corrupt,
     /// Durability is gone: the process must stop serving.
     #[error("the log failed for good")]
     Fatal,
@@ -83,7 +87,11 @@ pub struct Log {
     failure: CancellationToken,
     taken: Arc<AtomicBool>,
     recent: Option<Arc<Recent>>,
+    observe: Arc<dyn Fn(Duration) + Send + Sync>,
 }
+
+/// How long after the deadline the store may take to say that it has not begun to write a change.
+const ANSWER: Duration = Duration::from_millis(100);
 
 impl Log {
     /// Writes to a store.
@@ -96,6 +104,7 @@ impl Log {
             failure: CancellationToken::new(),
             taken: Arc::default(),
             recent: None,
+            observe: Arc::new(|_| {}),
         }
     }
 
@@ -103,6 +112,12 @@ impl Log {
     #[must_use]
     pub fn beside(self, recent: Arc<Recent>) -> Self {
         Self { recent: Some(recent), ..self }
+    }
+
+    /// Tells how long each change took until it was durable.
+    #[must_use]
+    pub fn observed(self, observe: impl Fn(Duration) + Send + Sync + 'static) -> Self {
+        Self { observe: Arc::new(observe), ..self }
     }
 
     /// Writes that the permit's records are about to be opened. The receipt exists only after the entries are
@@ -179,11 +194,17 @@ impl Log {
             return Err(LogError::Fatal);
         }
         let slot = Arc::clone(&self.in_flight).try_acquire_owned().map_err(|_| LogError::Overloaded)?;
-        let (store, failure) = (Arc::clone(&self.store), self.failure.clone());
+        let begun = Instant::now();
+        let until = begun + self.deadline;
+        let (store, failure, observe) =
+            (Arc::clone(&self.store), self.failure.clone(), Arc::clone(&self.observe));
         let taken = Arc::clone(&self.taken);
         let recent = self.recent.clone().map(|recent| (recent, change.entries.clone()));
         let change = tokio::spawn(async move {
-            let committed = store.commit(change).await;
+            let committed = store.commit_until(change, until).await;
+            if committed.is_ok() {
+                observe(begun.elapsed());
+            }
             if committed == Err(StoreError::Taken) {
                 taken.store(true, Ordering::SeqCst);
             }
@@ -197,7 +218,7 @@ impl Log {
             drop(slot);
             committed
         });
-        match timeout(self.deadline, change).await {
+        match timeout_at(until + ANSWER, change).await {
             Ok(Ok(committed)) => committed,
             // The store panicked, or the process is stopping: it is not known what was written.
             Ok(Err(_)) => Err(LogError::Unavailable),
@@ -255,7 +276,13 @@ fn refuse(error: &StoreError) -> LogError {
             tracing::error!(%error, "the log can't be written any more; the vault stops serving");
             LogError::Fatal
         }
-        StoreError::Unavailable { .. } | StoreError::Corrupt { .. } | StoreError::Foreign { .. } => {
+        // The store has told.
+        StoreError::Late => LogError::Overloaded,
+        StoreError::Corrupt { .. } => {
+            tracing::error!(%error, "a change is about a row that is not what was written");
+            LogError::Corrupt
+        }
+        StoreError::Unavailable { .. } | StoreError::Foreign { .. } => {
             tracing::warn!(%error, "the log can't be written");
             LogError::Unavailable
         }

@@ -127,12 +127,27 @@ async fn what_the_store_answers_is_told() {
     for (fault, told) in [
         (StoreError::Conflict { write: 3 }, LogError::Conflict { write: 3 }),
         (StoreError::Unavailable { why: String::new() }, LogError::Unavailable),
-        (StoreError::Corrupt { what: String::new() }, LogError::Unavailable),
+        (StoreError::Corrupt { what: String::new() }, LogError::Corrupt),
+        (StoreError::Late, LogError::Overloaded),
     ] {
         store.fail(Some(fault));
         assert_eq!(log.commit(draft(1), Vec::new(), Vec::new()).await, Err(told));
         assert!(!log.is_failed());
     }
+}
+
+#[tokio::test]
+async fn a_change_that_others_were_in_the_way_of_is_an_overload_and_a_durable_one_is_timed() {
+    let store = store();
+    let times = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&times);
+    let log = log(&store).observed(move |time| seen.lock().push(time));
+    store.inner.lock().late = true;
+    assert_eq!(log.record(draft(1), Vec::new()).await, Err(LogError::Overloaded));
+    assert!(times.lock().is_empty());
+    store.inner.lock().late = false;
+    log.record(draft(1), Vec::new()).await.unwrap();
+    assert_eq!(times.lock().len(), 1);
 }
 
 /// A mistake of a caller of the log.

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::domain::{
     BlindIndex, ClassName, Entity, EntityPlace, EntityScope, Job, JobPlace, KeyId, KeyPurpose, KeyRecord,
@@ -36,6 +37,8 @@ pub(super) struct Inner {
     adoptable: VecDeque<Arc<TestStore>>,
     /// What was not written by the vault.
     pub(super) forged: BTreeSet<u64>,
+    /// Others are in the way of every commit.
+    pub(super) late: bool,
     closed: bool,
 }
 
@@ -97,6 +100,14 @@ impl Store for TestStore {
         let first_sequence = inner.entries.len() as u64;
         inner.entries.extend(change.entries);
         Ok(Committed { first_sequence })
+    }
+
+    /// Commits that hang have been begun.
+    async fn commit_until(&self, change: Change, _: Instant) -> Result<Committed, StoreError> {
+        if self.inner.lock().late {
+            return Err(StoreError::Late);
+        }
+        self.commit(change).await
     }
 
     async fn log_size(&self, _: LogId) -> Result<u64, StoreError> {

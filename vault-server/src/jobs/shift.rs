@@ -40,6 +40,7 @@ impl From<StoreError> for Stop {
         match error {
             StoreError::Corrupt { .. } => Self::Corrupt(error.to_string()),
             StoreError::Conflict { .. }
+            | StoreError::Late
             | StoreError::Unavailable { .. }
             | StoreError::Fatal { .. }
             | StoreError::Taken

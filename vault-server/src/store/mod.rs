@@ -20,6 +20,7 @@ mod page;
 mod row;
 mod sealed;
 mod told;
+mod waiting;
 
 #[cfg(test)]
 mod conformance;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 pub use self::entity_row::EntityRow;
 pub use self::entry_seals::{EntrySeals, Unsealed};
@@ -236,6 +238,9 @@ pub enum StoreError {
         /// For the operator.
         why: String,
     },
+    /// It waited for too long behind others; nothing was written.
+    #[error("more is to be written than the store can write: nothing was")]
+    Late,
     /// Durability is gone: a sync failed, now or before. The process must stop serving.
     #[error("store failed for good: {why}")]
     Fatal {
@@ -280,6 +285,10 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// Dropping the future does not undo it: the change may still be written.
     async fn commit(&self, change: Change) -> Result<Committed, StoreError>;
+
+    /// As [`Store::commit`], but what the store has not begun to write by then is not written: [`StoreError::Late`] if others
+    /// were in its way, [`StoreError::Unavailable`] if the store wrote nothing at all meanwhile.
+    async fn commit_until(&self, change: Change, until: Instant) -> Result<Committed, StoreError>;
 
     /// Records by token, in the order asked for.
     async fn records(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError>;

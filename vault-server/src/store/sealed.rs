@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{
     Change, Committed, Cursor, Derived, DerivedState, EntityRow, EntrySeals, Lease, LogId, Lookup, Page,
@@ -33,6 +34,15 @@ impl SealedStore {
     /// The entities of an engine, sealed.
     pub fn new(engine: Arc<dyn Store>, key: Arc<RowKey>) -> Self {
         Self { engine, key, told: Told::default() }
+    }
+
+    fn sealed(&self, mut change: Change) -> Change {
+        for write in &mut change.writes {
+            if let Write::PutEntity(entity) = write {
+                entity.content = self.key.seal(&entity.place, &entity.content);
+            }
+        }
+        change
     }
 
     fn open(&self, entity: Entity) -> Result<Entity, (Entity, StoreError)> {
@@ -74,13 +84,12 @@ fn forged(place: &EntityPlace, why: impl Display) -> StoreError {
 
 #[async_trait]
 impl Store for SealedStore {
-    async fn commit(&self, mut change: Change) -> Result<Committed, StoreError> {
-        for write in &mut change.writes {
-            if let Write::PutEntity(entity) = write {
-                entity.content = self.key.seal(&entity.place, &entity.content);
-            }
-        }
-        self.engine.commit(change).await
+    async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
+        self.engine.commit(self.sealed(change)).await
+    }
+
+    async fn commit_until(&self, change: Change, until: Instant) -> Result<Committed, StoreError> {
+        self.engine.commit_until(self.sealed(change), until).await
     }
 
     async fn entity(&self, place: &EntityPlace) -> Result<Option<Entity>, StoreError> {

@@ -217,6 +217,7 @@ impl From<LogError> for Refused {
         match error {
             LogError::Unavailable | LogError::Fatal | LogError::Deadline => Problem::LogUnavailable,
             LogError::Overloaded => Problem::Overloaded,
+            LogError::Corrupt => Problem::RecordCorrupt,
             LogError::Conflict { .. } | LogError::Mismatch | LogError::TooLarge => Problem::Internal,
         }
         .whole()
@@ -231,6 +232,7 @@ impl From<StoreError> for Refused {
             StoreError::Unavailable { .. } | StoreError::Fatal { .. } | StoreError::Taken => {
                 Problem::StoreUnavailable
             }
+            StoreError::Late => Problem::Overloaded,
             StoreError::Corrupt { .. } => Problem::RecordCorrupt,
             StoreError::Conflict { .. } | StoreError::Foreign { .. } => Problem::Internal,
         }

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 
 use super::Context;
 use crate::app::config::Config;
+use crate::app::metrics::Metrics;
 use crate::app::shutdown::Fatality;
 use crate::audit::{
     self, Adopter, AuditAction, Draft, Follower, FollowerHandle, FollowerOptions, Log, LogOptions, Recent,
@@ -32,6 +33,7 @@ pub(super) async fn open(
     store: &Arc<dyn Store>,
     keyring: &Arc<Keyring>,
     clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Journal> {
     let recent = Arc::<Recent>::default();
     let log = Log::new(
@@ -39,6 +41,8 @@ pub(super) async fn open(
         Arc::clone(clock),
         LogOptions { deadline: config.audit.deadline, max_in_flight: CHANGES_IN_FLIGHT },
     );
+    let durations = metrics.log_commit.clone();
+    let log = log.observed(move |time| durations.observe(time.as_secs_f64()));
     let log = Arc::new(log.beside(Arc::clone(&recent)));
     let (follower, adopter) = follow(config, store, recent, keyring, clock).await?;
     Ok(Journal { log, follower: Arc::new(follower), adopter })

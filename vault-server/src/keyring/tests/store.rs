@@ -1,6 +1,7 @@
 //! A store of keys, with what a test wants to go wrong.
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 use tokio::time::sleep;
 
 use super::*;
@@ -62,6 +63,9 @@ impl Store for KeyStore {
         keys.push(new.clone());
         self.entries.lock().extend(change.entries);
         Ok(Committed { first_sequence: 0 })
+    }
+    async fn commit_until(&self, change: Change, _: Instant) -> Result<Committed, StoreError> {
+        self.commit(change).await
     }
     async fn records(&self, _: &[Token]) -> Result<Vec<Lookup>, StoreError> {
         no()

@@ -24,6 +24,7 @@ use crate::store::embedded::touched::{Taken, Touched};
 use crate::store::entry_seals::Sealing;
 use crate::store::keys::{self, Indexed, Space};
 use crate::store::row::{self, RecordRow};
+use crate::store::waiting::Claim;
 use crate::store::{Committed, LogId, StoreError, corrupt};
 
 /// What the committer is asked for.
@@ -47,6 +48,8 @@ pub(crate) struct Job {
 /// Who waits for a task.
 #[derive(Debug)]
 pub(crate) struct Waiting {
+    /// Taken by who puts it into a batch.
+    pub(crate) claim: Claim,
     pub(crate) answer: oneshot::Sender<Result<Done, StoreError>>,
     /// Room in the queue; given back with the answer.
     pub(crate) _room: OwnedSemaphorePermit,
@@ -188,6 +191,11 @@ impl<E: Engine> Committer<E> {
             self.batch.touched.give_back(number);
         }
         match verdict {
+            // Taken back meanwhile.
+            Ok(_) if !job.waiting.claim.take() => {
+                self.batch.touched.give_back(number);
+                None
+            }
             Ok(effects) => {
                 if let Task::Commit(change) = &job.task {
                     let batch = self.batch.number + 1;

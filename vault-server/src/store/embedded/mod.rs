@@ -42,6 +42,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use self::committer::{BatchLimits, Committer, Done, Job, Progress, Task, Waiting};
 use self::directory::LockedDirectory;
@@ -54,9 +55,10 @@ use crate::domain::{
     KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::keys::{Space, meta};
+use crate::store::waiting::{self, Claim, before};
 use crate::store::{
     Change, Committed, Cursor, Derived, DerivedState, EntityRow, EntrySeals, Lease, LogId, Lookup, Page,
-    Remembered, Stats, Store, StoreError, TileId, UnderWay, row,
+    Remembered, Stats, Store, StoreError, TileId, Told, UnderWay, row,
 };
 
 /// Opens the store in `dir`, makes it if there is none. Blocks; needs no runtime.
@@ -87,6 +89,7 @@ struct EmbeddedStore<E: Engine> {
     durable: watch::Receiver<u64>,
     queue: Mutex<Option<mpsc::Sender<Job>>>,
     room: Arc<Semaphore>,
+    told: Told,
     room_bytes: u32,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// What was read in order to be replaced.
@@ -142,6 +145,7 @@ impl<E: Engine> EmbeddedStore<E> {
             durable,
             queue: Mutex::new(Some(sender)),
             room: Arc::new(Semaphore::new(room_bytes as usize)),
+            told: Told::default(),
             room_bytes,
             thread: Mutex::new(Some(thread)),
             seen: Arc::default(),
@@ -186,17 +190,46 @@ impl<E: Engine> EmbeddedStore<E> {
     }
 
     /// Hands a task to the committer and waits for its answer.
-    async fn ask(&self, task: Task, bytes: usize) -> Result<Done, StoreError> {
+    async fn ask(&self, task: Task, bytes: usize, until: Option<Instant>) -> Result<Done, StoreError> {
         self.usable()?;
         let queue = self.queue.lock().clone().ok_or_else(closed)?;
+        let batch = *self.durable.borrow();
+        let late = || self.late(batch);
         // What is larger than the queue takes all of it.
         let room = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.room_bytes);
-        let room = Arc::clone(&self.room).acquire_many_owned(room).await.map_err(|_| closed())?;
-        let (answer, answered) = oneshot::channel();
-        let job = Job { task, waiting: Waiting { answer, _room: room } };
-        queue.send(job).await.map_err(|_| self.ended())?;
+        let room = before(until, Arc::clone(&self.room).acquire_many_owned(room)).await.ok_or_else(late)?;
+        let room = room.map_err(|_| closed())?;
+        let (claim, (answer, answered)) = (Claim::default(), oneshot::channel());
+        let job = Job { task, waiting: Waiting { claim: claim.clone(), answer, _room: room } };
+        before(until, queue.send(job)).await.ok_or_else(late)?.map_err(|_| self.ended())?;
         drop(queue);
-        answered.await.map_err(|_| self.ended())?
+        let answer = waiting::answer(until, &claim, answered).await.ok_or_else(late)?;
+        answer.map_err(|_| self.ended())?
+    }
+
+    /// What became of a change that was taken back. This was the newest durable batch when it began to wait.
+    fn late(&self, batch: u64) -> StoreError {
+        if *self.durable.borrow() == batch {
+            return StoreError::Unavailable {
+                why: "the disk takes no commit; nothing was written".to_owned(),
+            };
+        }
+        if self.told.is_due("late") {
+            tracing::warn!(
+                "changes wait for longer than their callers do: more is to be written than the disk takes"
+            );
+        }
+        StoreError::Late
+    }
+
+    async fn write(&self, change: Change, until: Option<Instant>) -> Result<Committed, StoreError> {
+        let mut change = Prepared::new(change, &self.seen)?;
+        self.look_ahead(&mut change).await?;
+        let bytes = change.bytes();
+        match self.ask(Task::Commit(change), bytes, until).await? {
+            Done::Committed(committed) => Ok(committed),
+            Done::Forgotten(_) | Done::Founded => Err(mixed_up()),
+        }
     }
 
     /// Looks for records under keys that must have none, before the committer does: their rows may be behind many that
@@ -239,7 +272,7 @@ impl<E: Engine> Store for EmbeddedStore<E> {
             let mut rows = Rows::default();
             rows.put_with(Space::Meta, meta::IDENTITY, |out| row::write_identity(identity, out));
             let bytes = rows.bytes();
-            match self.ask(Task::Found(rows), bytes).await {
+            match self.ask(Task::Found(rows), bytes, None).await {
                 // Somebody else was first: with the same identity, perhaps.
                 Ok(_) | Err(StoreError::Conflict { .. }) => {}
                 Err(error) => return Err(error),
@@ -253,13 +286,11 @@ impl<E: Engine> Store for EmbeddedStore<E> {
     }
 
     async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
-        let mut change = Prepared::new(change, &self.seen)?;
-        self.look_ahead(&mut change).await?;
-        let bytes = change.bytes();
-        match self.ask(Task::Commit(change), bytes).await? {
-            Done::Committed(committed) => Ok(committed),
-            Done::Forgotten(_) | Done::Founded => Err(mixed_up()),
-        }
+        self.write(change, None).await
+    }
+
+    async fn commit_until(&self, change: Change, until: Instant) -> Result<Committed, StoreError> {
+        self.write(change, Some(until)).await
     }
 
     async fn records(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {
@@ -350,7 +381,7 @@ impl<E: Engine> Store for EmbeddedStore<E> {
             return Ok(0);
         }
         let bytes = expired.len() * size_of::<(Timestamp, [u8; 32])>();
-        match self.ask(Task::Forget(expired), bytes).await? {
+        match self.ask(Task::Forget(expired), bytes, None).await? {
             Done::Forgotten(count) => Ok(count),
             Done::Committed(_) | Done::Founded => Err(mixed_up()),
         }

@@ -164,7 +164,7 @@ mod unused {
         let mut change = Prepared::new(change([Write::Unused(key_id(1))], &[]), &Seen::default()).unwrap();
         let Some(Condition::Unused { looked: at, .. }) = change.conditions.first_mut() else { panic!() };
         *at = Some(looked);
-        store.ask(Task::Commit(change), 1).await
+        store.ask(Task::Commit(change), 1, None).await
     }
 
     #[tokio::test]
@@ -425,6 +425,26 @@ mod durability {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn what_waited_too_long_is_not_written_and_what_was_begun_is_waited_for() {
+        let engine = SimulatedEngine::default();
+        let store = start(&engine);
+        let soon = || Instant::now() + Duration::from_millis(50);
+        engine.hold_syncs();
+        let mut begun = Box::pin(store.commit_until(change([], &["begun"]), soon()));
+        assert!(futures::poll!(&mut begun).is_pending());
+        tokio::task::block_in_place(|| engine.wait_until_syncing());
+        let waited = store.commit_until(change([Write::Insert(record(1))], &["late"]), soon()).await;
+        assert!(matches!(waited, Err(StoreError::Unavailable { .. })), "{waited:?}");
+        assert!(futures::poll!(&mut begun).is_pending(), "past its time, too");
+        engine.release_syncs();
+        assert!(begun.await.is_ok());
+        // Another batch is made, so that the one that was taken back was come by.
+        store.commit(change([], &["after"])).await.unwrap();
+        assert_eq!(store.entries(LogId(0), 0, 9, 99).await.unwrap(), ["begun", "after"]);
+        assert_eq!(store.records(&[token(1)]).await.unwrap(), [Lookup::Missing]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn one_sync_serves_all_who_wait() {
         let engine = SimulatedEngine::default();
         let store = Arc::new(start(&engine));
@@ -524,7 +544,7 @@ mod durability {
         assert!(futures::poll!(&mut first).is_pending());
         tokio::task::block_in_place(|| engine.wait_until_syncing());
         // In this order, as they are: without a look before.
-        let ask = |change| store.ask(Task::Commit(Prepared::new(change, &store.seen).unwrap()), 1);
+        let ask = |change| store.ask(Task::Commit(Prepared::new(change, &store.seen).unwrap()), 1, None);
         let unused = || change([Write::Unused(key_id(1))], &[]);
         let erased =
             Record { index: None, body: Body::Erased { at: Timestamp(7) }, revision: 1, ..record(1) };

@@ -30,6 +30,7 @@ use super::gather::{Job, gather};
 use super::locks::lock;
 use super::log::{Grip, Resolved, give_back, resolve};
 use super::lost::{AGAIN, Patience, went_back, why_lost};
+use super::moved;
 use super::turn::{LOOK, TURN, announce, withdraw};
 use crate::domain::KeyId;
 use crate::store::entry_seals::Sealing;
@@ -46,6 +47,8 @@ pub(super) struct Progress {
     pub(super) resolved_made: AtomicU64,
     /// Those that turned out not to have been made.
     pub(super) resolved_not_made: AtomicU64,
+    /// Batches that were written, or of which it is known that nothing was to be.
+    pub(super) written: AtomicU64,
     /// Batches that were tried again after a serialization failure.
     pub(super) repeated: AtomicU64,
     /// Why there is no writing any more.
@@ -163,6 +166,7 @@ impl Committer {
         };
         match outcome {
             Ok(verdicts) => {
+                self.progress.written.fetch_add(1, Ordering::SeqCst);
                 for (job, verdict) in jobs.into_iter().zip(verdicts) {
                     // Who gave up waiting does not hear it.
                     let _ = job.answer.send(verdict);
@@ -182,7 +186,8 @@ impl Committer {
             return Ok(vec![Ok(Committed { first_sequence: self.grip.size }); jobs.len()]);
         }
         let claims = changes.iter().flat_map(|change| claimed(change)).collect();
-        let settled = self.settle(&changes, &claims).await;
+        let moves = jobs.iter().map(|job| job.moves).min().unwrap_or_default();
+        let settled = self.settle(&changes, &claims, moves).await;
         let made = matches!(&settled, Ok(verdicts) if verdicts.iter().all(Result::is_ok));
         if !made && !claims.is_empty() {
             self.withdraw(&claims).await;
@@ -190,11 +195,12 @@ impl Committer {
         settled
     }
 
-    /// Tries until it is known what came of it. Who claims keys has only so much time for it.
+    /// Tries until it is known what came of it; on the server that was the right one when they were decided on, and no other. Who claims keys has only so much time for it.
     async fn settle(
         &mut self,
         changes: &[&Change],
         claims: &BTreeSet<KeyId>,
+        moves: u64,
     ) -> Result<Verdicts, StoreError> {
         let until = Instant::now() + TURN;
         let rows: usize = changes.iter().map(|change| change.writes.len() + change.entries.len()).sum();
@@ -205,6 +211,10 @@ impl Committer {
             let grip = self.grip.clone();
             let database = Arc::clone(&self.database);
             let connection = self.connection().await?;
+            // Whoever decided on one of them asked a server that others may have left behind.
+            if database.connector.moves() != moves {
+                return Err(moved());
+            }
             let mut plan = None;
             connection.forget_warnings();
             let tried = try_once(connection, &database.sealing, &grip, changes, claims, checked, &mut plan);

@@ -88,13 +88,21 @@ pub(super) struct Connector {
     last: AtomicUsize,
     /// Raised when connections that were made before are not to be used any more.
     epoch: AtomicU64,
+    /// Raised when another host is the right one.
+    moves: AtomicU64,
     /// Whose database it must be, once that is known.
     identity: OnceLock<VaultIdentity>,
 }
 
 impl Connector {
     pub(super) fn new(options: PostgresOptions) -> Self {
-        Self { options, last: AtomicUsize::new(0), epoch: AtomicU64::new(0), identity: OnceLock::new() }
+        Self {
+            options,
+            last: AtomicUsize::new(0),
+            epoch: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
+            identity: OnceLock::new(),
+        }
     }
 
     pub(super) fn options(&self) -> &PostgresOptions {
@@ -109,6 +117,11 @@ impl Connector {
     /// Connections that were made before are not used any more: their server may not be the one that takes writes.
     pub(super) fn renew_connections(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often another host was the right one. What was read of one before it may not be so on the other.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::SeqCst)
     }
 
     /// Whether it is young enough, and to the server that was right the last time.
@@ -140,6 +153,7 @@ impl Connector {
             match tried {
                 Ok(mut connection) => {
                     if self.last.swap(at, Ordering::Relaxed) != at {
+                        self.moves.fetch_add(1, Ordering::SeqCst);
                         self.renew_connections();
                         connection.epoch = self.epoch.load(Ordering::SeqCst);
                     }

@@ -5,11 +5,16 @@ use std::collections::HashSet;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::batch::{RowId, claimed, rows_of, watched};
+use crate::store::waiting::Claim;
 use crate::store::{Change, Committed, StoreError, Write};
 
 /// A change and who waits for it.
 pub(super) struct Job {
     pub(super) change: Change,
+    /// How often the database had moved when it was decided on.
+    pub(super) moves: u64,
+    /// Taken by who puts it into a batch.
+    pub(super) claim: Claim,
     pub(super) answer: oneshot::Sender<Result<Committed, StoreError>>,
     /// Room in the queue; given back with the answer.
     pub(super) _room: OwnedSemaphorePermit,
@@ -19,7 +24,7 @@ pub(super) struct Job {
 const BATCH_CHANGES: usize = 4096;
 const BATCH_BYTES: usize = 8 << 20;
 
-/// The first change, and those behind it that fit into a batch with it; and one that does not. A change that must have
+/// The first change, and those behind it that fit into a batch with it; and one that does not. What was taken back is left out. A change that must have
 /// a key's row alone shares none: others do not wait with it, nor fail with it.
 pub(super) fn gather(first: Job, queue: &mut mpsc::Receiver<Job>) -> (Vec<Job>, Option<Job>) {
     let mut touched: HashSet<RowId> = HashSet::new();
@@ -29,14 +34,16 @@ pub(super) fn gather(first: Job, queue: &mut mpsc::Receiver<Job>) -> (Vec<Job>, 
         let watched = job.change.writes.iter().filter_map(watched);
         let alone = !claimed(&job.change).is_empty();
         if alone && jobs.is_empty() {
-            return (vec![job], None);
+            return (if job.claim.take() { vec![job] } else { Vec::new() }, None);
         }
         if alone || rows.iter().cloned().chain(watched).any(|row| touched.contains(&row)) {
             return (jobs, Some(job));
         }
-        touched.extend(rows);
-        bytes += size(&job.change);
-        jobs.push(job);
+        if job.claim.take() {
+            touched.extend(rows);
+            bytes += size(&job.change);
+            jobs.push(job);
+        }
         next = if jobs.len() < BATCH_CHANGES && bytes < BATCH_BYTES { queue.try_recv().ok() } else { None };
     }
     (jobs, None)

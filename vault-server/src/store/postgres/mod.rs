@@ -15,6 +15,7 @@ mod connect;
 mod database;
 mod error;
 mod gather;
+mod key_lists;
 mod locks;
 mod log;
 mod lost;
@@ -39,7 +40,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_postgres::Row;
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +48,7 @@ pub use self::alone::{held_logs, open_alone};
 use self::committer::Progress;
 use self::database::{Database, How, READ, unavailable};
 use self::gather::{Job, size};
+use self::key_lists::KeyLists;
 use self::log::{Grip, Standing, Wanted, left_alone};
 pub use self::open::open;
 pub use self::options::{Password, PostgresOptions, Transport};
@@ -57,9 +59,10 @@ use crate::domain::{
     self, BlindIndex, ClassName, Entity, EntityPlace, EntityScope, JobPlace, KeyId, KeyPurpose, KeyRecord,
     KeyVersion, LeaseName, Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
+use crate::store::waiting::{self, Claim, before};
 use crate::store::{
     Change, Committed, Cursor, Derived, DerivedState, EntityRow, EntrySeals, Lease, LogId, Lookup, Page,
-    Remembered, Stats, Store, StoreError, TileId, UnderWay, check_lengths, keys,
+    Remembered, Stats, Store, StoreError, TileId, Told, UnderWay, check_lengths, keys,
 };
 
 /// How many changes may wait for the committer, and how many bytes.
@@ -79,8 +82,10 @@ struct PostgresStore {
     progress: Arc<Progress>,
     records: Reader<Records>,
     answers: Reader<Answers>,
+    key_lists: KeyLists,
     queue: Mutex<Option<mpsc::Sender<Job>>>,
     room: Arc<Semaphore>,
+    told: Told,
     closed: AtomicBool,
     closing: CancellationToken,
     committer: tokio::sync::Mutex<Option<JoinHandle<()>>>,
@@ -90,6 +95,42 @@ impl PostgresStore {
     fn usable(&self) -> Result<(), StoreError> {
         self.progress.fatal().map_or(Ok(()), Err)?;
         if self.closed.load(Ordering::SeqCst) { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Gives a change to the committer, and waits for what comes of it.
+    async fn write(&self, change: Change, until: Option<Instant>) -> Result<Committed, StoreError> {
+        self.usable()?;
+        check_lengths(&change)?;
+        if let Some(write) = batch::twice(&change) {
+            return Err(StoreError::Conflict { write });
+        }
+        let queue = self.queue.lock().clone().ok_or_else(closed)?;
+        let (moves, written) =
+            (self.database.connector.moves(), self.progress.written.load(Ordering::SeqCst));
+        let late = || self.late(written);
+        // What is larger than the queue takes all of it.
+        let room = u32::try_from(size(&change)).unwrap_or(u32::MAX).clamp(1, ROOM);
+        let room = before(until, Arc::clone(&self.room).acquire_many_owned(room)).await.ok_or_else(late)?;
+        let room = room.map_err(|_| closed())?;
+        let (claim, (answer, answered)) = (Claim::default(), oneshot::channel());
+        let job = Job { change, moves, claim: claim.clone(), answer, _room: room };
+        before(until, queue.send(job)).await.ok_or_else(late)?.map_err(|_| closed())?;
+        drop(queue);
+        let answer = waiting::answer(until, &claim, answered).await.ok_or_else(late)?;
+        answer.map_err(|_| self.progress.fatal().unwrap_or_else(closed))?
+    }
+
+    /// What became of a change that was taken back. So many batches had been written when it began to wait.
+    fn late(&self, written: u64) -> StoreError {
+        if self.progress.written.load(Ordering::SeqCst) == written {
+            return unavailable(&"it takes no commit; nothing was written");
+        }
+        if self.told.is_due("late") {
+            tracing::warn!(
+                "changes wait for longer than their callers do: more is to be written than the database writes"
+            );
+        }
+        StoreError::Late
     }
 
     /// Runs a statement that may be repeated.
@@ -158,19 +199,11 @@ impl Store for PostgresStore {
     }
 
     async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
-        self.usable()?;
-        check_lengths(&change)?;
-        if let Some(write) = batch::twice(&change) {
-            return Err(StoreError::Conflict { write });
-        }
-        let queue = self.queue.lock().clone().ok_or_else(closed)?;
-        // What is larger than the queue takes all of it.
-        let room = u32::try_from(size(&change)).unwrap_or(u32::MAX).clamp(1, ROOM);
-        let room = Arc::clone(&self.room).acquire_many_owned(room).await.map_err(|_| closed())?;
-        let (answer, answered) = oneshot::channel();
-        queue.send(Job { change, answer, _room: room }).await.map_err(|_| closed())?;
-        drop(queue);
-        answered.await.map_err(|_| self.progress.fatal().unwrap_or_else(closed))?
+        self.write(change, None).await
+    }
+
+    async fn commit_until(&self, change: Change, until: Instant) -> Result<Committed, StoreError> {
+        self.write(change, Some(until)).await
     }
 
     async fn records(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {
@@ -178,7 +211,11 @@ impl Store for PostgresStore {
         if tokens.is_empty() {
             return Ok(Vec::new());
         }
+        let moves = self.database.connector.moves();
         let found = self.records.get(tokens.to_vec()).await?;
+        if self.database.connector.moves() != moves {
+            return Err(moved());
+        }
         Ok(found.into_iter().map(|lookup| lookup.unwrap_or(Lookup::Missing)).collect())
     }
 
@@ -201,7 +238,10 @@ impl Store for PostgresStore {
         limit: usize,
     ) -> Result<Vec<Token>, StoreError> {
         let rows = self.query(&read::subject_statement(tenant, subject, after, limit)).await?;
-        rows.iter().map(rows::token).collect()
+        let tokens = rows.iter().map(rows::token).collect::<Result<Vec<_>, _>>()?;
+        let goes_on =
+            tokens.first().is_none_or(|first| Some(first.as_bytes()) > after.as_ref().map(Token::as_bytes));
+        if goes_on { Ok(tokens) } else { Err(stands_still()) }
     }
 
     async fn tokens_of_key(
@@ -250,13 +290,10 @@ impl Store for PostgresStore {
         purpose: KeyPurpose,
     ) -> Result<Vec<KeyRecord>, StoreError> {
         self.usable()?;
-        let statement = read::keys_statement(&self.grip, tenant, purpose);
-        let rows = self.database.query_as(&statement, How::LikeACommit).await?;
-        if rows.is_empty() {
-            return Err(self.not_held().await);
+        match self.key_lists.get(tenant, purpose).await? {
+            Some(keys) => Ok(keys),
+            None => Err(self.not_held().await),
         }
-        let there = rows.iter().filter(|row| !matches!(row.try_get::<_, Option<&[u8]>>("id"), Ok(None)));
-        there.map(rows::key).collect()
     }
 
     async fn key(&self, id: KeyId) -> Result<Option<KeyRecord>, StoreError> {
@@ -368,7 +405,7 @@ impl Store for PostgresStore {
         max_bytes: usize,
     ) -> Result<Vec<Bytes>, StoreError> {
         let rows = self.entry_rows(log, start, max_entries, max_bytes).await?;
-        (start..).zip(&rows).map(|(sequence, row)| rows::entry(log, sequence, row)).collect()
+        (start..=u64::MAX).zip(&rows).map(|(sequence, row)| rows::entry(log, sequence, row)).collect()
     }
 
     fn seal_entries(&self, seals: EntrySeals) {
@@ -388,7 +425,7 @@ impl Store for PostgresStore {
             self.database.sealing.check(log, sequence, &entry, rows::seal(row))?;
             Ok(entry)
         };
-        (start..).zip(&rows).map(of).collect()
+        (start..=u64::MAX).zip(&rows).map(of).collect()
     }
 
     async fn adopt(&self) -> Result<Option<Arc<dyn Store>>, StoreError> {
@@ -517,6 +554,11 @@ impl Drop for PostgresStore {
 
 fn closed() -> StoreError {
     StoreError::Unavailable { why: "the store is closed".to_owned() }
+}
+
+/// Another server takes writes now: what the one before it said may not be so there.
+fn moved() -> StoreError {
+    unavailable(&"another server took over; nothing was written")
 }
 
 fn other_vault() -> StoreError {

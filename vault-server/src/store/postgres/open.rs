@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::committer::{Committer, Progress};
 use super::connect::{Connection, Connector, Manager};
 use super::database::{Database, READ, unavailable};
+use super::key_lists::KeyLists;
 use super::log::{Grip, Wanted, fence_others, renew, take};
 use super::lost::why_lost;
 use super::options::PostgresOptions;
@@ -21,7 +22,7 @@ use super::reader::Reader;
 use super::{PostgresStore, QUEUE, ROOM, other_vault, read, schema};
 use crate::domain::VaultIdentity;
 use crate::store::entry_seals::Sealing;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Told};
 
 /// How long the database may take until its tables are right and a log is taken.
 const OPENING: Duration = Duration::from_secs(30);
@@ -123,11 +124,13 @@ impl PostgresStore {
         Ok(Some(Self {
             records: Reader::start(&database),
             answers: Reader::start(&database),
+            key_lists: KeyLists::start(&database, &grip),
             database,
             grip,
             progress,
             queue: Mutex::new(Some(sender)),
             room: Arc::new(Semaphore::new(ROOM as usize)),
+            told: Told::default(),
             closed: AtomicBool::new(false),
             closing,
             committer: tokio::sync::Mutex::new(Some(committer)),

@@ -6,11 +6,11 @@ use tokio_postgres::types::Type;
 use super::connect::Connection;
 use super::log::{Grip, int4};
 use super::reader::Table;
-use super::rows::{self, purpose};
+use super::rows;
 use super::statement::{DURABLY, Statement, int8};
 use crate::domain::{
-    BlindIndex, ClassName, EntityPlace, EntityScope, JobPlace, KeyId, KeyPurpose, KeyVersion, LeaseName,
-    Record, SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
+    BlindIndex, ClassName, EntityPlace, EntityScope, JobPlace, KeyId, KeyVersion, LeaseName, Record,
+    SubjectRef, TenantId, Timestamp, Token, VaultIdentity,
 };
 use crate::store::keys::{self, Space};
 use crate::store::row;
@@ -167,24 +167,6 @@ pub(super) fn indexed_statement<'a>(
     statement.bind(tenant.as_str(), Type::TEXT).bind(class.as_str(), Type::TEXT);
     statement.bind(index, Type::BYTEA).bind(token, Type::BYTEA).bind(end, Type::BYTEA);
     statement.bind(limit_of(limit), Type::INT8);
-    statement
-}
-
-/// It writes to the instance's own log row, nothing new, so that it ends like a commit: when all that it has read is as
-/// durable as one. A commit whose session was ended, or whose server has crashed and recovered, is seen before a standby
-/// has it; values sealed under such a key would be lost with it. No row: another has the log. One without an id: there is no key.
-pub(super) fn keys_statement<'a>(
-    grip: &'a Grip,
-    tenant: Option<&'a TenantId>,
-    of: KeyPurpose,
-) -> Statement<'a> {
-    let mut statement = Statement::new(&format!(
-        "WITH settled AS (UPDATE logs SET expires = expires WHERE log = $3 AND holder = $4 RETURNING log) \
-         SELECT {} FROM settled LEFT JOIN keys ON tenant = $1 AND purpose = $2 ORDER BY version",
-        rows::KEY
-    ));
-    statement.bind(tenant.map_or("", TenantId::as_str), Type::TEXT).bind(purpose(of), Type::INT2);
-    statement.bind(int4(grip.log), Type::INT4).bind(grip.holder.as_bytes().as_slice(), Type::BYTEA);
     statement
 }
 

@@ -76,15 +76,19 @@ async fn work<T: Table>(database: Arc<Database>, waiting: Arc<Mutex<mpsc::Receiv
                 count += ask.keys.len();
                 asks.push(ask);
             }
+            // Who gave up waiting does not hear it.
+            asks.retain(|ask| !ask.answer.is_closed());
             asks
         };
+        if asks.is_empty() {
+            continue;
+        }
         let mut found = look_up::<T>(&database, &asks).await;
         for ask in asks {
             let answer = match &mut found {
                 Ok(found) => Ok(ask.keys.iter().map(|key| found.get_mut(key)?.give()).collect()),
                 Err(error) => Err(error.clone()),
             };
-            // Who gave up waiting does not hear it.
             let _ = ask.answer.send(answer);
         }
     }

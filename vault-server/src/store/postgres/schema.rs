@@ -154,7 +154,12 @@ const MIGRATIONS: &[Migration] = &[
     Migration {
         number: 7,
         oldest: 6,
-        statements: &["ALTER TABLE log_entries ADD COLUMN IF NOT EXISTS seal bytea"],
+        statements: &[
+            "ALTER TABLE log_entries ADD COLUMN IF NOT EXISTS seal bytea",
+            "CREATE TABLE IF NOT EXISTS looks (
+             log int4 PRIMARY KEY,
+             number int8 NOT NULL)",
+        ],
     },
 ];
 

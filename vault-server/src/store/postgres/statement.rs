@@ -14,9 +14,10 @@ pub(super) fn int8(number: u64) -> i64 {
 }
 
 /// In whatever transaction it is, its commit is durable as [`super::connect`] asks for at the connection's beginning,
-/// whoever has since told the server, or a session that a pooler shares, to acknowledge sooner.
+/// whoever has since told the server, or a session that a pooler shares, to acknowledge sooner; and it says so if it is not.
 pub(super) const DURABLY: &str = "set_config('synchronous_commit', \
-     CASE current_setting('synchronous_commit', true) WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)";
+     CASE current_setting('synchronous_commit', true) WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true), \
+     set_config('client_min_messages', 'warning', true)";
 
 /// A statement that is being put together.
 #[derive(Default)]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::domain::{
     BlindIndex, ClassName, Entity, EntityPlace, EntityScope, Job, JobPlace, KeyId, KeyPurpose, KeyRecord,
@@ -48,6 +49,10 @@ impl Store for Failing {
 
     async fn commit(&self, change: Change) -> Result<Committed, StoreError> {
         self.call()?.commit(change).await
+    }
+
+    async fn commit_until(&self, change: Change, until: Instant) -> Result<Committed, StoreError> {
+        self.call()?.commit_until(change, until).await
     }
 
     async fn records(&self, tokens: &[Token]) -> Result<Vec<Lookup>, StoreError> {

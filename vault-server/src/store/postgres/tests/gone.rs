@@ -212,3 +212,61 @@ async fn instances_that_make_the_same_rows_at_once_do_not_wait_for_each_other() 
     // The database looks for a deadlock after a second: with one, each round takes longer.
     assert!(fastest < Duration::from_secs(1), "{fastest:?}");
 }
+
+/// Another address of the server, which goes when this is dropped, with all connections to it.
+struct Address {
+    port: u16,
+    _connections: tokio::task::JoinSet<()>,
+}
+
+async fn another_address(host: &str, port: u16) -> Address {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let (own, there) = (listener.local_addr().unwrap().port(), (host.to_owned(), port));
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((mut near, _)) = listener.accept().await {
+            let there = there.clone();
+            connections.spawn(async move {
+                let mut far = tokio::net::TcpStream::connect(there).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    Address { port: own, _connections: tasks }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_decided_on_the_word_of_a_server_that_is_left_is_not_written_on_the_next() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let [(host, port)] = &database.options().hosts[..] else { panic!() };
+    let first = another_address(host, *port).await;
+    let hosts = vec![("127.0.0.1".to_owned(), first.port), (host.clone(), *port)];
+    let store = open(PostgresOptions { hosts, ..database.options() }, None).await.unwrap();
+    store.commit(insert(1)).await.unwrap();
+    let sleep = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
+                 'BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END'; \
+                 CREATE TRIGGER slow AFTER INSERT ON log_entries FOR EACH STATEMENT EXECUTE FUNCTION slow()";
+    database.sql(sleep).await;
+    let write = |number| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.commit(insert(number)).await })
+    };
+    let under_way = write(2);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let waiting = write(3);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(first);
+    // What had reached the server was made there, and is acknowledged.
+    assert_eq!(under_way.await.unwrap(), Ok(Committed { first_sequence: 1 }));
+    let refused = waiting.await.unwrap();
+    let why = "another server took over; nothing was written";
+    assert!(
+        matches!(&refused, Err(StoreError::Unavailable { why: told }) if told.contains(why)),
+        "{refused:?}"
+    );
+    assert_eq!(store.commit(insert(3)).await, Ok(Committed { first_sequence: 2 }));
+}

@@ -1,5 +1,6 @@
 //! Several instances whose changes are about the same rows.
 
+use super::super::connect::Connection;
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -204,4 +205,126 @@ async fn a_note_of_another_clock_keeps_nobody_off() {
     database.sql("INSERT INTO awaited_keys SELECT id, now() + interval '1 hour' FROM keys").await;
     let under = change([Write::Insert(record(1)), Write::Active(key_id(1))], &[]);
     timeout(Duration::from_secs(5), store.commit(under)).await.unwrap().unwrap();
+}
+
+/// Each batch takes so long.
+async fn slow(database: &Database, seconds: &str) {
+    let sleep = format!(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END'; \
+         CREATE TRIGGER slow AFTER INSERT ON log_entries FOR EACH STATEMENT EXECUTE FUNCTION slow()"
+    );
+    database.sql(&sleep).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_too_long_is_not_written() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    slow(&database, "0.15").await;
+    let until = Instant::now() + Duration::from_millis(700);
+    // A batch each: they all write the same row, which has expired as soon as it is there.
+    let answer = || Remembered {
+        key: [1; 32],
+        request: [2; 32],
+        tokens: Vec::new(),
+        at: Timestamp(5),
+        expires: Timestamp(5),
+    };
+    let changes = (0..40_u64).map(|_| {
+        let store = Arc::clone(&store);
+        let change = change([Write::Remember(answer())], &["entry"]);
+        tokio::spawn(async move { store.commit_until(change, until).await })
+    });
+    let mut written = 0;
+    let mut late = 0;
+    for change in changes.collect::<Vec<_>>() {
+        match change.await.unwrap() {
+            Ok(_) => written += 1,
+            Err(StoreError::Late) => late += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(Instant::now() < until + Duration::from_secs(2));
+    assert!(written >= 1 && late >= 20, "{written} {late}");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(store.log_size(LogId(0)).await, Ok(written));
+    // Nothing is left in the way of who comes next.
+    store.commit_until(change([], &["next"]), Instant::now() + Duration::from_secs(9)).await.unwrap();
+    assert_eq!(store.log_size(LogId(0)).await, Ok(written + 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_database_that_stands_still_is_given_up_with_its_room() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    slow(&database, "1").await;
+    let first = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.commit(change([], &["first"])).await })
+    };
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    // Each takes all the room there is: but one waits for it.
+    let large = || Change { writes: Vec::new(), entries: vec![vec![7; 65_000].into(); 1100] };
+    let until = Instant::now() + Duration::from_millis(300);
+    let (one, other) = tokio::join!(store.commit_until(large(), until), store.commit_until(large(), until));
+    for given_up in [one, other] {
+        assert!(
+            matches!(&given_up, Err(StoreError::Unavailable { why }) if why.contains("nothing was written"))
+        );
+    }
+    assert!(Instant::now() < until + Duration::from_millis(400), "before the first is written");
+    assert!(first.await.unwrap().is_ok());
+    store.commit_until(large(), Instant::now() + Duration::from_secs(20)).await.unwrap();
+    assert_eq!(store.log_size(LogId(0)).await, Ok(1101));
+}
+
+/// Holds rows locked until it is dropped.
+async fn hold(database: &Database, rows: &str) -> Connection {
+    let connection = Connector::new(database.options()).connect().await.unwrap();
+    connection.client().batch_execute(&format!("BEGIN; {rows} FOR UPDATE")).await.unwrap();
+    connection
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_of_keys_share_a_statement_and_are_not_in_the_way_of_commits() {
+    const TENANTS: u8 = 200;
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let store = database.instance("ann").await;
+    let tenant = |number: u8| TenantId::parse(&format!("tenant-{number}")).unwrap();
+    let keys = (0..TENANTS).map(|number| KeyRecord { tenant: Some(tenant(number)), ..key(number) });
+    let keys = keys.map(Write::InsertKey).collect::<Vec<_>>();
+    store.commit(change(keys, &[])).await.unwrap();
+    let lists = (0..=TENANTS).map(|number| {
+        let (store, tenant) = (Arc::clone(&store), tenant(number));
+        tokio::spawn(async move { store.keys(Some(&tenant), KeyPurpose::Data).await.unwrap() })
+    });
+    for (number, list) in (0..).zip(lists.collect::<Vec<_>>()) {
+        let there = KeyRecord { tenant: Some(tenant(number)), ..key(number) };
+        let there = Some(there).filter(|_| number < TENANTS).into_iter().collect::<Vec<_>>();
+        assert_eq!(list.await.unwrap(), there, "{number}");
+    }
+    let looks = database.sql("SELECT number FROM looks").await;
+    let looks = looks.iter().find_map(|row| match row {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0)?.parse::<u64>().ok(),
+        _ => None,
+    });
+    let looks = looks.unwrap();
+    assert!(looks < u64::from(TENANTS) / 4, "{looks} statements");
+    // Each while the other is held up.
+    let held = hold(&database, "SELECT number FROM looks").await;
+    store.commit(change([], &["entry"])).await.unwrap();
+    drop(held);
+    let held = hold(&database, "SELECT log FROM logs").await;
+    timeout(Duration::from_secs(3), store.keys(Some(&tenant(1)), KeyPurpose::Data)).await.unwrap().unwrap();
+    drop(held);
 }
