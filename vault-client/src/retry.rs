@@ -73,7 +73,7 @@ fn advice(code: Code) -> Advice {
     }
 }
 
-/// Whether a call that ended so may be repeated. A vault that has too much to do and says when to come again has done nothing.
+/// Whether a call that ended so may be repeated. A vault that has too much to do and says when to come again has opened nothing.
 pub(crate) fn may_repeat(code: Code, reason: Reason, asked: Option<Duration>) -> bool {
     let is_put_off = code == Code::ResourceExhausted && reason == Reason::Overloaded && asked.is_some();
     is_put_off || advice(code) == Advice::Repeat

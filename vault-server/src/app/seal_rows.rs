@@ -33,7 +33,7 @@ use crate::audit::{
 use crate::crypto::{RowKey, is_sealed};
 use crate::domain::{Clock, Entity, KeyPurpose, RequestId, SystemClock, VaultIdentity};
 use crate::keyring::Keyring;
-use crate::store::{Change, SealedStore, Store, Write, embedded, postgres};
+use crate::store::{Change, EntrySeals, SealedStore, Store, Unsealed, Write, embedded, postgres};
 
 /// What is asked for.
 #[derive(Debug, Clone, clap::Args)]
@@ -114,6 +114,7 @@ async fn work(config: &Config, options: &Options, store: &Arc<dyn Store>) -> any
         store: Arc::clone(store),
         keyring: wire::keyring(config, kms, store, &clock),
         overlap: config.keys.signing_overlap,
+        unsealed: config.audit.unsealed(),
         clock,
         say: Box::new(|line| println!("{line}")),
     };
@@ -135,6 +136,7 @@ struct Work {
     store: Arc<dyn Store>,
     keyring: Arc<Keyring>,
     overlap: Duration,
+    unsealed: Unsealed,
     clock: Arc<dyn Clock>,
     /// Takes each line that is for people.
     say: Box<dyn Fn(&str) + Send + Sync>,
@@ -147,7 +149,11 @@ impl Work {
             return Ok(());
         }
         match self.state().await? {
-            State::Sealed(key) => self.check(key).await,
+            State::Sealed(key) => {
+                self.check(key).await?;
+                // Killed before it had signed its last entry, it does so now.
+                self.sign().await
+            }
             State::Half(_) | State::Unsealed if dry_run => self.show().await,
             State::Half(key) => {
                 self.show().await?;
@@ -165,7 +171,7 @@ impl Work {
     }
 
     async fn state(&self) -> anyhow::Result<State> {
-        let Some(key) = self.keyring.row_key().await?.map(Arc::new) else {
+        let Some(key) = self.keyring.row_key().await?.map(|key| self.seal_entries(key)) else {
             let history = self.history().await?;
             anyhow::ensure!(
                 history == SealHistory { entries: history.entries, ..SealHistory::default() },
@@ -236,6 +242,7 @@ impl Work {
     /// The key and the marker, with their entries.
     async fn begin(&self) -> anyhow::Result<Arc<RowKey>> {
         let (record, key) = self.keyring.new_row_key().await?;
+        let key = self.seal_entries(key);
         let marker = rows::marker();
         let content = key.seal(&marker.place, &marker.content);
         let (created, item) = KeyJournal::created(&record);
@@ -246,7 +253,7 @@ impl Work {
         let (state, begun, _) = SEALING;
         let details = vec![(state, begun.to_owned()), ("version", env!("CARGO_PKG_VERSION").to_owned())];
         self.log().commit_with(draft(details)?, Vec::new(), beside).await?;
-        Ok(Arc::new(key))
+        Ok(key)
     }
 
     async fn seal(&self, key: Arc<RowKey>) -> anyhow::Result<()> {
@@ -304,6 +311,13 @@ impl Work {
         }
         anyhow::ensure!(counts.forged.is_empty(), "{} rows are not the vault's", counts.forged.len());
         Ok(())
+    }
+
+    /// From now on entries are sealed, too, and none is signed that is not.
+    fn seal_entries(&self, key: RowKey) -> Arc<RowKey> {
+        let key = Arc::new(key);
+        self.store.seal_entries(EntrySeals::new(Arc::clone(&key), self.unsealed));
+        key
     }
 
     fn sealed(&self, key: &Arc<RowKey>) -> SealedStore {

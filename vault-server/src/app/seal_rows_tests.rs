@@ -8,7 +8,7 @@ use crate::access::write_principal;
 use crate::app::rows::tests::{Bench, identity, principal, put};
 use crate::domain::{EntityKind, EntityName, EntityPlace, EntityScope};
 use crate::store::memory::MemoryStore;
-use crate::store::{Derived, DerivedState, LogId};
+use crate::store::{Derived, DerivedState, LogId, Unsealed};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -38,9 +38,11 @@ impl Bench {
         Work {
             say: Box::new(move |line| told.lock().push(line.to_owned())),
             identity: identity(),
-            store: Arc::new(self.store.clone()),
+            // Another process each time, that knows of no seals yet.
+            store: Arc::new(self.store.instance(LogId::default())),
             keyring: self.keyring(&self.store),
             overlap: DAY,
+            unsealed: Unsealed::Refuse,
             clock: Arc::new(SystemClock),
         }
     }

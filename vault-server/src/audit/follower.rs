@@ -31,6 +31,8 @@ const STEP_ENTRIES: u64 = 1024;
 const STEP_BYTES: usize = 1 << 20;
 /// The most that is taken in of entries none of which says that its request ends there.
 const REQUEST_BYTES: usize = 64 << 20;
+/// How often what does not pass by itself is told.
+const TOLD_AGAIN: Duration = Duration::from_mins(1);
 
 /// How it follows.
 #[derive(Debug, Clone, Copy)]
@@ -61,9 +63,21 @@ pub struct Follower {
     origin: String,
     clock: Arc<dyn Clock>,
     edge: Edge,
-    /// What was derived, lost, and must come to the same roots again: sizes of the tree and its roots, ascending.
+    /// What was signed, and is not there, or not known to be: sizes of the tree and the roots that it must come to again,
+    /// ascending.
     signed: VecDeque<(u64, Hash)>,
+    /// What was told last, and when.
+    told: Option<(FollowerError, Instant)>,
     progress: watch::Sender<Progress>,
+}
+
+/// What entries are read for.
+#[derive(Debug, Clone, Copy)]
+enum Entries {
+    /// To be signed for the first time: each must have its seal.
+    New,
+    /// To be compared with a root that was signed.
+    Signed,
 }
 
 /// How far it is.
@@ -123,6 +137,7 @@ impl Follower {
             clock,
             edge,
             signed: VecDeque::new(),
+            told: None,
             progress: sender,
         };
         let task = tokio::spawn(follower.run(options, Arc::clone(&wake), stop.clone()));
@@ -146,23 +161,35 @@ impl Follower {
                 }
                 // What is not derived now will be at the next tick.
                 Err(error) => {
-                    if matches!(error, StoreError::Corrupt { .. }) {
-                        tracing::error!(%error, "the log is not what the vault wrote: no more of it is signed");
-                    } else {
-                        tracing::warn!(%error, "the log could not be followed");
-                    }
+                    self.tell(&FollowerError::Store(error));
                     match self.go_back().await {
                         // As was just said.
-                        Ok(()) | Err(FollowerError::Store(_)) => {}
-                        Err(error) => {
-                            tracing::error!(%error, "what was derived from the log can't be taken up again");
-                        }
+                        Ok(()) | Err(FollowerError::Store(StoreError::Unavailable { .. })) => {}
+                        Err(error) => self.tell(&error),
                     }
                 }
             }
             if last {
                 return;
             }
+        }
+    }
+
+    /// Tells why it is not followed: what does not pass by itself once in a while.
+    fn tell(&mut self, error: &FollowerError) {
+        if matches!(
+            error,
+            FollowerError::Store(StoreError::Unavailable { .. } | StoreError::Late)
+                | FollowerError::Signing(_)
+        ) {
+            tracing::warn!(%error, "the log could not be followed");
+            return;
+        }
+        let now = Instant::now();
+        let known = self.told.as_ref().filter(|(told, _)| told == error);
+        if known.is_none_or(|(_, at)| now.duration_since(*at) >= TOLD_AGAIN) {
+            tracing::error!(%error, "the log is not what the vault wrote: no more of it is signed");
+            self.told = Some((error.clone(), now));
         }
     }
 
@@ -188,6 +215,10 @@ impl Follower {
         }
         let keys = self.signing.now().await?;
         let (edge, _) = resume(&*self.store, &keys.verifiers(&self.origin)?).await?;
+        if edge.size() >= self.edge.size() {
+            // What was thought lost has arrived since.
+            return Ok(());
+        }
         let mut signed = self.retrace(edge.clone()).await?;
         signed.append(&mut self.signed);
         self.signed = signed;
@@ -205,7 +236,7 @@ impl Follower {
         let (from, signed) = (edge.size(), self.edge.size());
         let mut steps = VecDeque::new();
         while edge.size() < signed {
-            for (entry, _) in self.whole_requests(edge.size(), signed).await? {
+            for (entry, _) in self.whole_requests(edge.size(), signed, Entries::Signed).await? {
                 edge.push(Hash::leaf(&entry), |_, _| {});
             }
             steps.push_back((edge.size(), edge.root()));
@@ -222,7 +253,7 @@ impl Follower {
         let signed = self.signed.front().copied();
         let entries = match signed {
             Some((end, _)) => self.all(start, end).await?,
-            None => self.whole_requests(start, size).await?,
+            None => self.whole_requests(start, size, Entries::New).await?,
         };
         let mut edge = self.edge.clone();
         let Rows { tiles, postings } = derive::append(&mut edge, &entries);
@@ -234,13 +265,15 @@ impl Follower {
             });
         }
         let checkpoint = self.sign(&edge, &keys)?;
+        if signed.is_none() {
+            // Whatever becomes of it: there is no other root of this size.
+            self.signed.push_front((edge.size(), edge.root()));
+        }
         let upto = edge.size();
         let newest = Some((upto, checkpoint.clone()));
         self.store.derive(Derived { from: start, upto, tiles, postings, checkpoint: newest }).await?;
         self.edge = edge;
-        if signed.is_some() {
-            self.signed.pop_front();
-        }
+        self.signed.pop_front();
         let now = Some(self.clock.now());
         self.progress.send_replace(Progress {
             size: upto,
@@ -253,12 +286,12 @@ impl Follower {
 
     /// The next entries before `size`, about as many as a step takes in. They end where a request does: a
     /// checkpoint does not come between its parts.
-    async fn whole_requests(&self, start: u64, size: u64) -> Result<Vec<Read>, StoreError> {
+    async fn whole_requests(&self, start: u64, size: u64, of: Entries) -> Result<Vec<Read>, StoreError> {
         let (mut entries, mut bytes): (Vec<Read>, _) = (Vec::new(), 0);
         let mut next = start;
         while next < size {
             let most = (size - next).min(STEP_ENTRIES) as usize;
-            let read = self.read(next, most).await?;
+            let read = self.read(next, most, of).await?;
             if read.is_empty() {
                 return Err(StoreError::Corrupt { what: format!("log entry {next}") });
             }
@@ -285,7 +318,8 @@ impl Follower {
         let mut entries: Vec<Read> = Vec::new();
         let mut next = start;
         while next < end {
-            let read = self.read(next, usize::try_from(end - next).unwrap_or(usize::MAX)).await?;
+            let most = usize::try_from(end - next).unwrap_or(usize::MAX);
+            let read = self.read(next, most, Entries::Signed).await?;
             if read.is_empty() {
                 return Err(StoreError::Corrupt { what: format!("log entry {next}") });
             }
@@ -296,13 +330,16 @@ impl Follower {
     }
 
     /// The next entries: those that were kept, or else from the store what is before them.
-    async fn read(&self, next: u64, most: usize) -> Result<Vec<Bytes>, StoreError> {
+    async fn read(&self, next: u64, most: usize, of: Entries) -> Result<Vec<Bytes>, StoreError> {
         let kept = self.recent.entries(next, most, STEP_BYTES);
         if !kept.is_empty() {
             return Ok(kept);
         }
         let most = most_before(self.recent.first(), next, most);
-        self.store.entries_to_sign(self.store.log(), next, most, STEP_BYTES).await
+        match of {
+            Entries::New => self.store.entries_to_sign(self.store.log(), next, most, STEP_BYTES).await,
+            Entries::Signed => self.store.entries(self.store.log(), next, most, STEP_BYTES).await,
+        }
     }
 
     /// Whether the newest checkpoint is. One from before this process is signed anew if these would sign it otherwise.

@@ -213,7 +213,7 @@ impl Store for TestStore {
 
     // The log needs none of these.
 
-    fn seal_entries(&self, _: EntrySeals) {
+    fn seal_entries(&self, _: Arc<EntrySeals>) {
         unreachable!()
     }
 

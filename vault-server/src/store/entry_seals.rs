@@ -29,8 +29,8 @@ pub struct EntrySeals {
 
 impl EntrySeals {
     /// By the key of the seals of rows.
-    pub fn new(key: Arc<RowKey>, unsealed: Unsealed) -> Self {
-        Self { key, unsealed }
+    pub fn new(key: Arc<RowKey>, unsealed: Unsealed) -> Arc<Self> {
+        Arc::new(Self { key, unsealed })
     }
 }
 
@@ -45,8 +45,8 @@ impl fmt::Debug for Sealing {
 }
 
 impl Sealing {
-    pub(super) fn set(&self, seals: EntrySeals) {
-        self.0.store(Some(Arc::new(seals)));
+    pub(super) fn set(&self, seals: Arc<EntrySeals>) {
+        self.0.store(Some(seals));
     }
 
     /// The seal of an entry; `None` if this store seals none yet.

@@ -586,7 +586,7 @@ impl Store for MemoryStore {
         })
     }
 
-    fn seal_entries(&self, seals: EntrySeals) {
+    fn seal_entries(&self, seals: Arc<EntrySeals>) {
         self.sealing.set(seals);
     }
 

@@ -422,7 +422,7 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<Vec<Bytes>, StoreError>;
 
     /// From now on each entry that is written gets a seal beside it, and [`Store::entries_to_sign`] looks at them.
-    fn seal_entries(&self, seals: EntrySeals);
+    fn seal_entries(&self, seals: Arc<EntrySeals>);
 
     /// As [`Store::entries`], for who signs them: one that the vault did not write is [`StoreError::Corrupt`], which names it.
     async fn entries_to_sign(

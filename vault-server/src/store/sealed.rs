@@ -268,7 +268,7 @@ impl Store for SealedStore {
         self.engine.entries(log, start, max_entries, max_bytes).await
     }
 
-    fn seal_entries(&self, seals: EntrySeals) {
+    fn seal_entries(&self, seals: Arc<EntrySeals>) {
         self.engine.seal_entries(seals);
     }
 

@@ -52,10 +52,7 @@ pub struct Options {
 pub async fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
     let old = open(config, options.from, Side::Old).await?;
     let new = if options.dry_run { None } else { Some(open(config, options.to, Side::New).await?) };
-    let ended = match seal_entries(config, &old, new.as_ref()).await {
-        Ok(()) => work(config, options, &old, new.as_ref()).await,
-        Err(error) => Err(error),
-    };
+    let ended = work(config, options, &old, new.as_ref()).await;
     // What was written is durable before this; the error of the move says more than one of closing.
     let closed =
         (old.store.close().await, if let Some(new) = &new { new.store.close().await } else { Ok(()) });
@@ -74,17 +71,14 @@ pub async fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
     Ok(closed.1?)
 }
 
-/// Entries that no checkpoint covers yet have their seals in the new store, too. A vault from before there were seals has no
-/// key for them, and gets none here.
-async fn seal_entries(config: &Config, old: &Opened, new: Option<&Opened>) -> anyhow::Result<()> {
+/// What seals entries that no checkpoint covers yet. A vault from before there were seals has no key for them, and gets none
+/// here.
+async fn seals(config: &Config, old: &Opened) -> anyhow::Result<Option<Arc<EntrySeals>>> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let kms = wire::wrapping_keys(config).await?;
     let key = wire::keyring(config, kms, &old.store, &clock).row_key().await;
-    let Some(key) = key.context("the key of the seals of log entries")?.map(Arc::new) else { return Ok(()) };
-    for opened in std::iter::once(old).chain(new) {
-        opened.store.seal_entries(EntrySeals::new(Arc::clone(&key), config.audit.unsealed()));
-    }
-    Ok(())
+    let key = key.context("the key of the seals of log entries")?;
+    Ok(key.map(|key| EntrySeals::new(Arc::new(key), config.audit.unsealed())))
 }
 
 async fn work(
@@ -99,6 +93,10 @@ async fn work(
         (Some(dir), Some(key)) => logs::export(&*old.store, &identity, dir, key, options.dry_run).await?,
         _ => Vec::new(),
     };
+    let seals = seals(config, old).await?;
+    if let Some(seals) = &seals {
+        old.store.seal_entries(Arc::clone(seals));
+    }
     let plan = Move {
         old,
         new: new.unwrap_or(old),
@@ -106,6 +104,7 @@ async fn work(
         clock: Arc::new(SystemClock),
         limits: Limits::default(),
         progress: &progress,
+        seals,
         exported,
     };
     if new.is_some() {

@@ -12,7 +12,7 @@ use super::progress::Progress;
 use super::rows::Row;
 use crate::audit::{self, AuditAction, Draft, Log, LogOptions};
 use crate::domain::{Clock, Entity, Job, KeyRecord, Record, RequestId, VaultIdentity};
-use crate::store::{Change, Lease, LogId, Remembered, Store};
+use crate::store::{Change, EntrySeals, Lease, LogId, Remembered, Store};
 
 /// How much is in memory at once.
 #[derive(Debug, Clone, Copy)]
@@ -65,6 +65,8 @@ pub(super) struct Move<'a> {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) limits: Limits,
     pub(super) progress: &'a Progress,
+    /// What seals the entries that are not signed yet.
+    pub(super) seals: Option<Arc<EntrySeals>>,
     /// Logs of the old store that were exported because the new one has no room for them.
     pub(super) exported: Vec<Exported>,
 }

@@ -1,5 +1,7 @@
 //! The log of a move: its entries, and what is derived from them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::copy::Move;
@@ -23,12 +25,30 @@ pub(super) enum LogEnd {
 }
 
 impl Move<'_> {
-    /// Appends the entries that are not there yet.
+    /// Appends the entries that are not there yet. What is under a checkpoint gets no seal, and the rest one only if it had
+    /// one: a move makes no entry the vault's that was not.
     pub(super) async fn copy_log(&self, old: &dyn Store, new: &dyn Store) -> Result<(), MoveError> {
         let size = old.log_size(LOG).await.of(Side::Old)?;
+        let signed = old.derived(LOG).await.of(Side::Old)?.checkpoint.map_or(0, |(signed, _)| signed);
         let mut at = new.log_size(LOG).await.of(Side::New)?;
-        while at < size {
-            let entries = old.entries(LOG, at, self.limits.entries, READ).await.of(Side::Old)?;
+        loop {
+            if at >= signed
+                && let Some(seals) = &self.seals
+            {
+                new.seal_entries(Arc::clone(seals));
+            }
+            if at >= size {
+                return Ok(());
+            }
+            // A page ends where the signed part does.
+            let end = if at < signed { signed.min(size) } else { size };
+            let most = self.limits.entries.min(usize::try_from(end - at).unwrap_or(usize::MAX));
+            let entries = if at < signed {
+                old.entries(LOG, at, most, READ).await
+            } else {
+                old.entries_to_sign(LOG, at, most, READ).await
+            };
+            let entries = entries.of(Side::Old)?;
             let count = some(entries.len(), at).of(Side::Old)?;
             let committed = new.commit(Change { writes: Vec::new(), entries }).await.of(Side::New)?;
             if committed.first_sequence != at {
@@ -37,7 +57,6 @@ impl Move<'_> {
             at += count;
             self.progress.at("copied", "log entries", at);
         }
-        Ok(())
     }
 
     /// Makes tiles and index rows anew of the new store's own entries, up to the newest checkpoint. The rest is the
@@ -104,7 +123,7 @@ impl Move<'_> {
             let mut ours = if at < signed {
                 old.entries(LOG, at, most, READ).await
             } else {
-                // In the new store it gets a seal.
+                // In the new store it has a seal.
                 old.entries_to_sign(LOG, at, most, READ).await
             }
             .of(Side::Old)?;

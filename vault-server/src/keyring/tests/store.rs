@@ -166,7 +166,7 @@ impl Store for KeyStore {
     async fn entries(&self, _: LogId, _: u64, _: usize, _: usize) -> Result<Vec<Bytes>, StoreError> {
         no()
     }
-    fn seal_entries(&self, _: EntrySeals) {}
+    fn seal_entries(&self, _: Arc<EntrySeals>) {}
     async fn entries_to_sign(&self, _: LogId, _: u64, _: usize, _: usize) -> Result<Vec<Bytes>, StoreError> {
         no()
     }

@@ -209,6 +209,9 @@ impl<E: Engine> EmbeddedStore<E> {
 
     /// What became of a change that was taken back. This was the newest durable batch when it began to wait.
     fn late(&self, batch: u64) -> StoreError {
+        if let Some(fatal) = self.progress.fatal() {
+            return fatal;
+        }
         if *self.durable.borrow() == batch {
             return StoreError::Unavailable {
                 why: "the disk takes no commit; nothing was written".to_owned(),
@@ -461,7 +464,7 @@ impl<E: Engine> Store for EmbeddedStore<E> {
         self.read_any(rows, move |view| read::entries(view, (start, end), max_entries, max_bytes, any)).await
     }
 
-    fn seal_entries(&self, seals: EntrySeals) {
+    fn seal_entries(&self, seals: Arc<EntrySeals>) {
         self.progress.sealing.set(seals);
     }
 

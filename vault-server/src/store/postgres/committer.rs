@@ -166,7 +166,9 @@ impl Committer {
         };
         match outcome {
             Ok(verdicts) => {
-                self.progress.written.fetch_add(1, Ordering::SeqCst);
+                if !jobs.is_empty() {
+                    self.progress.written.fetch_add(1, Ordering::SeqCst);
+                }
                 for (job, verdict) in jobs.into_iter().zip(verdicts) {
                     // Who gave up waiting does not hear it.
                     let _ = job.answer.send(verdict);
@@ -211,7 +213,7 @@ impl Committer {
             let grip = self.grip.clone();
             let database = Arc::clone(&self.database);
             let connection = self.connection().await?;
-            // Whoever decided on one of them asked a server that others may have left behind.
+            // They waited while it changed, and were decided on before: by what another server said.
             if database.connector.moves() != moves {
                 return Err(moved());
             }

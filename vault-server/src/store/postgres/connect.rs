@@ -38,6 +38,9 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// The longest a connection is used: a server that does not take writes any more, or not durably, is not used for longer.
 const OLDEST: Duration = Duration::from_mins(1);
 
+/// No host.
+const NONE: usize = usize::MAX;
+
 /// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -84,7 +87,9 @@ impl Drop for Connection {
 #[derive(Debug)]
 pub(super) struct Connector {
     options: PostgresOptions,
-    /// The host that was right the last time.
+    /// The host that is tried first.
+    first: AtomicUsize,
+    /// The host that was right the last time; [`NONE`] before the first.
     last: AtomicUsize,
     /// Raised when connections that were made before are not to be used any more.
     epoch: AtomicU64,
@@ -98,7 +103,8 @@ impl Connector {
     pub(super) fn new(options: PostgresOptions) -> Self {
         Self {
             options,
-            last: AtomicUsize::new(0),
+            first: AtomicUsize::new(0),
+            last: AtomicUsize::new(NONE),
             epoch: AtomicU64::new(0),
             moves: AtomicU64::new(0),
             identity: OnceLock::new(),
@@ -131,14 +137,14 @@ impl Connector {
 
     /// The next connection is to another host, if one takes writes.
     pub(super) fn pass_over(&self) {
-        self.last.fetch_add(1, Ordering::Relaxed);
+        self.first.fetch_add(1, Ordering::Relaxed);
     }
 
     /// To the first host, from the one that was right the last time on, that takes writes durably. One that has not
     /// answered for a while is not waited for before the next is tried: a machine that is gone says nothing at all.
     pub(super) async fn connect(&self) -> Result<Connection, ConnectError> {
         let hosts = self.options.hosts.len();
-        let first = self.last.load(Ordering::Relaxed);
+        let first = self.first.load(Ordering::Relaxed);
         let mut order = (0..hosts).map(|step| (first + step) % hosts);
         let mut trying: FuturesUnordered<_> = order.next().map(|at| self.try_host(at)).into_iter().collect();
         let mut reasons = Vec::new();
@@ -152,8 +158,10 @@ impl Connector {
             };
             match tried {
                 Ok(mut connection) => {
-                    if self.last.swap(at, Ordering::Relaxed) != at {
-                        self.moves.fetch_add(1, Ordering::SeqCst);
+                    self.first.store(at, Ordering::Relaxed);
+                    let before = self.last.swap(at, Ordering::SeqCst);
+                    if before != at {
+                        self.moves.fetch_add(u64::from(before != NONE), Ordering::SeqCst);
                         self.renew_connections();
                         connection.epoch = self.epoch.load(Ordering::SeqCst);
                     }

@@ -408,7 +408,7 @@ impl Store for PostgresStore {
         (start..=u64::MAX).zip(&rows).map(|(sequence, row)| rows::entry(log, sequence, row)).collect()
     }
 
-    fn seal_entries(&self, seals: EntrySeals) {
+    fn seal_entries(&self, seals: Arc<EntrySeals>) {
         self.database.sealing.set(seals);
     }
 
@@ -556,7 +556,7 @@ fn closed() -> StoreError {
     StoreError::Unavailable { why: "the store is closed".to_owned() }
 }
 
-/// Another server takes writes now: what the one before it said may not be so there.
+/// Another server takes writes since the change was handed over: what the one before it said may not be so there.
 fn moved() -> StoreError {
     unavailable(&"another server took over; nothing was written")
 }

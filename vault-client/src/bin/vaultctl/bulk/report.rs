@@ -91,7 +91,12 @@ impl Report {
         }
         eprintln!("{} rows, {} values {verb}, {} rows rejected", counts.rows, counts.cells, counts.rejected);
         for place in &done.unmatched {
-            eprintln!("vaultctl: no value was found at `{place}`: is it misspelled?");
+            eprintln!(
+                "vaultctl: no value was found at `{place}`: is it misspelled, or are there tokens already?"
+            );
+        }
+        if counts.cells == 0 && counts.rejected == 0 && done.unmatched.is_empty() {
+            eprintln!("vaultctl: nothing in it was {verb}: is it the right file?");
         }
         for ((class, reason), rows) in &reasons {
             let hint = super::explain(reason).map(|hint| format!("; {hint}")).unwrap_or_default();

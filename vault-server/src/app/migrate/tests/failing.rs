@@ -183,7 +183,7 @@ impl Store for Failing {
         self.call()?.entries(log, start, max_entries, max_bytes).await
     }
 
-    fn seal_entries(&self, seals: EntrySeals) {
+    fn seal_entries(&self, seals: Arc<EntrySeals>) {
         self.store.seal_entries(seals);
     }
 

@@ -11,7 +11,7 @@ use vault_format::verify::{Options, verify_dir};
 use self::failing::Failing;
 use self::vault::{
     ENTRIES, NOW, RECORDS, SIGNED, answer, entities, fill, identity, job, jobs, key, log, record, run,
-    run_with, sign, signer, write,
+    run_sealed, run_with, seals, sign, signer, write,
 };
 use super::copy::{Counts, Ended};
 use super::error::{MoveError, Side};
@@ -95,6 +95,53 @@ async fn everything_moves_from_engine_to_engine_and_a_second_run_says_so() {
         assert_eq!(run(&new, &last).await, Ok(Ended::Moved(counts)));
         assert_eq!(run(&new, &last).await, Ok(Ended::WasThere(counts)));
         sign(&last).await;
+    }
+}
+
+/// A vault whose entries are sealed, and somebody's own entry behind them.
+async fn with_a_forged_entry() -> (Arc<dyn Store>, MemoryStore) {
+    let engine = MemoryStore::new();
+    let old: Arc<dyn Store> = Arc::new(engine.instance(LOG));
+    old.seal_entries(seals());
+    fill(&old).await;
+    let forged = Change { writes: Vec::new(), entries: vec!["forged".into()] };
+    engine.commit(forged).await.unwrap();
+    (old, engine)
+}
+
+#[tokio::test]
+async fn a_move_makes_no_entry_the_vaults_that_was_not() {
+    let (old, engine) = with_a_forged_entry().await;
+    let new = memory();
+    let refused = run_sealed(&old, &new, Vec::new(), Some(seals())).await;
+    assert!(matches!(&refused, Err(error) if error.to_string().contains("log entry 530")), "{refused:?}");
+    assert!(new.log_size(LOG).await.unwrap() <= ENTRIES, "it is not even copied");
+    // With a checkpoint of his own it moves. It has no seal there, whatever checkpoint is put back.
+    let (unsealed, new): (Arc<dyn Store>, _) = (Arc::new(engine), memory());
+    sign(&unsealed).await;
+    let moved = run_sealed(&old, &new, Vec::new(), Some(seals())).await;
+    assert!(matches!(moved, Ok(Ended::Moved(_))), "{moved:?}");
+    for entry in SIGNED..=ENTRIES {
+        let sealed = new.entries_to_sign(LOG, entry, 1, usize::MAX).await;
+        assert!(matches!(sealed, Err(StoreError::Corrupt { .. })), "{entry}");
+    }
+    assert_eq!(
+        new.entries_to_sign(LOG, ENTRIES + 1, 9, usize::MAX).await.unwrap().len(),
+        1,
+        "that of the move"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_signed_yet_has_its_seals_after_a_move() {
+    let old = memory();
+    old.seal_entries(seals());
+    fill(&old).await;
+    for new in [memory(), memory()] {
+        assert_eq!(run_sealed(&old, &new, Vec::new(), Some(seals())).await, Ok(Ended::Moved(COUNTS)));
+        let there = new.entries_to_sign(LOG, SIGNED, 99, usize::MAX).await.unwrap();
+        assert_eq!(there.len() as u64, ENTRIES - SIGNED + 1);
+        sign(&new).await;
     }
 }
 

@@ -11,13 +11,14 @@ use crate::app::migrate::logs::Exported;
 use crate::app::migrate::open::Opened;
 use crate::app::migrate::progress::Progress;
 use crate::audit::{AuditAction, Draft, Fixed, Follower, FollowerOptions, Log, LogOptions};
+use crate::crypto::RowKey;
 use crate::domain::{
     BlindIndex, Body, ClassName, Clock, Entity, EntityKind, EntityName, EntityPlace, Environment, Job,
     JobBudget, JobId, JobKind, JobOrder, JobPlace, JobProgress, JobState, KeyId, KeyPurpose, KeyRecord,
     KeyState, KeyVersion, PrincipalId, Record, RequestId, Sealed, SubjectRef, TenantId, Timestamp, Token,
     VaultId, VaultIdentity, WrappedKey,
 };
-use crate::store::{Change, LogId, Remembered, Store, Write};
+use crate::store::{Change, EntrySeals, LogId, Remembered, Store, Unsealed, Write};
 
 pub(super) const RECORDS: u64 = 40;
 pub(super) const ENTRIES: u64 = 530;
@@ -171,6 +172,16 @@ pub(super) async fn fill(store: &Arc<dyn Store>) {
     log(store, ENTRIES - SIGNED).await;
 }
 
+/// As every time the same.
+pub(super) fn seals() -> Arc<EntrySeals> {
+    let key = vault_mem::LockedKey::fill(|key| {
+        key.fill(9);
+        Ok::<_, vault_mem::LockedMemoryError>(())
+    });
+    let key = RowKey::new(KeyVersion::FIRST, identity(1), key.unwrap());
+    EntrySeals::new(Arc::new(key), Unsealed::Refuse)
+}
+
 pub(super) async fn run(old: &Arc<dyn Store>, new: &Arc<dyn Store>) -> Result<Ended, MoveError> {
     run_with(old, new, Vec::new()).await
 }
@@ -180,6 +191,15 @@ pub(super) async fn run_with(
     new: &Arc<dyn Store>,
     exported: Vec<Exported>,
 ) -> Result<Ended, MoveError> {
+    run_sealed(old, new, exported, None).await
+}
+
+pub(super) async fn run_sealed(
+    old: &Arc<dyn Store>,
+    new: &Arc<dyn Store>,
+    exported: Vec<Exported>,
+    seals: Option<Arc<EntrySeals>>,
+) -> Result<Ended, MoveError> {
     let opened = |store: &Arc<dyn Store>| Opened { store: Arc::clone(store), shared: None };
     let plan = Move {
         old: &opened(old),
@@ -188,6 +208,7 @@ pub(super) async fn run_with(
         clock: Arc::new(StoppedClock),
         limits: Limits { rows: 7, bytes: 1500, entries: 90 },
         progress: &Progress::silent(),
+        seals,
         exported,
     };
     plan.run().await

@@ -270,3 +270,22 @@ async fn what_was_decided_on_the_word_of_a_server_that_is_left_is_not_written_on
     );
     assert_eq!(store.commit(insert(3)).await, Ok(Committed { first_sequence: 2 }));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_passed_over_is_one_that_is_left() {
+    let database = Database::new();
+    if !database.is_there() {
+        return;
+    }
+    let [(host, port)] = &database.options().hosts[..] else { panic!() };
+    let other = another_address(host, *port).await;
+    let hosts = vec![(host.clone(), *port), ("127.0.0.1".to_owned(), other.port)];
+    let connector = Connector::new(PostgresOptions { hosts, ..database.options() });
+    let first = connector.connect().await.unwrap();
+    let again = connector.connect().await.unwrap();
+    assert!(connector.is_current(&first) && connector.is_current(&again) && connector.moves() == 0);
+    connector.pass_over();
+    let second = connector.connect().await.unwrap();
+    assert_eq!(connector.moves(), 1);
+    assert!(connector.is_current(&second) && !connector.is_current(&first) && !connector.is_current(&again));
+}
