@@ -287,7 +287,7 @@ fn signed(database: &Database) -> Vec<[Option<String>; 2]> {
 }
 
 fn says_in_time(vault: &DevVault, what: &str) {
-    let until = std::time::Instant::now() + Duration::from_secs(60);
+    let until = std::time::Instant::now() + Duration::from_mins(1);
     while !vault.log().contains(what) {
         assert!(std::time::Instant::now() < until, "no {what:?} in\n{}", vault.log());
         std::thread::sleep(Duration::from_millis(100));
@@ -348,7 +348,7 @@ async fn a_running_vault_does_not_sign_what_was_altered_behind_a_checkpoint_that
              WHERE g.log = log_entries.log AND g.sequence = log_entries.sequence",
         );
         let (log, key) = paths(dir.path(), "new");
-        let until = std::time::Instant::now() + Duration::from_secs(60);
+        let until = std::time::Instant::now() + Duration::from_mins(1);
         while export(&vault, dir.path(), "new").is_err() {
             assert!(std::time::Instant::now() < until, "{}", vault.log());
             let _ = std::fs::remove_dir_all(&log);
