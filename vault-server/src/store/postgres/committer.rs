@@ -30,7 +30,6 @@ use super::gather::{Job, gather};
 use super::locks::lock;
 use super::log::{Grip, Resolved, give_back, resolve};
 use super::lost::{AGAIN, Patience, went_back, why_lost};
-use super::moved;
 use super::turn::{LOOK, TURN, announce, withdraw};
 use crate::domain::KeyId;
 use crate::store::entry_seals::Sealing;
@@ -188,8 +187,7 @@ impl Committer {
             return Ok(vec![Ok(Committed { first_sequence: self.grip.size }); jobs.len()]);
         }
         let claims = changes.iter().flat_map(|change| claimed(change)).collect();
-        let moves = jobs.iter().map(|job| job.moves).min().unwrap_or_default();
-        let settled = self.settle(&changes, &claims, moves).await;
+        let settled = self.settle(&changes, &claims).await;
         let made = matches!(&settled, Ok(verdicts) if verdicts.iter().all(Result::is_ok));
         if !made && !claims.is_empty() {
             self.withdraw(&claims).await;
@@ -197,12 +195,11 @@ impl Committer {
         settled
     }
 
-    /// Tries until it is known what came of it; on the server that was the right one when they were decided on, and no other. Who claims keys has only so much time for it.
+    /// Tries until it is known what came of it. Who claims keys has only so much time for it.
     async fn settle(
         &mut self,
         changes: &[&Change],
         claims: &BTreeSet<KeyId>,
-        moves: u64,
     ) -> Result<Verdicts, StoreError> {
         let until = Instant::now() + TURN;
         let rows: usize = changes.iter().map(|change| change.writes.len() + change.entries.len()).sum();
@@ -213,10 +210,6 @@ impl Committer {
             let grip = self.grip.clone();
             let database = Arc::clone(&self.database);
             let connection = self.connection().await?;
-            // They waited while it changed, and were decided on before: by what another server said.
-            if database.connector.moves() != moves {
-                return Err(moved());
-            }
             let mut plan = None;
             connection.forget_warnings();
             let tried = try_once(connection, &database.sealing, &grip, changes, claims, checked, &mut plan);

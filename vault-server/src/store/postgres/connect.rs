@@ -93,8 +93,6 @@ pub(super) struct Connector {
     last: AtomicUsize,
     /// Raised when connections that were made before are not to be used any more.
     epoch: AtomicU64,
-    /// Raised when another host is the right one.
-    moves: AtomicU64,
     /// Whose database it must be, once that is known.
     identity: OnceLock<VaultIdentity>,
 }
@@ -106,7 +104,6 @@ impl Connector {
             first: AtomicUsize::new(0),
             last: AtomicUsize::new(NONE),
             epoch: AtomicU64::new(0),
-            moves: AtomicU64::new(0),
             identity: OnceLock::new(),
         }
     }
@@ -123,11 +120,6 @@ impl Connector {
     /// Connections that were made before are not used any more: their server may not be the one that takes writes.
     pub(super) fn renew_connections(&self) {
         self.epoch.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// How often another host was the right one. What was read of one before it may not be so on the other.
-    pub(super) fn moves(&self) -> u64 {
-        self.moves.load(Ordering::SeqCst)
     }
 
     /// Whether it is young enough, and to the server that was right the last time.
@@ -159,9 +151,7 @@ impl Connector {
             match tried {
                 Ok(mut connection) => {
                     self.first.store(at, Ordering::Relaxed);
-                    let before = self.last.swap(at, Ordering::SeqCst);
-                    if before != at {
-                        self.moves.fetch_add(u64::from(before != NONE), Ordering::SeqCst);
+                    if self.last.swap(at, Ordering::Relaxed) != at {
                         self.renew_connections();
                         connection.epoch = self.epoch.load(Ordering::SeqCst);
                     }

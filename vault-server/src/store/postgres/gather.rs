@@ -11,8 +11,6 @@ use crate::store::{Change, Committed, StoreError, Write};
 /// A change and who waits for it.
 pub(super) struct Job {
     pub(super) change: Change,
-    /// How often the database had moved when it was decided on.
-    pub(super) moves: u64,
     /// Taken by who puts it into a batch.
     pub(super) claim: Claim,
     pub(super) answer: oneshot::Sender<Result<Committed, StoreError>>,

@@ -105,15 +105,14 @@ impl PostgresStore {
             return Err(StoreError::Conflict { write });
         }
         let queue = self.queue.lock().clone().ok_or_else(closed)?;
-        let (moves, written) =
-            (self.database.connector.moves(), self.progress.written.load(Ordering::SeqCst));
+        let written = self.progress.written.load(Ordering::SeqCst);
         let late = || self.late(written);
         // What is larger than the queue takes all of it.
         let room = u32::try_from(size(&change)).unwrap_or(u32::MAX).clamp(1, ROOM);
         let room = before(until, Arc::clone(&self.room).acquire_many_owned(room)).await.ok_or_else(late)?;
         let room = room.map_err(|_| closed())?;
         let (claim, (answer, answered)) = (Claim::default(), oneshot::channel());
-        let job = Job { change, moves, claim: claim.clone(), answer, _room: room };
+        let job = Job { change, claim: claim.clone(), answer, _room: room };
         before(until, queue.send(job)).await.ok_or_else(late)?.map_err(|_| closed())?;
         drop(queue);
         let answer = waiting::answer(until, &claim, answered).await.ok_or_else(late)?;
@@ -211,11 +210,7 @@ impl Store for PostgresStore {
         if tokens.is_empty() {
             return Ok(Vec::new());
         }
-        let moves = self.database.connector.moves();
         let found = self.records.get(tokens.to_vec()).await?;
-        if self.database.connector.moves() != moves {
-            return Err(moved());
-        }
         Ok(found.into_iter().map(|lookup| lookup.unwrap_or(Lookup::Missing)).collect())
     }
 
@@ -554,11 +549,6 @@ impl Drop for PostgresStore {
 
 fn closed() -> StoreError {
     StoreError::Unavailable { why: "the store is closed".to_owned() }
-}
-
-/// Another server takes writes since the change was handed over: what the one before it said may not be so there.
-fn moved() -> StoreError {
-    unavailable(&"another server took over; nothing was written")
 }
 
 fn other_vault() -> StoreError {

@@ -237,41 +237,6 @@ async fn another_address(host: &str, port: u16) -> Address {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_decided_on_the_word_of_a_server_that_is_left_is_not_written_on_the_next() {
-    let database = Database::new();
-    if !database.is_there() {
-        return;
-    }
-    let [(host, port)] = &database.options().hosts[..] else { panic!() };
-    let first = another_address(host, *port).await;
-    let hosts = vec![("127.0.0.1".to_owned(), first.port), (host.clone(), *port)];
-    let store = open(PostgresOptions { hosts, ..database.options() }, None).await.unwrap();
-    store.commit(insert(1)).await.unwrap();
-    let sleep = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
-                 'BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END'; \
-                 CREATE TRIGGER slow AFTER INSERT ON log_entries FOR EACH STATEMENT EXECUTE FUNCTION slow()";
-    database.sql(sleep).await;
-    let write = |number| {
-        let store = Arc::clone(&store);
-        tokio::spawn(async move { store.commit(insert(number)).await })
-    };
-    let under_way = write(2);
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let waiting = write(3);
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    drop(first);
-    // What had reached the server was made there, and is acknowledged.
-    assert_eq!(under_way.await.unwrap(), Ok(Committed { first_sequence: 1 }));
-    let refused = waiting.await.unwrap();
-    let why = "another server took over; nothing was written";
-    assert!(
-        matches!(&refused, Err(StoreError::Unavailable { why: told }) if told.contains(why)),
-        "{refused:?}"
-    );
-    assert_eq!(store.commit(insert(3)).await, Ok(Committed { first_sequence: 2 }));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_passed_over_is_one_that_is_left() {
     let database = Database::new();
     if !database.is_there() {
@@ -283,9 +248,8 @@ async fn a_server_that_is_passed_over_is_one_that_is_left() {
     let connector = Connector::new(PostgresOptions { hosts, ..database.options() });
     let first = connector.connect().await.unwrap();
     let again = connector.connect().await.unwrap();
-    assert!(connector.is_current(&first) && connector.is_current(&again) && connector.moves() == 0);
+    assert!(connector.is_current(&first) && connector.is_current(&again));
     connector.pass_over();
     let second = connector.connect().await.unwrap();
-    assert_eq!(connector.moves(), 1);
     assert!(connector.is_current(&second) && !connector.is_current(&first) && !connector.is_current(&again));
 }
