@@ -151,6 +151,9 @@ impl Work {
         match self.state().await? {
             State::Sealed(key) => {
                 self.check(key).await?;
+                if dry_run {
+                    return Ok(());
+                }
                 // Killed before it had signed its last entry, it does so now.
                 self.sign().await
             }

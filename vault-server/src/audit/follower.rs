@@ -274,12 +274,12 @@ impl Follower {
         self.store.derive(Derived { from: start, upto, tiles, postings, checkpoint: newest }).await?;
         self.edge = edge;
         self.signed.pop_front();
-        let now = Some(self.clock.now());
-        self.progress.send_replace(Progress {
-            size: upto,
-            checkpoint: Some(checkpoint.into()),
-            keys,
-            signed_at: now,
+        let (now, is_behind) = (Some(self.clock.now()), !self.signed.is_empty());
+        self.progress.send_modify(|at| {
+            // What was given out is not followed by a smaller one.
+            let known = at.checkpoint.take().filter(|_| is_behind);
+            let checkpoint = known.or_else(|| Some(checkpoint.into()));
+            *at = Progress { size: upto, checkpoint, keys, signed_at: now };
         });
         Ok(())
     }

@@ -196,8 +196,8 @@ async fn what_the_store_lost_of_what_was_derived_is_derived_anew() {
     handle.stop(LONG).await;
 }
 
-/// A follower at 700, and a store set back to its checkpoint of 300.
-async fn set_back(store: &Arc<TestStore>) -> FollowerHandle {
+/// A follower that has signed 300 entries, and then so many more; and a store set back to its checkpoint of 300.
+async fn set_back(store: &Arc<TestStore>, more: usize) -> FollowerHandle {
     write(store, 300).await;
     let handle = try_start(store).await.unwrap();
     handle.fresh_checkpoint(LONG).await.unwrap();
@@ -205,7 +205,7 @@ async fn set_back(store: &Arc<TestStore>) -> FollowerHandle {
         let inner = store.inner.lock();
         (inner.upto, inner.checkpoint.clone(), inner.tiles.clone(), inner.postings.clone())
     };
-    write(store, 400).await;
+    write(store, more).await;
     handle.fresh_checkpoint(LONG).await.unwrap();
     {
         let inner = &mut *store.inner.lock();
@@ -229,7 +229,7 @@ async fn signs_nothing(store: &Arc<TestStore>, handle: &FollowerHandle) {
 async fn an_entry_altered_behind_a_checkpoint_that_was_put_back_is_not_signed() {
     for altered in [300, 555, 699] {
         let store = Arc::new(TestStore::new());
-        let handle = set_back(&store).await;
+        let handle = set_back(&store, 400).await;
         let forged = Bytes::from_static(b"altered");
         let genuine = std::mem::replace(&mut store.inner.lock().entries[altered], forged);
         signs_nothing(&store, &handle).await;
@@ -246,14 +246,34 @@ async fn an_entry_altered_behind_a_checkpoint_that_was_put_back_is_not_signed() 
 #[tokio::test]
 async fn an_entry_altered_between_two_looks_at_it_is_not_signed() {
     let store = Arc::new(TestStore::new());
-    let handle = set_back(&store).await;
+    let handle = set_back(&store, 400).await;
     {
-        // 44 for the checkpoint's edge, 400 for the way to where it was.
+        // New ones, those of the checkpoint's edge, and those of the way to where it was.
         let inner = &mut *store.inner.lock();
         inner.alter_after = Some((inner.entries_read + 20 + 300 + 400, 600));
     }
     signs_nothing(&store, &handle).await;
     assert!(store.inner.lock().alter_after.is_none(), "it was altered");
+    handle.stop(LONG).await;
+}
+
+#[tokio::test]
+async fn no_checkpoint_that_is_given_out_is_smaller_than_one_before() {
+    let store = Arc::new(TestStore::new());
+    let handle = set_back(&store, 2400).await;
+    let newest = handle.newest_checkpoint().unwrap();
+    {
+        // As above; and the first step of the way is made again before the next one fails.
+        let inner = &mut *store.inner.lock();
+        inner.alter_after = Some((inner.entries_read + 20 + 300 + 2400 + 1024, 2000));
+    }
+    write(&store, 20).await;
+    for _ in 0..4 {
+        assert_eq!(handle.fresh_checkpoint(Duration::from_millis(100)).await, Err(FreshError::Timeout));
+    }
+    let stored = store.inner.lock().checkpoint.clone().unwrap();
+    assert!((301..2700).contains(&stored.0), "{}", stored.0);
+    assert_eq!(handle.newest_checkpoint(), Some(newest));
     handle.stop(LONG).await;
 }
 

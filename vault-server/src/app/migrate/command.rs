@@ -14,7 +14,7 @@ use super::progress::Progress;
 use crate::app::config::Config;
 use crate::app::wire;
 use crate::domain::{Clock, SystemClock};
-use crate::store::EntrySeals;
+use crate::store::{EntrySeals, Unsealed};
 
 /// A kind of store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -74,11 +74,16 @@ pub async fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
 /// What seals entries that no checkpoint covers yet. A vault from before there were seals has no key for them, and gets none
 /// here.
 async fn seals(config: &Config, old: &Opened) -> anyhow::Result<Option<Arc<EntrySeals>>> {
+    if old.store.identity().await?.as_ref() != Some(&config.identity()) {
+        // It is refused, and why is told by who looks.
+        return Ok(None);
+    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let kms = wire::wrapping_keys(config).await?;
     let key = wire::keyring(config, kms, &old.store, &clock).row_key().await;
     let key = key.context("the key of the seals of log entries")?;
-    Ok(key.map(|key| EntrySeals::new(Arc::new(key), config.audit.unsealed())))
+    // What has none is not made the vault's by a move, whatever `serve` may sign.
+    Ok(key.map(|key| EntrySeals::new(Arc::new(key), Unsealed::Refuse)))
 }
 
 async fn work(
@@ -93,7 +98,7 @@ async fn work(
         (Some(dir), Some(key)) => logs::export(&*old.store, &identity, dir, key, options.dry_run).await?,
         _ => Vec::new(),
     };
-    let seals = seals(config, old).await?;
+    let seals = if new.is_some() { seals(config, old).await? } else { None };
     if let Some(seals) = &seals {
         old.store.seal_entries(Arc::clone(seals));
     }

@@ -88,6 +88,7 @@ impl Move<'_> {
         self.check_old(old).await?;
         let marker = match marker::look(new, self.identity).await? {
             Target::Moved => {
+                self.seal_entries(new);
                 let counts = self.compare(old, new, LogEnd::Move).await?;
                 return Ok(Ended::WasThere(counts));
             }

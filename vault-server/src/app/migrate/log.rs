@@ -25,6 +25,13 @@ pub(super) enum LogEnd {
 }
 
 impl Move<'_> {
+    /// From now on what is written to the new store has a seal, and what is not signed yet must have one there.
+    pub(super) fn seal_entries(&self, new: &dyn Store) {
+        if let Some(seals) = &self.seals {
+            new.seal_entries(Arc::clone(seals));
+        }
+    }
+
     /// Appends the entries that are not there yet. What is under a checkpoint gets no seal, and the rest one only if it had
     /// one: a move makes no entry the vault's that was not.
     pub(super) async fn copy_log(&self, old: &dyn Store, new: &dyn Store) -> Result<(), MoveError> {
@@ -32,10 +39,8 @@ impl Move<'_> {
         let signed = old.derived(LOG).await.of(Side::Old)?.checkpoint.map_or(0, |(signed, _)| signed);
         let mut at = new.log_size(LOG).await.of(Side::New)?;
         loop {
-            if at >= signed
-                && let Some(seals) = &self.seals
-            {
-                new.seal_entries(Arc::clone(seals));
+            if at >= signed {
+                self.seal_entries(new);
             }
             if at >= size {
                 return Ok(());
@@ -120,14 +125,13 @@ impl Move<'_> {
             // A page ends where the signed part does.
             let end = if at < signed { signed } else { size };
             let most = self.limits.entries.min(usize::try_from(end - at).unwrap_or(usize::MAX));
-            let mut ours = if at < signed {
-                old.entries(LOG, at, most, READ).await
+            let (ours, theirs) = if at < signed {
+                (old.entries(LOG, at, most, READ).await, new.entries(LOG, at, most, READ).await)
             } else {
-                // In the new store it has a seal.
-                old.entries_to_sign(LOG, at, most, READ).await
-            }
-            .of(Side::Old)?;
-            let theirs = new.entries(LOG, at, most, READ).await.of(Side::New)?;
+                let ours = old.entries_to_sign(LOG, at, most, READ).await;
+                (ours, new.entries_to_sign(LOG, at, most, READ).await)
+            };
+            let (mut ours, theirs) = (ours.of(Side::Old)?, theirs.of(Side::New)?);
             some(theirs.len(), at).of(Side::New)?;
             ours.truncate(theirs.len());
             let count = some(ours.len(), at).of(Side::Old)?;
