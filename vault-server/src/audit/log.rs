@@ -251,7 +251,8 @@ impl Log {
     }
 
     /// How many more changes may be in flight.
-    pub fn free_slots(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn free_slots(&self) -> usize {
         self.in_flight.available_permits()
     }
 }

@@ -170,6 +170,29 @@ fn rows_are_the_committed_vectors() {
     }
 }
 
+fn read(sequence: u64, row: &[u8]) -> Result<(Vec<u8>, Option<Vec<u8>>), CorruptRow> {
+    let (entry, seal) = read_entry(sequence, row)?;
+    Ok((entry.to_vec(), seal.map(|seal| seal.to_vec())))
+}
+
+#[test]
+fn rows_of_log_entries_are_the_committed_vectors() {
+    let sealed = "616e20656e747279000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f202122232467e36b34cd753a9b";
+    let (sealed, plain) =
+        (hex::decode(sealed).unwrap(), hex::decode("616e20656e747279b4ca1d3d933cecb8").unwrap());
+    let seal: Vec<u8> = (0..37).collect();
+    assert_eq!(read(7, &sealed), Ok((b"an entry".to_vec(), Some(seal))));
+    assert_eq!(read(7, &plain), Ok((b"an entry".to_vec(), None)));
+    for row in [sealed, plain] {
+        assert_eq!(read(8, &row), Err(CorruptRow));
+        for bit in 0..row.len() * 8 {
+            let mut altered = row.clone();
+            altered[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(read(7, &altered), Err(CorruptRow), "bit {bit}");
+        }
+    }
+}
+
 #[test]
 fn a_jobs_row_says_whether_it_is_over() {
     for state in [

@@ -2,7 +2,7 @@
 //!
 //! * An instance writes a log of its own, held by lease and fence (`log`); one task makes its commits
 //!   (`committer`). Reads go through a pool, to the same server: the one that takes writes; concurrent ones by key share
-//!   a statement (`reader`).
+//!   a statement (`reader`), and so do those of tenants' keys (`key_lists`).
 //! * Only a server whose commits are durable is used (`connect`); what became of a commit whose connection was lost
 //!   is asked, never guessed.
 //! * SQL is what the family of engines shares: no notifications, advisory locks or extensions, no named statements.
